@@ -1,0 +1,123 @@
+"""`python -m trainers SYSTEM`: one run without cluster, study or tracker. The same command again continues it."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from trainers import SYSTEMS, checkpoint
+from trainers.config import KIMG, configure
+from trainers.data import DatasetSpec, check, load, shape_of
+from trainers.errors import InputError
+from trainers.evaluation.extractors import ExtractorSpec, build_extractor, check_extractor
+from trainers.evaluation.reference import reference_of
+from trainers.evaluation.scores import METRICS, Evaluator
+from trainers.gan import System
+from trainers.run import Rung, Run, pick_device
+
+DEFAULT_DATASETS = {(1, 28, 28): "mnist-mini", (3, 32, 32): "cifar10"}
+
+
+def main(arguments: Sequence[str] | None = None, program: str = "python -m trainers") -> int:
+    options = _parser(program).parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        run = _prepare(options)
+        print(f"{options.system} on {run.device}, {run.trainer.images / KIMG:g} of {run.config.kimg:g} kimg done", flush=True)
+        while not run.finished:
+            print(_line(run.next_rung()), flush=True)
+            run.save(options.out)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    print(f"checkpoints and samples are in {options.out}")
+    return 0
+
+
+def _parser(program: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog=program, description="Train one GAN; the same command again continues it.")
+    parser.add_argument("system", metavar="SYSTEM", help="one of: " + ", ".join(SYSTEMS))
+    parser.add_argument("--dataset", help="data set by name; default: the one the system was made for")
+    parser.add_argument("--data", type=Path, help="folder of the data set's files")
+    parser.add_argument("--kimg", type=float, default=60.0, help="length in kimg (default 60)")
+    parser.add_argument("--every", type=float, default=10.0, help="kimg between two scores and checkpoints (default 10)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any field of the configuration")
+    parser.add_argument("--metrics", default="kid,fid", help="comma-separated: " + ", ".join(METRICS))
+    parser.add_argument("--extractor", default="lenet", help="lenet or inception")
+    parser.add_argument("--samples", type=int, default=2000, help="generated images per score (default 2000)")
+    parser.add_argument("--out", type=Path, help="folder of the run (default ./runs/train/SYSTEM)")
+    parser.add_argument("--cache", type=Path, default=Path("runs/cache"), help="folder of trained and downloaded extractors")
+    return parser
+
+
+def _prepare(options: argparse.Namespace) -> Run:
+    system = _system(options.system)
+    options.out = options.out or Path("runs/train") / options.system
+    name = options.dataset or DEFAULT_DATASETS[system.shape]
+    dataset = DatasetSpec.model_validate({"name": name, "path": options.data})
+    check(dataset)
+    shape, _ = shape_of(dataset)
+    if shape != system.shape:
+        raise InputError(f"--dataset {name}: images are {shape}, but {options.system} makes {system.shape}")
+    config = configure(system.defaults, {**_settings(options.set), "kimg": options.kimg}, "--set")
+    metrics = tuple(options.metrics.split(","))
+    if unknown := [metric for metric in metrics if metric not in METRICS]:
+        raise InputError(f"--metrics {','.join(unknown)}: unknown; allowed are {', '.join(METRICS)}")
+    rungs = _rungs(options.every, config.kimg, config.batch)
+    extractor_spec = ExtractorSpec.model_validate(options.extractor)
+    check_extractor(extractor_spec, options.cache)
+    train, test = load(dataset, "train"), load(dataset, "test")
+    device = pick_device()
+    extractor = build_extractor(extractor_spec, train, test, options.cache, device)
+    evaluator = Evaluator(extractor, reference_of(extractor, train, options.cache), metrics, seed=0)
+    run = Run(options.system, system, config, train, evaluator, rungs, options.samples, device)
+    try:
+        run.restore(options.out)
+    except (ValueError, checkpoint.CheckpointError) as error:
+        raise InputError(f"--out {options.out}: {error}; name another folder or remove this one") from error
+    return run
+
+
+def _system(name: str) -> System:
+    if name not in SYSTEMS:
+        raise InputError(f"unknown system {name!r}; allowed are {', '.join(SYSTEMS)}")
+    return SYSTEMS[name]
+
+
+def _settings(pairs: Sequence[str]) -> dict[str, object]:
+    settings = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals:
+            raise InputError(f"--set {pair}: expected KEY=VALUE")
+        settings[key] = yaml.safe_load(value)
+    return settings
+
+
+def _rungs(every: float, until: float, batch: int) -> list[int]:
+    step, last = round(every * KIMG), round(until * KIMG)
+    if step <= 0 or step % batch or last % step:
+        raise InputError(
+            f"--every {every:g}: must be a positive number of kimg that divides --kimg {until:g} "
+            f"and is a whole number of batches of {batch}"
+        )
+    return list(range(step, last + 1, step))
+
+
+def _line(rung: Rung) -> str:
+    parts = [f"{rung.images / KIMG:>8g} kimg"]
+    parts += [f"{name} {score.value:.5g}" for name, score in rung.scores.items()]
+    parts += [f"{name} {value:.4g}" for name, value in rung.losses.items()]
+    return "  ".join([*parts, f"diverged: {rung.diverged}"] if rung.diverged else parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

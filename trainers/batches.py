@@ -1,0 +1,43 @@
+"""Which images make up batch number k: a pure function of (seed, k), so the data position is one integer."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.random import SeedSequence
+from torch import Tensor
+
+
+def seed_of(*entropy: int) -> int:
+    """A seed in [0, 2**63) for one purpose: unlike entropies give independent streams."""
+    return int(SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+
+
+def seeded(*entropy: int) -> torch.Generator:
+    """A CPU generator seeded by `seed_of`."""
+    return torch.Generator().manual_seed(seed_of(*entropy))
+
+
+class IndexStream:
+    """`stream(k)` gives the indices of batch k, int64 [batch], out of `count` images.
+
+    random: drawn with replacement. shuffled: a fresh permutation per epoch, the part that fills no batch dropped.
+    Raises ValueError where a shuffled epoch holds no whole batch.
+    """
+
+    def __init__(self, count: int, batch: int, sampling: str, seed: int) -> None:
+        if sampling == "shuffled" and count < batch:
+            raise ValueError(f"batch {batch} is larger than the data set of {count} images")
+        self._count, self._batch, self._sampling, self._seed = count, batch, sampling, seed
+        self._epoch = -1
+        self._permutation = torch.empty(0, dtype=torch.int64)
+
+    def __call__(self, k: int) -> Tensor:
+        if self._sampling == "random":
+            return torch.randint(self._count, (self._batch,), generator=seeded(self._seed, 1, k))
+        per_epoch = self._count // self._batch
+        epoch, part = divmod(k, per_epoch)
+        if epoch != self._epoch:
+            self._permutation = torch.randperm(self._count, generator=seeded(self._seed, 0, epoch))
+            self._epoch = epoch
+        return self._permutation[part * self._batch : (part + 1) * self._batch]

@@ -1,0 +1,108 @@
+"""Checkpoints: one folder with the tensors (safetensors) and a manifest that proves they are whole.
+
+Nothing is unpickled: tensors travel as safetensors, everything else as JSON.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+STATE = "state.safetensors"
+MANIFEST = "manifest.json"
+_HEADER = "header"
+
+_log = logging.getLogger(__name__)
+
+
+class CheckpointError(Exception):
+    """A checkpoint that is damaged or incomplete; the message names the file."""
+
+
+def write(folder: Path, tensors: dict[str, Tensor], header: dict[str, Any], manifest: dict[str, Any]) -> None:
+    """Writes a checkpoint to `folder` in one atomic step; an older one of that name is replaced.
+
+    `header` is read back with the tensors, `manifest` can be read alone; both are JSON-able. The manifest also lists
+    the size and sha256 of each file.
+    """
+    temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    safetensors.torch.save_file(whole, temporary / STATE, metadata={_HEADER: json.dumps(header)})
+    described = manifest | {"files": {STATE: _describe(temporary / STATE)}}
+    (temporary / MANIFEST).write_text(json.dumps(described, indent=1) + "\n")
+    for path in (temporary / STATE, temporary / MANIFEST):
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+    if folder.exists():
+        shutil.rmtree(folder)
+    os.replace(temporary, folder)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a checkpoint whose files all have their recorded size and sha256; CheckpointError otherwise."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+        expected = manifest["files"]
+        found = {name: _describe(folder / name) for name in expected}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder}: incomplete checkpoint ({error})") from error
+    for name, description in expected.items():
+        if found[name] != description:
+            raise CheckpointError(f"{folder / name}: expected {description}, found {found[name]}")
+    return manifest
+
+
+def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
+    """Tensors (on the CPU), header and manifest of a verified checkpoint; raises CheckpointError."""
+    manifest = read_manifest(folder)
+    try:
+        with safe_open(folder / STATE, framework="pt") as file:
+            header = json.loads(file.metadata()[_HEADER])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / STATE}: not a checkpoint ({error})") from error
+    return tensors, header, manifest
+
+
+def folder_name(images: int) -> str:
+    """The name of the checkpoint after `images` images; names sort by age."""
+    return f"{images:010d}"
+
+
+def newest(parent: Path) -> Path | None:
+    """The newest checkpoint below `parent` that is whole; damaged ones are passed over with a warning."""
+    for folder in sorted((p for p in parent.glob("[0-9]*") if p.is_dir()), reverse=True):
+        try:
+            read_manifest(folder)
+        except CheckpointError as error:
+            _log.warning("damaged checkpoint passed over: %s", error)
+        else:
+            return folder
+    return None
+
+
+def prune(parent: Path, best: int, last: int = 2) -> None:
+    """Deletes all checkpoints below `parent` but the `last` newest and the one after `best` images."""
+    folders = sorted(p for p in parent.glob("[0-9]*") if p.is_dir())
+    for folder in folders[: max(0, len(folders) - last)]:
+        if folder.name != folder_name(best):
+            shutil.rmtree(folder)
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return {"size": path.stat().st_size, "sha256": digest.hexdigest()}

@@ -1,0 +1,104 @@
+"""Typed, frozen configuration of one training run.
+
+Every field is a search dimension under the same name: in the sweep file, in the study, in MLflow.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from trainers.errors import InputError
+
+#: Images in one kimg, the unit in which people read and write training length.
+KIMG = 1000
+
+
+class Config(BaseModel):
+    """Hyper-parameters that every GAN shares; a family adds its own by subclassing.
+
+    Unknown keys, wrong types and values out of range are errors.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    # Length and data
+    kimg: float = Field(100.0, gt=0, description="length of the run in kimg: thousands of images shown to G")
+    batch: int = Field(64, ge=2, le=4096, description="images per step, real and generated alike")
+    sampling: Literal["random", "shuffled"] = Field(
+        "shuffled", description="batches drawn at random with replacement, or shuffled epochs without their last part"
+    )
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of initial weights, data order and noise")
+    threads: int = Field(1, ge=1, le=256, description="CPU threads; gradients differ in the last bits between counts")
+
+    # Optimisation
+    g_lr: float = Field(2e-4, gt=0, le=1, description="learning rate of the generator")
+    d_lr: float = Field(2e-4, gt=0, le=1, description="learning rate of the discriminator (TTUR where unlike g_lr)")
+    beta1: float = Field(0.5, ge=0, lt=1, description="first-moment decay of Adam")
+    beta2: float = Field(0.999, ge=0, lt=1, description="second-moment decay of Adam")
+    n_critic: int = Field(1, ge=1, le=100, description="discriminator steps per generator step, each on a fresh batch")
+    schedule: Literal["constant", "exponential", "cosine", "linear"] = Field(
+        "constant", description="law of both learning rates; cosine and linear reach 0 at kimg"
+    )
+    schedule_rate: float = Field(0.95, gt=0, le=1, description="factor of one step of the exponential schedule")
+    schedule_period: int = Field(500, ge=1, description="generator steps between two steps of the exponential schedule")
+    ema_decay: float = Field(0.0, ge=0, lt=1, description="decay per step of the averaged generator; 0 is no average")
+
+    # Losses
+    loss: Literal["bce", "wasserstein"] = Field("bce", description="adversarial loss; wasserstein clips the critic")
+    clip_value: float = Field(0.01, gt=0, le=10, description="bound of the critic's parameters under wasserstein")
+    smoothing: Literal["none", "fixed", "random"] = Field(
+        "none", description="one-sided label smoothing: real target 1 - s, or drawn from [1 - s, 1]"
+    )
+    smoothing_strength: float = Field(0.1, ge=0, lt=0.5, description="strength s of label smoothing")
+
+    # Networks
+    latent: int = Field(100, ge=1, le=4096, description="size of the noise vector z")
+    width: float = Field(1.0, gt=0, le=16, description="factor on the filter counts of both networks")
+    slope: float = Field(0.2, ge=0, lt=1, description="negative slope of leaky ReLU")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the discriminator's output layer")
+    init_std: float = Field(0.02, gt=0, le=1, description="standard deviation of initial weights")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.loss == "wasserstein" and self.smoothing != "none":
+            raise ValueError(f"smoothing is {self.smoothing!r} but loss wasserstein has no labels: allowed is 'none'")
+        return self
+
+
+def overlay(config: Config, values: dict[str, Any]) -> Config:
+    """`config` with `values` in place of its own, validated as a whole.
+
+    Raises pydantic's ValidationError, whose entries name each bad key.
+    """
+    return type(config).model_validate({**config.model_dump(), **values})
+
+
+def problems(error: ValidationError) -> list[tuple[tuple[str, ...], str]]:
+    """Each complaint of pydantic as (path of the key, sentence with the bad value and what is allowed)."""
+    return [(tuple(str(part) for part in entry["loc"]), _sentence(dict(entry))) for entry in error.errors()]
+
+
+def _sentence(entry: dict[str, Any]) -> str:
+    if entry["type"] == "extra_forbidden":
+        return "unknown key"
+    if entry["type"] == "missing":
+        return "required key is missing"
+    message = entry["msg"].removeprefix("Value error, ")
+    if entry["type"] == "value_error":
+        return str(message)
+    return f"{message[0].lower()}{message[1:]}, got {entry['input']!r}"
+
+
+def configure(defaults: Config, values: dict[str, Any], source: str) -> Config:
+    """As `overlay`, for values a person wrote: raises InputError that names `source`, key, value and what is allowed."""
+    try:
+        return overlay(defaults, values)
+    except ValidationError as error:
+        known = ", ".join(type(defaults).model_fields)
+        lines = []
+        for path, sentence in problems(error):
+            hint = f" (known: {known})" if sentence == "unknown key" else ""
+            lines.append(f"{source}: {'.'.join(path) or 'configuration'}: {sentence}{hint}")
+        raise InputError("\n".join(lines)) from None

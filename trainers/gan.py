@@ -1,0 +1,104 @@
+"""What a GAN must say: its networks, its phases (who learns, how often) and its losses."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from trainers import losses
+from trainers.config import Config
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One kind of update: `nets` learn from `loss` of the GAN, `repeat` times per iteration on fresh batches."""
+
+    name: str
+    nets: tuple[str, ...]
+    repeat: str | int = 1
+    """A number, or the configuration field that holds it."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one update sees. B is the batch size."""
+
+    real: Tensor
+    """Float [B, C, H, W] in [-1, 1]."""
+    labels: Tensor
+    """Classes of the real images, int64 [B]."""
+    z: Tensor
+    """Noise, float [B, latent], standard normal."""
+    fake_labels: Tensor
+    """Classes to generate, int64 [B], uniform."""
+
+
+class GAN(ABC):
+    """One system's networks and losses, written for one model on one device.
+
+    Generators are modules `g(z, labels) -> images` in [-1, 1]; discriminators are `d(images, labels) -> logits [B]`.
+    Unconditional networks ignore `labels`.
+    """
+
+    phases: tuple[Phase, ...]
+
+    def __init__(self, config: Config, classes: int) -> None:
+        self.config = config
+        self.classes = classes
+
+    @abstractmethod
+    def networks(self) -> dict[str, nn.Module]:
+        """Freshly initialised networks by name; the generator that is scored is called `g`."""
+
+    @abstractmethod
+    def loss(self, phase: str, nets: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
+        """Scalars of one phase; the first one is minimised, the others are only recorded."""
+
+    def after_step(self, phase: str, nets: dict[str, nn.Module]) -> None:
+        """Called after each optimizer step of `phase`, for constraints on the weights."""
+        return None
+
+
+class AdversarialGAN(GAN):
+    """A generator `g` against a discriminator `d` under the loss the configuration names."""
+
+    phases = (Phase("d", nets=("d",), repeat="n_critic"), Phase("g", nets=("g",)))
+
+    def loss(self, phase: str, nets: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
+        adversarial = losses.LOSSES[self.config.loss]
+        if phase == "g":
+            fake = nets["g"](batch.z, batch.fake_labels)
+            return {"loss_g": adversarial.g(nets["d"](fake, batch.fake_labels))}
+        with torch.no_grad():
+            fake = nets["g"](batch.z, batch.fake_labels)
+        real_logits = nets["d"](batch.real, batch.labels)
+        fake_logits = nets["d"](fake, batch.fake_labels)
+        target = losses.real_target(real_logits, self.config)
+        return {
+            "loss_d": adversarial.d(real_logits, fake_logits, target),
+            "d_real": real_logits.detach().mean(),
+            "d_fake": fake_logits.detach().mean(),
+        }
+
+    @torch.no_grad()
+    def after_step(self, phase: str, nets: dict[str, nn.Module]) -> None:
+        if phase == "d" and self.config.loss == "wasserstein":
+            for parameter in nets["d"].parameters():
+                parameter.clamp_(-self.config.clip_value, self.config.clip_value)
+
+
+@dataclass(frozen=True)
+class System:
+    """A named GAN with its defaults."""
+
+    gan: type[GAN]
+    defaults: Config
+    shape: tuple[int, int, int]
+    """C, H, W of its images."""
+    conditional: bool
+    """Whether labels reach the generator, so that samples have classes."""
+    summary: str
+    """One line for `list systems`."""

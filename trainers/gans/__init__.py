@@ -1,0 +1,1 @@
+"""One file per family of GANs; they never import each other."""

@@ -1,0 +1,135 @@
+"""One training run from rung to rung: advance, score, save. The same code serves a shell and a sweep's trial."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from trainers import checkpoint, samples
+from trainers.config import Config
+from trainers.data import ImageData
+from trainers.evaluation.scores import METRICS, Evaluator, Score
+from trainers.gan import System
+from trainers.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Rung:
+    """What was measured after `images` images; a diverged run has no scores."""
+
+    images: int
+    scores: dict[str, Score]
+    losses: dict[str, float]
+    """Mean of each recorded loss since the rung before, and images/s."""
+    train_seconds: float
+    score_seconds: float
+    diverged: str | None = None
+    """Why the run is beyond help, in words; None while it is sound."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON: a non-finite loss is kept as its name, since JSON has no NaN."""
+        losses = {name: value if math.isfinite(value) else str(value) for name, value in self.losses.items()}
+        return {**asdict(self), "losses": losses}
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Rung:
+        scores = {name: Score(**score) for name, score in record["scores"].items()}
+        losses = {name: float(value) for name, value in record["losses"].items()}
+        return cls(**{**record, "scores": scores, "losses": losses})
+
+
+@dataclass
+class Run:
+    """A run over the rungs `rungs` (images, increasing), scored on `sample_count` images from fixed noise.
+
+    `history` holds every rung passed so far, those before a restart included.
+    """
+
+    system_id: str
+    system: System
+    config: Config
+    data: ImageData
+    evaluator: Evaluator
+    rungs: Sequence[int]
+    sample_count: int
+    device: str = "cpu"
+    history: list[Rung] = field(default_factory=list)
+    grid: NDArray[np.uint8] | None = None
+    """Samples of the last rung as one picture."""
+
+    def __post_init__(self) -> None:
+        self.trainer = Trainer(self.system, self.config, self.data, self.device)
+
+    @property
+    def finished(self) -> bool:
+        """Whether no rung is left, or none is worth reaching."""
+        return bool(self.history) and (self.history[-1].images >= self.rungs[-1] or self.history[-1].diverged is not None)
+
+    def best(self) -> Rung | None:
+        """The rung with the best value of the evaluator's first metric; None before the first sound rung."""
+        metric = METRICS[self.evaluator.metrics[0]]
+        sound = [rung for rung in self.history if metric.name in rung.scores]
+        sign = 1 if metric.minimise else -1
+        return min(sound, key=lambda rung: sign * rung.scores[metric.name].value, default=None)
+
+    def next_rung(self) -> Rung:
+        """Trains to the next rung and scores it."""
+        target = next(images for images in self.rungs if images > self.trainer.images)
+        start = time.perf_counter()
+        losses = self.trainer.advance(target)
+        trained = time.perf_counter()
+        bad = [f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)]
+        scores: dict[str, Score] = {}
+        if not bad:
+            images, labels = self.trainer.sample(self.sample_count, self.evaluator.seed)
+            scores = self.evaluator(images, labels, conditional=self.system.conditional)
+            self.grid = samples.grid(images)
+        rung = Rung(
+            images=self.trainer.images,
+            scores=scores,
+            losses=losses,
+            train_seconds=trained - start,
+            score_seconds=time.perf_counter() - trained,
+            diverged=", ".join(bad) or None,
+        )
+        self.history.append(rung)
+        return rung
+
+    def save(self, folder: Path) -> None:
+        """Writes samples and a checkpoint of the last rung below `folder`; keeps the two newest and the best."""
+        rung, name = self.history[-1], checkpoint.folder_name(self.history[-1].images)
+        if self.grid is not None and rung.scores:
+            samples.save_png(self.grid, folder / "samples" / f"{name}.png")
+        tensors, header = self.trainer.state()
+        manifest = {"system": self.system_id, "history": [past.to_json() for past in self.history]}
+        checkpoint.write(folder / "checkpoints" / name, tensors, header, manifest)
+        best = self.best()
+        checkpoint.prune(folder / "checkpoints", best=best.images if best else -1)
+
+    def restore(self, folder: Path) -> bool:
+        """Continues from the newest whole checkpoint below `folder`; False where there is none.
+
+        Raises ValueError where it belongs to another system or configuration.
+        """
+        found = checkpoint.newest(folder / "checkpoints")
+        if found is None:
+            return False
+        tensors, header, manifest = checkpoint.read(found)
+        if manifest["system"] != self.system_id:
+            raise ValueError(f"the checkpoint is of {manifest['system']}, not of {self.system_id}")
+        self.trainer.load_state(tensors, header)
+        self.history = [Rung.from_json(record) for record in manifest["history"]]
+        return True
+
+
+def pick_device() -> str:
+    """`cuda` where a GPU can be used, else `cpu`."""
+    return "cuda" if torch.cuda.is_available() else "cpu"

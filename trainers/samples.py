@@ -1,0 +1,36 @@
+"""Sample grids as pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+COLUMNS = 10
+ROWS = 10
+_SCALE = 2
+
+
+def grid(images: Tensor) -> NDArray[np.uint8]:
+    """The first ROWS x COLUMNS images of uint8 [N, C, H, W] side by side, uint8 [height, width, 3].
+
+    Samples carry the labels 0, 1, ... in turn, so with ten classes each column shows one class.
+    """
+    count = min(len(images), ROWS * COLUMNS) // COLUMNS * COLUMNS
+    cells = images[:count].cpu().numpy()
+    _, channels, height, width = cells.shape
+    table = cells.reshape(-1, COLUMNS, channels, height, width).transpose(0, 3, 1, 4, 2)
+    picture = table.reshape(-1, COLUMNS * width, channels)
+    enlarged = picture.repeat(_SCALE, axis=0).repeat(_SCALE, axis=1)
+    return np.ascontiguousarray(np.broadcast_to(enlarged, (*enlarged.shape[:2], 3)))
+
+
+def save_png(picture: NDArray[np.uint8], path: Path) -> None:
+    """Writes `picture` to `path` in one atomic step, making its folder where needed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    Image.fromarray(picture).save(temporary, format="png", optimize=True)
+    temporary.replace(path)

@@ -1,0 +1,207 @@
+"""The one loop for every GAN: phases, schedules, averaged generator, state in and out."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from trainers.batches import IndexStream, seeded
+from trainers.config import Config
+from trainers.data import ImageData
+from trainers.gan import Batch, Phase, System
+from trainers.schedules import lr_factor
+
+SAMPLE_BATCH = 500
+
+
+class Trainer:
+    """One GAN in training on one device; everything that changes is in `state()`.
+
+    The trainer keeps random numbers of its own: whatever else runs between two calls changes nothing, and the
+    outer random state and thread count are left as they were.
+    """
+
+    def __init__(self, system: System, config: Config, data: ImageData, device: torch.device | str = "cpu") -> None:
+        self.config = config
+        self.device = torch.device(device)
+        self.data = data.to(self.device)
+        self.iteration = 0
+        self._batches = 0
+        self._stream = IndexStream(len(data.images), config.batch, config.sampling, config.seed)
+        self._random_state = _seeded_random_state(config.seed, self.device)
+        with self._own_environment():
+            self.gan = system.gan(config, data.classes)
+            self.nets = {name: net.to(self.device) for name, net in self.gan.networks().items()}
+        self._ema = deepcopy(self.nets["g"]).requires_grad_(False) if config.ema_decay else None
+        self._optimizers = {
+            phase.name: torch.optim.Adam(
+                [p for name in phase.nets for p in self.nets[name].parameters()],
+                lr=getattr(config, f"{phase.name}_lr"),
+                betas=(config.beta1, config.beta2),
+            )
+            for phase in self.gan.phases
+        }
+
+    @property
+    def images(self) -> int:
+        """Images shown to the generator so far."""
+        return self.iteration * self.config.batch
+
+    @property
+    def generator(self) -> nn.Module:
+        """The generator that is scored: the averaged one where there is one."""
+        return self._ema if self._ema is not None else self.nets["g"]
+
+    def advance(self, until: int) -> dict[str, float]:
+        """Trains until `images` >= `until`; returns the mean of each recorded loss, and images/s.
+
+        Losses are summed on the device and read once at the end: the loop never waits for the device.
+        """
+        sums: dict[str, Tensor] = {}
+        counts: Counter[str] = Counter()
+        first, start = self.images, time.perf_counter()
+        with self._own_environment():
+            while self.images < until:
+                self._iterate(sums, counts)
+        means = {name: total.item() / counts[name] for name, total in sums.items()}
+        seconds = time.perf_counter() - start
+        return {**means, "images_per_s": (self.images - first) / seconds} if means else {}
+
+    def sample(self, count: int, seed: int) -> tuple[Tensor, Tensor]:
+        """Images uint8 [count, C, H, W] from fixed noise, and the labels they were asked for, 0, 1, ... in turn."""
+        z = torch.randn(count, self.config.latent, generator=seeded(seed, 2))
+        labels = torch.arange(count) % self.data.classes
+        g, training = self.generator, self.generator.training
+        g.eval()
+        with torch.no_grad(), self._own_environment():
+            parts = [
+                _to_uint8(g(part_z.to(self.device), part_labels.to(self.device)))
+                for part_z, part_labels in zip(z.split(SAMPLE_BATCH), labels.split(SAMPLE_BATCH), strict=True)
+            ]
+        g.train(training)
+        return torch.cat(parts), labels.to(self.device)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything that training depends on: tensors by name, and a JSON-able header."""
+        tensors = {f"net.{name}.{key}": t for name, net in self.nets.items() for key, t in net.state_dict().items()}
+        if self._ema is not None:
+            tensors |= {f"ema.{key}": t for key, t in self._ema.state_dict().items()}
+        for phase, optimizer in self._optimizers.items():
+            for index, slots in optimizer.state_dict()["state"].items():
+                tensors |= {f"opt.{phase}.{index}.{slot}": t for slot, t in slots.items()}
+        tensors |= {f"random.{kind}": t for kind, t in self._random_state.items()}
+        header = {"iteration": self.iteration, "batches": self._batches, "config": self.config.model_dump()}
+        return tensors, header
+
+    def load_state(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+        """Continues from `state()` of a trainer of the same system and configuration.
+
+        Raises ValueError where the configurations differ, RuntimeError where tensors are missing or misshapen.
+        """
+        if header["config"] != self.config.model_dump():
+            raise ValueError("the checkpoint was written under another configuration")
+        for name, net in self.nets.items():
+            net.load_state_dict(_below(tensors, f"net.{name}."))
+        if self._ema is not None:
+            self._ema.load_state_dict(_below(tensors, "ema."))
+        for phase, optimizer in self._optimizers.items():
+            slots: dict[int, dict[str, Tensor]] = {}
+            for key, tensor in _below(tensors, f"opt.{phase}.").items():
+                index, slot = key.split(".")
+                slots.setdefault(int(index), {})[slot] = tensor
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
+        self._random_state = {kind: t.cpu() for kind, t in _below(tensors, "random.").items()}
+        self.iteration, self._batches = header["iteration"], header["batches"]
+
+    def _iterate(self, sums: dict[str, Tensor], counts: Counter[str]) -> None:
+        factor = lr_factor(self.config, self.iteration)
+        for phase in self.gan.phases:
+            repeat = phase.repeat if isinstance(phase.repeat, int) else getattr(self.config, phase.repeat)
+            for group in self._optimizers[phase.name].param_groups:
+                group["lr"] = getattr(self.config, f"{phase.name}_lr") * factor
+            for _ in range(repeat):
+                for name, value in self._update(phase).items():
+                    sums[name] = sums[name] + value.detach() if name in sums else value.detach()
+                    counts[name] += 1
+        self.iteration += 1
+        self._average()
+
+    def _update(self, phase: Phase) -> dict[str, Tensor]:
+        losses = self.gan.loss(phase.name, self.nets, self._batch())
+        optimizer = self._optimizers[phase.name]
+        optimizer.zero_grad()
+        # Only the phase's own parameters: the other networks' weight gradients would be thrown away.
+        next(iter(losses.values())).backward(inputs=[p for group in optimizer.param_groups for p in group["params"]])
+        optimizer.step()
+        self.gan.after_step(phase.name, self.nets)
+        return losses
+
+    def _batch(self) -> Batch:
+        index = self._stream(self._batches).to(self.device)
+        self._batches += 1
+        size = self.config.batch
+        return Batch(
+            real=self.data.images[index].float() / 127.5 - 1,
+            labels=self.data.labels[index],
+            z=torch.randn(size, self.config.latent, device=self.device),
+            fake_labels=torch.randint(self.data.classes, (size,), device=self.device),
+        )
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        if self._ema is None:
+            return
+        weight = 1 - self.config.ema_decay
+        torch._foreach_lerp_(list(self._ema.parameters()), list(self.nets["g"].parameters()), weight)
+        for average, live in zip(self._ema.buffers(), self.nets["g"].buffers(), strict=True):
+            average.copy_(live)
+
+    @contextmanager
+    def _own_environment(self) -> Iterator[None]:
+        threads, outer = torch.get_num_threads(), _random_state(self.device)
+        if self.device.type == "cpu":
+            torch.set_num_threads(self.config.threads)
+        _set_random_state(self._random_state, self.device)
+        try:
+            yield
+        finally:
+            self._random_state = _random_state(self.device)
+            _set_random_state(outer, self.device)
+            torch.set_num_threads(threads)
+
+
+def _to_uint8(images: Tensor) -> Tensor:
+    # Truncating instead of rounding would darken every image by half a level and shift FID.
+    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+
+
+def _random_state(device: torch.device) -> dict[str, Tensor]:
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def _set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def _seeded_random_state(seed: int, device: torch.device) -> dict[str, Tensor]:
+    outer = _random_state(device)
+    torch.manual_seed(seed)
+    state = _random_state(device)
+    _set_random_state(outer, device)
+    return state

@@ -1,0 +1,40 @@
+"""The one place that imports torchvision."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import sys
+from types import ModuleType
+
+import torch
+
+#: Keeps the operators declared: they vanish with the library object.
+_declared: list[torch.library.Library] = []
+
+
+@functools.cache
+def import_torchvision() -> ModuleType:
+    """torchvision with `torchvision.datasets`, even where its own operators do not load.
+
+    PyPI's torchvision is built for CUDA; beside a torch for the CPU its library fails to load, and its import then
+    trips over two operators that it describes but does not have. Declaring both is enough for all that needs neither.
+    """
+    try:
+        return _import()
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+    for name in [name for name in sys.modules if name.partition(".")[0] == "torchvision"]:
+        del sys.modules[name]
+    library = torch.library.Library("torchvision", "DEF")  # type: ignore[no-untyped-call]
+    for operator in ("nms", "qnms"):
+        schema = f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+        library.define(schema)  # type: ignore[no-untyped-call]
+    _declared.append(library)
+    return _import()
+
+
+def _import() -> ModuleType:
+    importlib.import_module("torchvision.datasets")
+    return sys.modules["torchvision"]
