@@ -1,0 +1,39 @@
+"""Downloads of public data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from http.client import HTTPException
+from tarfile import TarError
+from typing import Literal
+
+from trainers.data.files import locked
+from trainers.data.spec import DatasetSpec
+from trainers.errors import InputError
+from trainers.vision import import_torchvision
+
+
+def fetch(dataset: Literal["MNIST", "CIFAR10"], spec: DatasetSpec, check: Callable[[], None]) -> None:
+    """Lets torchvision fetch what `check` misses into the folder of `spec`, one process at a time.
+
+    Raises InputError where that fails.
+    """
+    try:
+        if not _complete(check):
+            with locked(spec.folder):
+                if not _complete(check):
+                    getattr(import_torchvision().datasets, dataset)(str(spec.folder), download=True)
+    # RuntimeError is torchvision's word for a file that is absent or corrupt at every mirror.
+    except (OSError, RuntimeError, HTTPException, TarError, EOFError) as error:
+        raise InputError(
+            f"data set {spec.name}: the download to {spec.folder} failed ({error}); fetch the files elsewhere, put "
+            "them there and set `download: false`"
+        ) from error
+
+
+def _complete(check: Callable[[], None]) -> bool:
+    try:
+        check()
+    except InputError:
+        return False
+    return True
