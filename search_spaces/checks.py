@@ -1,0 +1,233 @@
+"""What the sections of a sweep demand of each other, found before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from search_spaces.document import Complaint, Path
+from search_spaces.settings import kimg
+from search_spaces.space import Dimension, Value, points
+from trainers import SYSTEMS
+from trainers.config import Config, overlay, problems
+from trainers.data import DATASETS, shape_of
+from trainers.errors import InputError
+from trainers.evaluation.scores import METRICS
+
+if TYPE_CHECKING:
+    from search_spaces.sweep import Sweep
+
+#: Points of the space at which the rules between fields are tried.
+TRIED_POINTS = 256
+#: The inception score takes the spread of its samples in each of ten parts.
+FEWEST_SAMPLES = {"is": 20}
+#: Fields of the configuration that a sweep file may fix but not search, with the reason.
+NOT_SEARCHED = {"seed": "trials with the same values would no longer agree", "threads": "it changes no model"}
+
+
+def unknown(word: str, allowed: Iterable[str], noun: str = "key") -> str:
+    """A sentence on a word that is not among `allowed`, with the nearest that is."""
+    known = list(allowed)
+    near = get_close_matches(word, known, n=1)
+    hint = f"; did you mean {near[0]!r}?" if near else ";"
+    return f"unknown {noun} {word!r}{hint} allowed: {', '.join(known)}"
+
+
+def faults(sweep: Sweep) -> list[Complaint]:
+    """Every demand that `sweep` does not meet; looks at no file."""
+    if strangers := [name for name in sweep.systems if name not in SYSTEMS]:
+        return [(("system",), unknown(name, SYSTEMS, "system")) for name in strangers]
+    return [
+        *_dataset_faults(sweep),
+        *_score_faults(sweep),
+        # Each later check relies on the earlier ones.
+        *(
+            list(_condition_faults(sweep))
+            or list(_contradictions(sweep))
+            or list(_field_faults(sweep))
+            or [*_combination_faults(sweep), *_rung_faults(sweep)]
+        ),
+    ]
+
+
+def data_faults(sweep: Sweep) -> Iterator[Complaint]:
+    """Whether the data's shape and classes suit the systems. Raises InputError where its folder cannot be read."""
+    shape, classes = shape_of(sweep.dataset)
+    for name in sweep.systems:
+        system = SYSTEMS[name]
+        if system.shape != shape:
+            text = f"{sweep.dataset.name} has images of shape {shape}, but {name} makes {system.shape}"
+            yield ("dataset",), f"{text}; allowed: {_suited(system.shape)}"
+        if system.conditional and classes < 2:
+            yield ("dataset",), f"{sweep.dataset.name} has one class, but {name} is conditional and needs two or more"
+    if classes < 2 and sweep.score.extractor.name == "lenet":
+        yield (
+            ("score", "extractor"),
+            f"lenet learns to tell classes apart, but {sweep.dataset.name} has one; use inception",
+        )
+
+
+def inapplicable(metric: str, sweep: Sweep, decides: bool = False) -> str | None:
+    """Why `metric` cannot be measured in this sweep; None where it can.
+
+    A metric that decides must exist for every system, one that is only recorded for at least one.
+    """
+    unlabelled = [name for name in sweep.systems if not SYSTEMS[name].conditional]
+    if METRICS[metric].needs_labels and unlabelled and (decides or len(unlabelled) == len(sweep.systems)):
+        return f"{metric} needs a conditional system, which {unlabelled[0]} is not"
+    if METRICS[metric].needs_logits and sweep.score.extractor.name == "inception":
+        return f"{metric} needs a classifier's logits; extractor inception gives none, lenet does"
+    if sweep.score.samples < FEWEST_SAMPLES.get(metric, 2):
+        return f"{metric} needs at least {FEWEST_SAMPLES[metric]} samples, got {sweep.score.samples}"
+    return None
+
+
+def reach(dimension: Dimension, sweep: Sweep) -> tuple[str, ...]:
+    """The systems with which `dimension` can be active."""
+    return tuple(str(name) for name in sweep.space.requirements(dimension).get("system", sweep.systems))
+
+
+def _suited(shape: tuple[int, int, int]) -> str:
+    return ", ".join(name for name, dataset in DATASETS.items() if dataset.shape in (shape, None))
+
+
+def _dataset_faults(sweep: Sweep) -> Iterator[Complaint]:
+    name = sweep.dataset.name
+    if name not in DATASETS:
+        yield ("dataset", "name"), unknown(name, DATASETS, "data set")
+    elif DATASETS[name].shape is not None:  # else its files decide, which is `check_sweep`'s
+        try:
+            yield from data_faults(sweep)
+        except InputError as error:
+            yield ("dataset",), str(error)
+
+
+def _score_faults(sweep: Sweep) -> Iterator[Complaint]:
+    named: list[tuple[Path, str]] = [(("score", "metric"), sweep.score.metric)]
+    named += [(("score", "also", str(index)), name) for index, name in enumerate(sweep.score.also or ())]
+    for path, metric in named:
+        decides = path[-1] == "metric"
+        if metric not in METRICS:
+            yield path, unknown(metric, METRICS, "metric")
+        elif reason := inapplicable(metric, sweep, decides):
+            fitting = ", ".join(name for name in METRICS if not inapplicable(name, sweep, decides))
+            yield path, f"{reason}; allowed here: {fitting}"
+
+
+def _condition_faults(sweep: Sweep) -> Iterator[Complaint]:
+    for dimension in sweep.search:
+        for name, values in dimension.when.items():
+            path = ("search", dimension.name, "when", name)
+            parent = sweep.space.get(name)
+            if parent is None:
+                yield path, unknown(name, [other.name for other in sweep.space if other is not dimension], "dimension")
+            elif parent.kind in ("uniform", "log_uniform"):
+                yield path, f"{name} is continuous; a condition needs a choice, an int or a constant"
+            elif never := [value for value in values if not parent.allows(value)]:
+                yield path, f"{name} is never {never[0]!r}; allowed: {_range(parent)}"
+
+
+def _contradictions(sweep: Sweep) -> Iterator[Complaint]:
+    for dimension in sweep.search:
+        for ancestor, left in sweep.space.requirements(dimension).items():
+            if not left:
+                text = f"never active: its conditions and those of its parents leave no value of {ancestor}"
+                yield ("search", dimension.name, "when"), text
+
+
+def _field_faults(sweep: Sweep) -> Iterator[Complaint]:
+    """Each dimension on its own against the configuration of every system it can meet."""
+    for dimension in sweep.search:
+        name = dimension.name
+        path: Path = ("search", name)
+        if name == "system":
+            yield path, "the system is given at the top: `system: {choice: [ID, ID]}`"
+        elif name == "kimg":
+            yield path, "the length of a trial is that of its last rung; set rungs"
+        elif name in NOT_SEARCHED and dimension.kind != "constant":
+            yield path, f"{name} may only be a constant: {NOT_SEARCHED[name]}"
+        else:
+            # A dictionary as an ordered set: several systems mostly complain alike.
+            yield from dict.fromkeys(f for s in reach(dimension, sweep) for f in _against(dimension, s)).keys()
+
+
+def _against(dimension: Dimension, system: str) -> Iterator[Complaint]:
+    defaults, name = SYSTEMS[system].defaults, dimension.name
+    fields = [known for known in type(defaults).model_fields if known != "kimg"]
+    if name not in fields:
+        yield ("search", name), unknown(name, fields, f"field of {system}")
+        return
+    written = dimension.kind != "constant" or dimension.when
+    path = ("search", name, dimension.kind) if written else ("search", name)
+    for value in dimension.corners():
+        for text in _rejections(defaults, name, value):
+            hint = "; use int" if dimension.kind == "uniform" and "valid integer" in text else ""
+            yield path, f"{text}{hint}"
+
+
+def _rejections(defaults: Config, name: str, value: Value) -> list[str]:
+    """What the field `name` has against `value`; strictly, since a lax reading takes true for 1."""
+    try:
+        type(defaults).model_validate({**defaults.model_dump(), name: value}, strict=True)
+    except ValidationError as error:
+        return [text for path, text in problems(error) if path[:1] == (name,)]
+    return []
+
+
+def _combination_faults(sweep: Sweep) -> Iterator[Complaint]:
+    """Rules between fields, tried at corners and random points of the space."""
+    seen: set[str] = set()
+    for values in points(sweep.space, TRIED_POINTS):
+        system, chosen = str(values["system"]), {name: value for name, value in values.items() if name != "system"}
+        reason = _conflict(system, chosen)
+        if reason is None or reason in seen:
+            continue
+        seen.add(reason)
+        for name in list(chosen):  # leaves only the values that it takes
+            rest = {other: value for other, value in chosen.items() if other != name}
+            if _conflict(system, rest) == reason:
+                chosen = rest
+        at = ", ".join(f"{name} {value!r}" for name, value in chosen.items())
+        yield ("search", *list(chosen)[:1]), f"{reason} (system {system}{' with ' + at if at else ''})"
+
+
+def _conflict(system: str, values: dict[str, Any]) -> str | None:
+    try:
+        overlay(SYSTEMS[system].defaults, values)
+    except ValidationError as error:
+        path, text = problems(error)[0]
+        return f"{'.'.join(path)}: {text}" if path else text
+    return None
+
+
+def _rung_faults(sweep: Sweep) -> Iterator[Complaint]:
+    """A rung is reached by whole batches; of several bad ones from one source the first is named."""
+    named: set[str] = set()
+    for batch, source in _batches(sweep):
+        rung = next((rung for rung in sweep.rungs if rung % batch), None)
+        if rung is not None and source not in named:
+            named.add(source)
+            yield ("rungs",), f"rung {kimg(rung)} kimg ({rung} images) is not a multiple of batch {batch} ({source})"
+
+
+def _batches(sweep: Sweep) -> Iterator[tuple[int, str]]:
+    """Every batch size a trial can have, with where it comes from."""
+    dimension = sweep.space.get("batch")
+    if dimension and dimension.kind == "int":
+        source = "from the int range search.batch; use choice"
+        yield from ((batch, source) for batch in range(int(dimension.low), int(dimension.high) + 1))
+    elif dimension:
+        yield from ((int(value), f"search.batch has {value}") for value in dimension.values)
+    for system in sweep.systems:
+        conditional = dimension is None or system not in reach(dimension, sweep) or set(dimension.when) - {"system"}
+        if conditional:
+            yield SYSTEMS[system].defaults.batch, f"the default of {system}"
+
+
+def _range(dimension: Dimension) -> str:
+    if dimension.kind == "int":
+        return f"{dimension.low} to {dimension.high}"
+    return ", ".join(map(repr, dimension.values))

@@ -1,0 +1,154 @@
+"""YAML text to plain data that remembers where each key was written, and back to canonical text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from trainers.errors import InputError
+
+#: Keys from the top of the document.
+Path = tuple[str, ...]
+Complaint = tuple[Path, str]
+
+#: Where a plain word may stand for a section: `sampler: random` is `sampler: {name: random}`.
+SHORTHANDS: frozenset[Path] = frozenset({("dataset",), ("score", "extractor"), ("sampler",), ("pruner",)})
+
+#: YAML 1.2's core schema. PyYAML's own is 1.1, which reads 1e-5 as a word, off as false and 010 as eight.
+_CORE_SCHEMA = {
+    "tag:yaml.org,2002:null": r"~|null|Null|NULL|",
+    "tag:yaml.org,2002:bool": r"true|True|TRUE|false|False|FALSE",
+    "tag:yaml.org,2002:int": r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+",
+    "tag:yaml.org,2002:float": (
+        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+    ),
+}
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (PyYAML's own attribute; replaced, never shared)
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
+            raise yaml.MarkedYAMLError(problem="aliases (*name) are not supported", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+
+class _Dumper(yaml.SafeDumper):
+    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012
+
+
+def _int(loader: _Loader, node: yaml.ScalarNode) -> int:
+    text = loader.construct_scalar(node)
+    return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
+
+
+for _tag, _pattern in _CORE_SCHEMA.items():
+    for _class in (_Loader, _Dumper):
+        _class.add_implicit_resolver(_tag, re.compile(rf"(?:{_pattern})\Z"), None)
+_Loader.add_constructor("tag:yaml.org,2002:int", _int)
+
+
+@dataclass
+class Document:
+    """A mapping read from `source`; `origins` says for each key where it was written: file:line, or an override."""
+
+    source: str
+    data: dict[str, Any]
+    origins: dict[Path, str] = field(default_factory=dict)
+
+    def set(self, override: str) -> None:
+        """Applies `a.b.c=value`, the value in YAML. Raises InputError that names the override."""
+        origin = f"--set {override}"
+        dotted, equals, text = override.partition("=")
+        path = tuple(part.strip() for part in dotted.split("."))
+        if not equals or not all(path):
+            raise InputError(f"{origin}: expected KEY=VALUE, such as search.g_lr=0.001")
+        try:
+            value = yaml.load(text, _Loader)
+        except (yaml.YAMLError, ValueError) as error:
+            raise InputError(f"{origin}: {text!r} is not YAML: {_problem(error)}") from None
+        node = self.data
+        for depth, key in enumerate(path[:-1], start=1):
+            if isinstance(node.get(key), str) and path[:depth] in SHORTHANDS:
+                node[key] = {"name": node[key]}
+            child = node.setdefault(key, {})
+            if not isinstance(child, dict):
+                raise InputError(f"{origin}: {'.'.join(path[:depth])} is {child!r}, which has no keys below it")
+            node = child
+        node[path[-1]] = value
+        self.origins = {key: where for key, where in self.origins.items() if key[: len(path)] != path}
+        self.origins[path] = origin
+
+    def refuse(self, complaints: Iterable[Complaint]) -> NoReturn:
+        """Raises InputError with one line per complaint: where, key, what is wrong."""
+        raise InputError("\n".join(f"{self._origin(path)}: {'.'.join(path)}: {text}" for path, text in complaints))
+
+    def _origin(self, path: Path) -> str:
+        for end in range(len(path), 0, -1):
+            if path[:end] in self.origins:
+                return self.origins[path[:end]]
+        return self.source
+
+
+def read(text: str, source: str) -> Document:
+    """The document in `text`. Raises InputError on broken YAML, duplicate keys, aliases, or no mapping at the top."""
+    document = Document(source, {})
+    try:
+        loader = _Loader(text)
+        root = loader.get_single_node()
+        if isinstance(root, yaml.MappingNode):
+            if duplicates := list(_index(root, (), document)):
+                document.refuse(duplicates)
+            document.data = loader.construct_document(root)
+    except (yaml.YAMLError, ValueError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{source}:{mark.line + 1}" if mark else source
+        raise InputError(f"{where}: not YAML as a sweep file needs it: {_problem(error)}") from None
+    if not isinstance(root, yaml.MappingNode):
+        raise InputError(f"{source}: a sweep file is a mapping of keys to values, such as `system: narman-cgan`")
+    return document
+
+
+def dump(data: dict[str, Any]) -> str:
+    """Canonical text of plain data: keys in their order, innermost collections on one line."""
+    text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
+    return text
+
+
+def invalid(complaints: Sequence[Complaint]) -> ValidationError:
+    """Complaints as pydantic's error, so that a validator can name keys below its own."""
+    return ValidationError.from_exception_data(
+        "sweep",
+        [
+            InitErrorDetails(type=PydanticCustomError("value_error", "{text}", {"text": text}), loc=path, input=None)
+            for path, text in complaints
+        ],
+    )
+
+
+def _index(node: yaml.Node, path: Path, document: Document) -> Iterable[Complaint]:
+    """Fills `document.origins` for everything below `node`; yields each key written twice."""
+    if isinstance(node, yaml.SequenceNode):
+        children = [(str(index), child, child) for index, child in enumerate(node.value)]
+    elif isinstance(node, yaml.MappingNode):
+        children = [(str(key.value), key, child) for key, child in node.value]
+    else:
+        return
+    for name, place, child in children:
+        first = document.origins.get((*path, name))
+        document.origins[*path, name] = f"{document.source}:{place.start_mark.line + 1}"
+        if first:
+            yield (*path, name), f"duplicate key, first written at {first}"
+        yield from _index(child, (*path, name), document)
+
+
+def _problem(error: Exception) -> str:
+    return getattr(error, "problem", None) or str(error)

@@ -1,0 +1,136 @@
+"""What is searched: dimensions, the conditions between them, and walks over a space."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Value = bool | int | float | str
+Kind = Literal["log_uniform", "uniform", "int", "choice", "constant"]
+
+
+@dataclass(frozen=True)
+class Dimension:
+    """One field of the configuration and the values a trial may give it.
+
+    `low` and `high` (both inclusive) belong to log_uniform, uniform and int; `values` to choice and constant, which
+    has one. The dimension is active where every parent in `when` has one of the values listed for it.
+    """
+
+    name: str
+    kind: Kind
+    low: float | int = 0
+    high: float | int = 0
+    values: tuple[Value, ...] = ()
+    when: dict[str, tuple[Value, ...]] = field(default_factory=dict, hash=False)
+
+    def allows(self, value: Value) -> bool:
+        """Whether an active dimension can take `value`."""
+        if self.kind in ("choice", "constant"):
+            return value in self.values
+        number = isinstance(value, int if self.kind == "int" else (int, float)) and not isinstance(value, bool)
+        return number and self.low <= value <= self.high  # type: ignore[operator]
+
+    def corners(self) -> tuple[Value, ...]:
+        """The extreme values: both bounds, or every listed value."""
+        return self.values if self.kind in ("choice", "constant") else (self.low, self.high)
+
+    def draw(self, rng: random.Random) -> Value:
+        """A value drawn from the dimension's distribution."""
+        if self.kind == "log_uniform":
+            value = math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
+            return min(max(value, self.low), self.high)  # exp(log(x)) may miss x by a rounding error
+        if self.kind == "uniform":
+            return rng.uniform(self.low, self.high)
+        if self.kind == "int":
+            return rng.randint(int(self.low), int(self.high))
+        return rng.choice(self.values)
+
+
+class CycleError(ValueError):
+    """Dimensions that wait for each other; `names` starts and ends with the same one."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(" -> ".join(names))
+        self.names = tuple(names)
+
+
+@dataclass(frozen=True)
+class Space:
+    """Dimensions with unique names, parents before children (see `in_order`)."""
+
+    dimensions: tuple[Dimension, ...]
+
+    def __iter__(self) -> Iterator[Dimension]:
+        return iter(self.dimensions)
+
+    def __len__(self) -> int:
+        return len(self.dimensions)
+
+    def get(self, name: str) -> Dimension | None:
+        """The dimension called `name`, None where there is none."""
+        return next((dimension for dimension in self if dimension.name == name), None)
+
+    def requirements(self, dimension: Dimension) -> dict[str, tuple[Value, ...]]:
+        """The values each ancestor must have for `dimension` to be active, its ancestors' own conditions included.
+
+        An empty tuple marks conditions that contradict each other or the ancestor's own values: never active.
+        """
+        needed: dict[str, tuple[Value, ...]] = {}
+        for name, values in dimension.when.items():
+            parent = self.get(name)
+            if parent is None:
+                raise KeyError(name)
+            possible = tuple(value for value in values if parent.allows(value))
+            for ancestor, allowed in {name: possible, **self.requirements(parent)}.items():
+                known = needed.get(ancestor, allowed)
+                needed[ancestor] = tuple(value for value in known if value in allowed)
+        return needed
+
+
+def in_order(dimensions: Sequence[Dimension]) -> tuple[Dimension, ...]:
+    """`dimensions` with parents before children, else in the given order; parents not among them are passed over.
+
+    Raises CycleError.
+    """
+    by_name = {dimension.name: dimension for dimension in dimensions}
+    ordered: dict[str, Dimension] = {}
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        if name in path:
+            raise CycleError([*path[path.index(name) :], name])
+        if name in by_name and name not in ordered:
+            for parent in by_name[name].when:
+                visit(parent, (*path, name))
+            ordered[name] = by_name[name]
+
+    for dimension in dimensions:
+        visit(dimension.name, ())
+    return tuple(ordered.values())
+
+
+def active(dimension: Dimension, values: dict[str, Any]) -> bool:
+    """Whether `dimension` takes part in a trial whose parents have `values`; an inactive parent has none."""
+    return all(name in values and values[name] in allowed for name, allowed in dimension.when.items())
+
+
+def suggest(space: Space, pick: Callable[[Dimension], Value]) -> dict[str, Value]:
+    """The values of one trial: `pick` is asked for each active dimension that is no constant, in the space's order."""
+    values: dict[str, Value] = {}
+    for dimension in space:
+        if active(dimension, values):
+            values[dimension.name] = dimension.values[0] if dimension.kind == "constant" else pick(dimension)
+    return values
+
+
+def points(space: Space, count: int, seed: int = 0) -> Iterator[dict[str, Value]]:
+    """`count` points of the space, the same for the same seed: corners and draws from the distributions in turn."""
+    rng = random.Random(seed)
+    for index in range(count):
+        if index % 2 == 0:
+            yield suggest(space, lambda dimension: rng.choice(dimension.corners()))
+        else:
+            yield suggest(space, lambda dimension: dimension.draw(rng))

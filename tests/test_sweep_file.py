@@ -1,0 +1,520 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from search_spaces import resolve, shipped, summary
+from search_spaces.settings import Halving, Median, Percentile, Random, Tpe, Unpruned
+from search_spaces.space import Value
+from search_spaces.sweep import Sweep, check_sweep, diff, load_sweep, parse_sweep
+from trainers import SYSTEMS
+from trainers.config import Config
+from trainers.errors import InputError
+
+SECTIONS = {
+    "system": "narman-cgan",
+    "dataset": "mnist-mini",
+    "search": "{g_lr: {log_uniform: [1e-5, 5e-3]}}",
+    "rungs": "{every: 10, until: 60}",
+    "budget": "{trials: 12}",
+}
+BOTH = "{choice: [narman-cgan, narman-dcgan]}"
+
+
+def sweep_text(**sections: str | None) -> str:
+    """A small valid sweep file, one line per section, with `sections` in place of its own; None leaves one out."""
+    return "".join(f"{key}: {text}\n" for key, text in {**SECTIONS, **sections}.items() if text is not None)
+
+
+def sweep(**sections: str | None) -> Sweep:
+    return parse_sweep(sweep_text(**sections), "small.yaml")
+
+
+def message(text: str, *overrides: str) -> str:
+    with pytest.raises(InputError) as caught:
+        parse_sweep(text, "small.yaml", overrides)
+    return str(caught.value)
+
+
+# Each: the sections that are wrong, and what the message must say.
+BAD: list[tuple[dict[str, str | None], str]] = [
+    # structure
+    ({"system": None}, "small.yaml: system: required key is missing"),
+    ({"rungs": None}, "small.yaml: rungs: required key is missing"),
+    ({"budget": "{}"}, "small.yaml:5: budget.trials: required key is missing"),
+    ({"buget": "{trials: 3}"}, "small.yaml:6: buget: unknown key 'buget'; did you mean 'budget'? allowed: name, syst"),
+    ({"score": "{metrik: kid}"}, "score.metrik: unknown key 'metrik'; did you mean 'metric'? allowed: metric, samples"),
+    ({"dataset": "{name: mnist, pth: /tmp}"}, "dataset.pth: unknown key 'pth'; did you mean 'path'?"),
+    ({"score": "{extractor: {name: lenet, weigts: x}}"}, "score.extractor.weigts: unknown key 'weigts'; did you mean"),
+    ({"name": ".hidden"}, "name: allowed are letters, digits, '.', '_' and '-', not starting with '.' or '-', got '."),
+    ({"name": "a/b"}, "got 'a/b'"),
+    # types and ranges of the plain sections
+    ({"budget": '{trials: "12"}'}, "small.yaml:5: budget.trials: input should be a valid integer, got '12'"),
+    ({"budget": "{trials: 1.5}"}, "budget.trials: input should be a valid integer, got 1.5"),
+    ({"budget": "{trials: true}"}, "budget.trials: input should be a valid integer, got True"),
+    ({"budget": "{trials: 0}"}, "budget.trials: input should be greater than or equal to 1, got 0"),
+    ({"budget": "12"}, "budget: input should be a valid dictionary"),
+    ({"resources": "{gpus_per_worker: 1.5}"}, "resources.gpus_per_worker: above 1 the number of GPUs must be whole"),
+    ({"resources": "{concurrent_trials: 0}"}, "resources.concurrent_trials: input should be greater than or equal to"),
+    ({"tracking": "{uri: 'http://x'}"}, "tracking.uri: expected sqlite:///FILE or null, got 'http://x'"),
+    ({"store": "{path: 3}"}, "store.path: input should be a valid string, got 3"),
+    ({"sampler": "tpee"}, "sampler.name: unknown name 'tpee'; allowed: tpe, random"),
+    ({"sampler": "{name: random, startup: 3}"}, "sampler.startup: unknown key 'startup'; allowed: name, seed"),
+    ({"pruner": "{name: median, reduction: 3}"}, "pruner.reduction: unknown key 'reduction'; allowed: name, startup,"),
+    ({"pruner": "{name: percentile, percentile: 100}"}, "pruner.percentile: input should be less than 100, got 100"),
+    ({"pruner": "{warmup: -1}"}, "pruner.warmup: expected a number of kimg from 0 to 1e9, got -1"),
+    ({"pruner": "[median]"}, "pruner: expected {name: NAME, ...} with one of median, percentile, halving"),
+    # rungs
+    ({"rungs": "{every: 10, until: 65}"}, "small.yaml:4: rungs.until: 65 is not a multiple of every 10"),
+    ({"rungs": "{every: 0, until: 60}"}, "rungs.every: input should be greater than 0, got 0"),
+    ({"rungs": "{every: 10, untl: 60}"}, "rungs.untl: unknown key 'untl'; did you mean 'until'?"),
+    ({"rungs": "{every: 0.1, until: 1e9}"}, "rungs.every: 0.1 makes 10000000000 rungs; allowed are at most 10000"),
+    ({"rungs": "[10, 10]"}, "rungs.1: rungs must be positive and increase, got 10 in [10, 10]"),
+    ({"rungs": "[0, 10]"}, "rungs.0: rungs must be positive and increase, got 0"),
+    ({"rungs": "[]"}, "rungs: expected {every: KIMG, until: KIMG} or a list of kimg, got []"),
+    ({"rungs": "[0.12345]"}, "rungs.0: 0.12345 kimg is 123.45 images, not a whole number"),
+    ({"rungs": "[ten]"}, "rungs.0: expected a number of kimg from 0 to 1e9, got 'ten'"),
+    ({"rungs": "[1.05]"}, "rungs: rung 1.05 kimg (1050 images) is not a multiple of batch 100 (the default of narman-"),
+    ({"search": "{batch: 64}"}, "rungs: rung 10 kimg (10000 images) is not a multiple of batch 64 (search.batch"),
+    ({"search": "{batch: {choice: [50, 96]}}"}, "is not a multiple of batch 96"),
+    ({"search": "{batch: {int: [50, 52]}}"}, "batch 51 (from the int range search.batch; use choice)"),
+    ({"rungs": "[0.12]", "search": "{loss: {choice: [bce, wasserstein]}, batch: {choice: [60], when: {loss: bce}}}"},
+     "rung 0.12 kimg (120 images) is not a multiple of batch 100 (the default of narman-cgan)"),
+    # systems, data, score
+    ({"system": "narman-cgn"}, "small.yaml:1: system: unknown system 'narman-cgn'; did you mean 'narman-cgan'? allow"),
+    ({"system": "{choice: []}"}, "system: expected the id of a system, or {choice: [ID, ID]}"),
+    ({"system": "{choice: [narman-cgan, narman-cgan]}"}, "system: a word is listed twice"),
+    ({"dataset": "mnist-mni"}, "dataset.name: unknown data set 'mnist-mni'; did you mean 'mnist-mini'?"),
+    ({"dataset": "shapes32"}, "dataset: shapes32 has images of shape (3, 32, 32), but narman-cgan makes (1, 28, 28);"),
+    ({"dataset": "{name: mnist-mini, size: 64}"}, "dataset: data set mnist-mini: size has no meaning here"),
+    ({"score": "{metric: fidd}"}, "score.metric: unknown metric 'fidd'; did you mean 'fid'? allowed: kid, fid, is, a"),
+    ({"score": "{also: [kidd]}"}, "score.also.0: unknown metric 'kidd'"),
+    ({"score": "{also: [fid, fid]}"}, "score.also: a word is listed twice in ['fid', 'fid']"),
+    ({"score": "{samples: 1}"}, "score.samples: input should be greater than or equal to 2, got 1"),
+    ({"score": "{metric: is, samples: 19}"}, "score.metric: is needs at least 20 samples, got 19; allowed here: kid,"),
+    ({"score": "{metric: is, extractor: inception}"}, "score.metric: is needs a classifier's logits"),
+    ({"score": "{extractor: lennet}"}, "score.extractor.name: input should be 'lenet' or 'inception', got 'lennet'"),
+    ({"score": "{metric: accuracy}", "system": "narman-dcgan"}, "accuracy needs a conditional system, which narman-d"),
+    ({"score": "{metric: accuracy}", "system": BOTH}, "accuracy needs a conditional system, which narman-dcgan is not"),
+    ({"score": "{also: [accuracy]}", "system": "narman-dcgan"}, "score.also.0: accuracy needs a conditional system"),
+    # dimensions on their own
+    ({"search": "[g_lr]"}, "search: expected a mapping of fields to dimensions, got ['g_lr']"),
+    ({"search": "{1: 2}"}, "search.1: a key must be a word, got 1"),
+    ({"search": "{g_lr: {log_uniform: [0.01, 0.001]}}"}, "small.yaml:3: search.g_lr.log_uniform: low 0.01 is not bel"),
+    ({"search": "{g_lr: {uniform: [0.1, 0.1]}}"}, "search.g_lr.uniform: low 0.1 is not below high 0.1"),
+    ({"search": "{g_lr: {log_uniform: [0, 0.1]}}"}, "search.g_lr.log_uniform: low 0 must be above 0"),
+    ({"search": "{g_lr: {uniform: [0, .inf]}}"}, "search.g_lr.uniform: bounds must be finite, got [0, inf]"),
+    ({"search": "{g_lr: {uniform: [.nan, 1]}}"}, "search.g_lr.uniform: bounds must be finite, got [nan, 1]"),
+    ({"search": "{g_lr: {uniform: [0.1]}}"}, "search.g_lr.uniform: expected [low, high], two numbers, got [0.1]"),
+    ({"search": "{g_lr: {uniform: [a, b]}}"}, "expected [low, high], two numbers, got ['a', 'b']"),
+    ({"search": "{n_critic: {int: [1, 2.5]}}"}, "search.n_critic.int: expected [low, high], two whole numbers"),
+    ({"search": "{n_critic: {int: [3, 1]}}"}, "search.n_critic.int: low 3 is not below high 1"),
+    ({"search": "{smoothing: {choice: []}}"}, "search.smoothing.choice: expected a list with at least one value, got"),
+    ({"search": "{smoothing: {choice: [none, none]}}"}, "search.smoothing.choice: 'none' is listed twice"),
+    ({"search": "{smoothing: {choice: [none, [fixed]]}}"}, "expected a word, a finite number, true or false, got ['fi"),
+    ({"search": "{g_lr: null}"}, "search.g_lr: expected a word, a finite number, true or false, got None"),
+    ({"search": "{g_lr: .inf}"}, "search.g_lr: expected a word, a finite number, true or false, got inf"),
+    ({"search": "{g_lr: {loguniform: [1e-5, 1e-3]}}"}, "search.g_lr.loguniform: unknown key; allowed is one of log_un"),
+    ({"search": "{g_lr: {uniform: [0, 1], choice: [1]}}"}, "search.g_lr: expected exactly one of log_uniform, uniform"),
+    ({"search": "{g_lr: {when: {loss: bce}}}"}, "search.g_lr: expected exactly one of log_uniform"),
+    # dimensions against the configuration
+    ({"search": "{g_rl: 0.1}"}, "search.g_rl: unknown field of narman-cgan 'g_rl'; did you mean 'g_lr'? allowed: bat"),
+    ({"search": "{g_lr: {uniform: [0.1, 5]}}"}, "search.g_lr.uniform: input should be less than or equal to 1, got 5"),
+    ({"search": "{beta1: 1}"}, "small.yaml:3: search.beta1: input should be less than 1, got 1"),
+    ({"search": "{n_critic: {uniform: [1, 3]}}"}, "search.n_critic.uniform: input should be a valid integer, got 1.0"),
+    ({"search": "{n_critic: true}"}, "search.n_critic: input should be a valid integer, got True"),
+    ({"search": '{batch: "100"}'}, "search.batch: input should be a valid integer, got '100'"),
+    ({"search": "{smoothing: {choice: [none, some]}}"}, "search.smoothing.choice: input should be 'none', 'fixed' or"),
+    ({"search": "{seed: {int: [0, 9]}}"}, "search.seed: seed may only be a constant"),
+    ({"search": "{kimg: 50}"}, "search.kimg: the length of a trial is that of its last rung; set rungs"),
+    ({"search": "{system: narman-dcgan}"}, "search.system: the system is given at the top"),
+    ({"search": "{loss: wasserstein, smoothing: {choice: [none, fixed]}}"},
+     "small.yaml:3: search.loss: smoothing is 'fixed' but loss wasserstein has no labels: allowed is 'none' "
+     "(system narman-cgan with loss 'wasserstein', smoothing 'fixed')"),
+    ({"system": "monir-dcgan", "dataset": "shapes32", "rungs": "[6.4]", "search": "{loss: wasserstein}"},
+     "smoothing is 'random' but loss wasserstein has no labels"),
+    # conditions
+    ({"search": "{slope: {uniform: [0, 0.5], when: {los: bce}}}"}, "search.slope.when.los: unknown dimension 'los'"),
+    ({"search": "{loss: bce, slope: {uniform: [0, 0.5], when: {loss: [wasserstein]}}}"},
+     "search.slope.when.loss: loss is never 'wasserstein'; allowed: 'bce'"),
+    ({"search": "{n_critic: {int: [1, 3]}, slope: {uniform: [0, 0.5], when: {n_critic: 4}}}"},
+     "search.slope.when.n_critic: n_critic is never 4; allowed: 1 to 3"),
+    ({"search": "{beta1: {uniform: [0, 0.9]}, slope: {uniform: [0, 0.5], when: {beta1: 0.5}}}"},
+     "search.slope.when.beta1: beta1 is continuous"),
+    ({"search": "{slope: {choice: [0.1, 0.2], when: {slope: 0.1}}}"}, "search.slope.when: the conditions form a cycl"),
+    ({"search": "{latent: {choice: [8, 9], when: {n_critic: 1}}, n_critic: {int: [1, 2], when: {latent: 8}}}"},
+     "search.latent.when: the conditions form a cycle: latent -> n_critic -> latent"),
+    ({"search": "{loss: {choice: [bce, wasserstein]}, n_critic: {choice: [1, 5], when: {loss: bce}}, "
+                "latent: {int: [8, 9], when: {n_critic: 5, loss: wasserstein}}}"},
+     "search.latent.when: never active: its conditions and those of its parents leave no value of loss"),
+    ({"search": "{slope: {uniform: [0, 0.5], when: {}}}"}, "search.slope.when: expected a mapping"),
+    ({"search": "{slope: {uniform: [0, 0.5], when: {system: monir-dcgan}}}"}, "system is never 'monir-dcgan'"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sections", "expected"), BAD, ids=[expected[:60] for _, expected in BAD])
+def test_each_mistake_is_named_with_key_value_and_what_is_allowed(
+    sections: dict[str, str | None], expected: str
+) -> None:
+    assert expected in message(sweep_text(**sections))
+
+
+def test_the_file_that_the_mistakes_are_made_in_is_itself_valid() -> None:
+    assert sweep().systems == ("narman-cgan",)
+
+
+BROKEN = [
+    ("", "a sweep file is a mapping"),
+    ("- a\n- b\n", "a sweep file is a mapping"),
+    ("system: [\n", "small.yaml:2: not YAML"),
+    ("system: a\n---\nsystem: b\n", "not YAML"),
+    ("system: !!python/object:os.system x\n", "small.yaml:1: not YAML as a sweep file needs it: could not determine a"),
+    ("system: &a narman-cgan\nname: *a\n", "small.yaml:2: not YAML as a sweep file needs it: aliases"),
+    ("system: a\x00b\n", "not YAML"),
+    ("system: a\nname: x\nsystem: b\n", "small.yaml:3: system: duplicate key, first written at small.yaml:1"),
+    (
+        "search:\n  g_lr: 1\n  d_lr: 1\n  g_lr: 2\n",
+        "small.yaml:4: search.g_lr: duplicate key, first written at small.yaml:2",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), BROKEN, ids=[repr(text) for text, _ in BROKEN])
+def test_text_that_is_no_sweep_file_is_refused_with_its_line(text: str, expected: str) -> None:
+    assert expected in message(text)
+
+
+def test_every_mistake_of_a_file_is_told_at_once_each_on_its_own_line() -> None:
+    text = message(sweep_text(budget="{trials: 0}", score="{samples: 1}", search="{g_lr: {uniform: [2, 1]}}"))
+    assert [line.split(": ")[1] for line in text.splitlines()] == [
+        "search.g_lr.uniform",
+        "score.samples",
+        "budget.trials",
+    ]
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9\n")
+    for name in ("missing.yaml", "latin.yaml", "."):
+        with pytest.raises(InputError, match="cannot be read as a sweep file"):
+            load_sweep(tmp_path / name)
+
+
+def test_scalars_are_read_as_yaml_1_2_reads_them() -> None:
+    def read(scalar: str) -> Any:
+        return sweep(search=f"{{seed: {scalar}}}").search[0].values[0]
+
+    assert [read(scalar) for scalar in ("0x1f", "010", "+7", "0o17")] == [31, 10, 7, 15]
+    dimensions = sweep(search="{g_lr: 1e-5, d_lr: {choice: [1E-4, .5, 1.e-2]}}").search
+    assert [dimension.values for dimension in dimensions] == [(0.00001,), (0.0001, 0.5, 0.01)]
+    assert sweep(name="off").name == "off"
+
+
+def test_the_name_is_the_file_s_unless_it_is_given() -> None:
+    assert sweep().name == "small"
+    assert sweep(name="given").name == "given"
+    assert parse_sweep(sweep_text(name="given"), "small.yaml", name="stronger").name == "stronger"
+    with pytest.raises(InputError, match=r"--name -x: name: allowed are letters"):
+        parse_sweep(sweep_text(), "small.yaml", name="-x")
+
+
+def test_sections_left_out_have_their_defaults() -> None:
+    plain = sweep(search=None)
+    assert (plain.search, plain.sampler, plain.pruner) == ((), Tpe(), Median())
+    assert (plain.resources.concurrent_trials, plain.store.path, plain.tracking.uri) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("section", "text", "expected"),
+    [
+        ("sampler", "random", Random(seed=0)),
+        ("sampler", "{seed: 3}", Tpe(seed=3)),
+        ("pruner", "none", Unpruned()),
+        ("pruner", "{name: halving, reduction: 3}", Halving(reduction=3)),
+        ("pruner", "{name: percentile, percentile: 50, warmup: 2}", Percentile(percentile=50.0, warmup=2)),
+    ],
+)
+def test_a_name_selects_the_kind_of_a_section(section: str, text: str, expected: Any) -> None:
+    read = getattr(sweep(**{section: text}), section)
+    assert type(read) is type(expected)
+    assert read == expected.model_copy(update={"warmup": 2000} if "warmup: 2" in text else {})
+
+
+def test_rungs_are_whole_images_however_they_are_written() -> None:
+    assert sweep(rungs="{every: 10, until: 30}").rungs == (10_000, 20_000, 30_000)
+    assert sweep(rungs="[10, 20, 30]") == sweep(rungs="{every: 10, until: 30}")
+    assert sweep(rungs="[0.3, 28.8]", search="{batch: 100}").rungs == (300, 28_800)
+    steps = sweep(rungs="{every: 9.6, until: 960}", search="{batch: 64}").rungs
+    assert steps == tuple(range(9600, 960_001, 9600))
+
+
+def test_every_metric_that_applies_is_recorded_by_default() -> None:
+    assert sweep().metrics == ("kid", "fid", "is", "accuracy")
+    assert sweep(score="{metric: fid, also: [fid, kid]}").metrics == ("fid", "kid")
+    assert sweep(score="{also: []}").metrics == ("kid",)
+    assert sweep(score="{extractor: inception}").metrics == ("kid", "fid")
+    assert sweep(score="{samples: 10}").metrics == ("kid", "fid", "accuracy")
+    assert sweep(system="narman-dcgan").metrics == ("kid", "fid", "is")
+    assert sweep(system=BOTH).metrics == ("kid", "fid", "is", "accuracy")
+
+
+def test_a_trial_s_configuration_is_the_system_s_with_its_values_and_the_last_rung() -> None:
+    values: dict[str, Value] = {"g_lr": 1e-3, "n_critic": 2}
+    system, config = sweep().configure(values)
+    assert system == "narman-cgan"
+    changed = {**SYSTEMS[system].defaults.model_dump(), **values, "kimg": 60.0}
+    assert config == Config(**changed)
+    assert (
+        sweep(system=BOTH).configure({"system": "narman-dcgan"})[1].dropout == SYSTEMS["narman-dcgan"].defaults.dropout
+    )
+    with pytest.raises(InputError, match=r"sweep small: g_lr: input should be greater than 0, got -1"):
+        sweep().configure({"g_lr": -1})
+
+
+def test_a_choice_of_systems_is_the_first_dimension() -> None:
+    space = sweep(system=BOTH, search="{dropout: {uniform: [0, 0.5], when: {system: narman-dcgan}}}").space
+    assert [dimension.name for dimension in space] == ["system", "dropout"]
+    assert space.dimensions[0].values == ("narman-cgan", "narman-dcgan")
+    assert sweep().space.dimensions[0].kind == "constant"
+
+
+def test_a_batch_bound_to_one_system_counts_for_that_system_alone() -> None:
+    batch = "{batch: {choice: [50], when: {system: narman-dcgan}}}"
+    assert sweep(system=BOTH, rungs="[1]", search=batch).rungs == (1000,)
+    assert "batch 100 (the default of narman-cgan)" in message(sweep_text(system=BOTH, rungs="[1.05]", search=batch))
+
+
+# Overrides
+
+
+def test_overrides_replace_values_before_anything_is_checked() -> None:
+    changed = parse_sweep(
+        sweep_text(budget="{trials: none yet}"),
+        "small.yaml",
+        [
+            "budget.trials=3",
+            "search.g_lr=1e-3",
+            "search.d_lr={uniform: [0.1, 0.2]}",
+            "score.extractor.name=inception",
+            "pruner=none",
+            "dataset.name=mnist",
+            "dataset.verify=false",
+            "resources.concurrent_trials=2",
+            "tracking.uri=sqlite:///a=b.db",
+        ],
+    )
+    assert changed.budget.trials == 3
+    assert [(d.name, d.kind) for d in changed.search] == [("g_lr", "constant"), ("d_lr", "uniform")]
+    assert (changed.dataset.name, changed.dataset.verify) == ("mnist", False)
+    assert (changed.score.extractor.name, changed.pruner) == ("inception", Unpruned())
+    assert (changed.resources.concurrent_trials, changed.tracking.uri) == (2, "sqlite:///a=b.db")
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("budget.trials=many", "--set budget.trials=many: budget.trials: input should be a valid integer, got 'many'"),
+        ("budget.trials", "--set budget.trials: expected KEY=VALUE"),
+        ("=3", "--set =3: expected KEY=VALUE"),
+        ("a..b=3", "--set a..b=3: expected KEY=VALUE"),
+        ("budget=[1", "--set budget=[1: '[1' is not YAML"),
+        ("rungs=[*a]", "--set rungs=[*a]: '[*a]' is not YAML: aliases"),
+        ("system.x=1", "--set system.x=1: system is 'narman-cgan', which has no keys below it"),
+        ("budget.trails=3", "--set budget.trails=3: budget.trails: unknown key 'trails'; did you mean 'trials'?"),
+        ("search.g_lr=7", "--set search.g_lr=7: search.g_lr: input should be less than or equal to 1, got 7"),
+        ("search.g_lr.log_uniform=[2, 1]", "--set search.g_lr.log_uniform=[2, 1]: search.g_lr.log_uniform: low 2"),
+    ],
+)
+def test_a_bad_override_is_named_in_place_of_a_line(override: str, expected: str) -> None:
+    assert expected in message(sweep_text(), override)
+
+
+# Normalised text
+
+
+def test_equal_sweeps_have_no_diff_and_changed_lines_are_shown() -> None:
+    assert diff(sweep(), sweep(budget="{trials: 12}", pruner="median")) == ""
+    lines = diff(sweep(), sweep(budget="{trials: 13}", search="{g_lr: 0.5}")).splitlines()
+    assert {"-budget: {trials: 12}", "+budget: {trials: 13}", "+search: {g_lr: 0.5}"} <= set(lines)
+    assert not any("system" in line for line in lines if line[0] in "+-")
+
+
+def test_every_default_is_written_into_the_normalised_text() -> None:
+    written = yaml.safe_load(sweep(search=None).normalised())
+    assert set(written) == {
+        "name", "system", "dataset", "search", "rungs", "score", "sampler", "pruner", "budget", "resources", "store",
+        "tracking",
+    }  # fmt: skip
+    assert written["score"]["also"] == ["fid", "is", "accuracy"]
+
+
+LEARNING_RATES = st.floats(1e-6, 1.0)
+FLOATS = {
+    "g_lr": LEARNING_RATES,
+    "slope": st.floats(0, 0.99),
+    "width": st.floats(1e-3, 16),
+    "dropout": st.floats(0, 0.9),
+}
+WORDS = {"schedule": ["constant", "exponential", "cosine", "linear"], "smoothing": ["none", "fixed", "random"]}
+
+
+@st.composite
+def dimensions(draw: st.DrawFn) -> dict[str, Any]:
+    """A valid `search` section in which later keys may depend on words."""
+    search: dict[str, Any] = {}
+    for name, words in WORDS.items():
+        if draw(st.booleans()):
+            search[name] = {"choice": draw(st.lists(st.sampled_from(words), min_size=1, unique=True))}
+    for name, values in FLOATS.items():
+        kind = draw(st.sampled_from(["absent", "constant", "choice", "uniform"]))
+        low, high = sorted(draw(st.lists(values, min_size=2, max_size=2, unique=True)))
+        body: Any = {"constant": low, "choice": [high, low], "uniform": [low, high]}.get(kind)
+        parents = [parent for parent in WORDS if parent in search]
+        conditional = draw(st.booleans())
+        if parents and conditional and kind != "absent":
+            parent = draw(st.sampled_from(parents))
+            when = {parent: draw(st.lists(st.sampled_from(search[parent]["choice"]), min_size=1, unique=True))}
+            search[name] = {kind: body, "when": when}
+        elif kind != "absent":
+            search[name] = body if kind == "constant" else {kind: body}
+    if draw(st.booleans()):
+        low, high = sorted(draw(st.lists(st.integers(1, 100), min_size=2, max_size=2)))
+        search["n_critic"] = {"int": [low, high]}
+    # Any order is allowed: a parent may follow its children.
+    return {name: search[name] for name in draw(st.permutations(list(search)))}
+
+
+@st.composite
+def documents(draw: st.DrawFn) -> dict[str, Any]:
+    every = draw(st.integers(1, 400)) * 100
+    listed = sorted(draw(st.lists(st.integers(1, 10_000), min_size=1, max_size=6, unique=True)))
+    return {
+        "name": draw(st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,20}", fullmatch=True)),
+        "system": draw(st.sampled_from(["narman-cgan", {"choice": ["narman-dcgan", "narman-cgan"]}])),
+        "dataset": draw(st.sampled_from(["mnist-mini", {"name": "mnist", "path": "some where", "download": True}])),
+        "search": draw(dimensions()),
+        "rungs": draw(
+            st.one_of(
+                st.just([number * 0.1 for number in listed]),
+                st.integers(1, 50).map(lambda n: {"every": every / 1000, "until": every * n / 1000}),
+            )
+        ),
+        "score": {"samples": draw(st.integers(2, 10_000)), "extractor": draw(st.sampled_from(["lenet", "inception"]))},
+        "sampler": draw(st.sampled_from(["random", {"name": "tpe", "startup": 0, "seed": 7}])),
+        "pruner": draw(st.sampled_from(["none", {"name": "percentile", "warmup": 12.8}, {"name": "hyperband"}])),
+        "budget": {"trials": draw(st.integers(1, 10**6))},
+        "resources": {
+            "gpus_per_worker": draw(st.floats(0, 1)),
+            "concurrent_trials": draw(st.none() | st.integers(1, 9)),
+        },
+        "store": {"path": draw(st.none() | st.sampled_from(["~", "1e-5", "a: b", "été", "null", "on"]))},
+    }
+
+
+@settings(max_examples=60, deadline=None)
+@given(documents())
+def test_the_normalised_text_reads_as_an_equal_sweep(written: dict[str, Any]) -> None:
+    original = parse_sweep(json.dumps(written))  # JSON is YAML
+    again = parse_sweep(original.normalised())
+    assert again == original
+    assert again.normalised() == original.normalised()
+
+
+PLACES = [
+    "name", "system", "system.choice", "dataset", "dataset.path", "search", "search.g_lr", "search.batch.choice",
+    "search.n_critic.int", "search.g_lr.log_uniform", "search.slope.uniform", "search.slope.when",
+    "search.slope.when.system", "rungs", "rungs.every", "score", "score.samples", "score.extractor", "score.also",
+    "sampler", "sampler.name", "pruner", "pruner.warmup", "budget", "budget.trials", "resources.gpus_per_worker",
+    "store.path", "tracking", "unknown", "",
+]  # fmt: skip
+SCALARS = (
+    st.none() | st.booleans() | st.integers(-3, 10**400) | st.floats() | st.sampled_from(["kid", "bce", "1e-5", ""])
+)
+ANYTHING = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["choice", "when", "uniform", "int", "name", "g_lr", "system"]), inner, max_size=3
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.dictionaries(st.sampled_from(PLACES), ANYTHING, min_size=1, max_size=2))
+def test_whatever_is_written_the_answer_is_a_sweep_or_one_message(changes: dict[str, Any]) -> None:
+    overrides = [f"{place}={json.dumps(value)}" for place, value in changes.items()]
+    overrides = [text.replace("NaN", ".nan").replace("Infinity", ".inf") for text in overrides]
+    lines: list[str] = []
+    try:
+        read = parse_sweep(sweep_text(), "small.yaml", overrides)
+        assert parse_sweep(read.normalised()) == read
+    except InputError as error:
+        lines = str(error).splitlines()
+    assert all(line.startswith(("small.yaml", "--set ")) for line in lines)
+
+
+# Files that come with the program
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_every_shipped_sweep_loads_and_survives_normalisation(name: str) -> None:
+    loaded = load_sweep(shipped()[name])
+    assert loaded.name == name
+    assert parse_sweep(loaded.normalised()) == loaded
+    assert 20 < len(summary(shipped()[name])) <= 118
+
+
+def test_a_shipped_sweep_is_found_by_name_where_no_file_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for text in ("quickstart", "quickstart.yaml", "search_spaces/quickstart.yaml"):
+        assert resolve(text) == shipped()["quickstart"]
+    (tmp_path / "quickstart.yaml").write_text("mine")
+    assert resolve("quickstart.yaml") == Path("quickstart.yaml")
+    for text in ("quickstrt", "other/quickstart.yaml", "quickstart.yml"):
+        with pytest.raises(InputError, match=r"no such sweep file; .*mnist-dcgan, quickstart"):
+            resolve(text)
+
+
+# What needs other files
+
+
+def test_built_in_data_pass_the_check_and_nothing_is_created(tmp_path: Path) -> None:
+    check_sweep(sweep(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_files_are_told_all_at_once(tmp_path: Path) -> None:
+    dataset = f"{{name: mnist, path: {tmp_path / 'no'}}}"
+    score = f"{{extractor: {{name: inception, weights: {tmp_path / 'none.pt'}}}}}"
+    with pytest.raises(InputError) as caught:
+        check_sweep(sweep(dataset=dataset, score=score), tmp_path)
+    first, second = str(caught.value).splitlines()
+    assert first.startswith("sweep small: dataset: ")
+    assert str(tmp_path / "no") in first
+    assert second.startswith("sweep small: score.extractor: ")
+    assert "none.pt" in second
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_of_pictures_must_suit_the_system(tmp_path: Path) -> None:
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    for index in range(20):
+        Image.new("RGB", (8, 8)).save(pictures / f"{index}.png")
+    loaded = sweep(dataset=f"{{name: folder, path: {pictures}}}")
+    with pytest.raises(InputError) as caught:
+        check_sweep(loaded, tmp_path)
+    shape, classes, extractor = str(caught.value).splitlines()
+    assert "folder has images of shape (3, 32, 32), but narman-cgan makes (1, 28, 28)" in shape
+    assert "folder has one class, but narman-cgan is conditional" in classes
+    assert "score.extractor: lenet learns to tell classes apart, but folder has one; use inception" in extractor
