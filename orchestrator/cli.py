@@ -1,0 +1,195 @@
+"""The command line: launch, resume, status, report, train, list, ui."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from orchestrator.progress import trial_line
+from orchestrator.report import write_report
+from orchestrator.status import SweepStatus, read_status, sweep_names
+from orchestrator.study import SweepStudy
+from orchestrator.sweep import REPORT, launch
+from search_spaces import resolve, shipped, summary
+from search_spaces.sweep import Sweep, load_sweep
+from trainers import SYSTEMS
+from trainers.__main__ import main as train_main
+from trainers.config import KIMG
+from trainers.data import DATASETS
+from trainers.errors import InputError
+
+app = typer.Typer(
+    help="Search the hyper-parameters of GANs.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+)
+console = Console()
+
+Root = Annotated[
+    Path, typer.Option(envvar="GANSWEEP_HOME", help="Folder of all sweeps.", show_default="$GANSWEEP_HOME or ./runs")
+]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+DEFAULT_ROOT = Path("runs")
+
+
+@app.command("launch")
+def launch_command(
+    file: Annotated[str, typer.Argument(help="A sweep file, or the name of a shipped one.")],
+    name: Annotated[str | None, typer.Option(help="Name of the sweep; default: the file's.")] = None,
+    trials: Annotated[int | None, typer.Option(help="Budget: number of trials.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key.")] = None,
+    root: Root = DEFAULT_ROOT,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, start nothing.")] = False,
+) -> None:
+    """Begin a sweep, or go on with it if it exists."""
+    overrides = [*(settings or []), *([f"budget.trials={trials}"] if trials is not None else [])]
+    sweep = load_sweep(resolve(file), overrides, name)
+    if dry_run:
+        _print_plan(sweep, root)
+    else:
+        _run(sweep, root)
+
+
+@app.command()
+def resume(name: str, root: Root = DEFAULT_ROOT) -> None:
+    """Go on with a sweep that was interrupted."""
+    read_status(root / name)
+    study = SweepStudy.open(root / name)
+    assert study is not None  # read_status has found it
+    _run(study.sweep, root)
+
+
+@app.command()
+def status(name: Annotated[str | None, typer.Argument()] = None, as_json: Json = False, root: Root = DEFAULT_ROOT) -> None:
+    """Show what a sweep, or every sweep, has come to."""
+    found = [read_status(root / each) for each in ([name] if name else sweep_names(root))]
+    if as_json:
+        records = [each.to_json() for each in found]
+        typer.echo(json.dumps(records[0] if name else records, indent=1))
+        return
+    for each in found:
+        counts = ", ".join(f"{count} {state}" for state, count in each.counts.items())
+        console.print(f"{each.name}: {each.state}; {sum(each.counts.values())} of {each.budget} trials: {counts}")
+        if name:
+            for record in each.records:
+                console.print("  " + trial_line(record, each.metric), highlight=False, soft_wrap=True)
+        if each.best:
+            console.print(f"  best: {trial_line(each.best, each.metric)}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def report(
+    name: str,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write; default: in the sweep's folder.")] = None,
+    root: Root = DEFAULT_ROOT,
+) -> None:
+    """Write a sweep's report: one HTML file."""
+    found = read_status(root / name)
+    study = SweepStudy.open(root / name)
+    assert study is not None  # read_status has found it
+    path = output or root / name / REPORT
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_report(found, study, path)
+    console.print(f"report: {path}", soft_wrap=True)
+
+
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    help="Train one GAN without a sweep; `gansweep train --help` lists its options.",
+)
+def train(context: typer.Context) -> None:
+    raise typer.Exit(train_main(context.args, program="gansweep train"))
+
+
+@app.command("list")
+def list_command(
+    what: Annotated[str, typer.Argument(metavar="systems|datasets|search-spaces")], as_json: Json = False
+) -> None:
+    """List what can be named in a sweep file."""
+    rows: dict[str, list[dict[str, Any]]] = {
+        "systems": [
+            {"id": key, "shape": list(s.shape), "conditional": s.conditional, "summary": s.summary}
+            for key, s in SYSTEMS.items()
+        ],
+        "datasets": [{"id": key, "summary": dataset.summary} for key, dataset in DATASETS.items()],
+        "search-spaces": [{"id": key, "summary": summary(path)} for key, path in shipped().items()],
+    }
+    if what not in rows:
+        raise InputError(f"list {what}: allowed are {', '.join(rows)}")
+    if as_json:
+        typer.echo(json.dumps(rows[what], indent=1))
+        return
+    table = Table("id", "summary")
+    for row in rows[what]:
+        table.add_row(row["id"], row["summary"])
+    console.print(table)
+
+
+@app.command()
+def ui(port: Annotated[int, typer.Option(help="Port on localhost.")] = 5000, root: Root = DEFAULT_ROOT) -> None:
+    """Serve the MLflow user interface over the sweeps, on localhost only."""
+    from orchestrator.tracking import artifacts, database
+
+    if not sweep_names(root):
+        raise InputError(f"no sweeps in {root}: launch one first, or name another --root")
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", database(root), "--default-artifact-root", artifacts(root).as_uri()]
+    console.print(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)")
+    raise typer.Exit(subprocess.call(command, env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}))
+
+
+def _run(sweep: Sweep, root: Path) -> None:
+    try:
+        outcome = launch(sweep, root, console)
+    except KeyboardInterrupt:
+        outcome = read_status(root / sweep.name)
+    _print_outcome(outcome, root)
+    if outcome.state != "complete":
+        raise typer.Exit(130)
+
+
+def _print_outcome(outcome: SweepStatus, root: Path) -> None:
+    def say(text: str) -> None:
+        console.print(text, highlight=False, soft_wrap=True)
+
+    say(f"{outcome.name}: {outcome.state}; " + ", ".join(f"{n} {state}" for state, n in outcome.counts.items()))
+    if outcome.best and outcome.best.best:
+        say(f"best: {trial_line(outcome.best, outcome.metric)}")
+        say("      " + " ".join(f"{key}={value}" for key, value in outcome.best.params.items()))
+        if lead := outcome.lead():
+            say(f"      {lead[1]:.1f} combined standard errors better than the median trial {lead[0].number}")
+        if accuracy := outcome.best.best.scores.get("accuracy"):
+            say(f"      {accuracy.value:.1%} of its samples are classified as their labels by {accuracy.extractor}")
+    if outcome.state == "complete":
+        say(f"report: {root / outcome.name / REPORT}    runs: gansweep ui --root {root}")
+    else:
+        say(f"stopped; `gansweep resume {outcome.name} --root {root}` goes on from the checkpoints")
+
+
+def _print_plan(sweep: Sweep, root: Path) -> None:
+    longest = sweep.budget.trials * sweep.rungs[-1]
+    console.print(sweep.normalised(), highlight=False, markup=False)
+    console.print(
+        f"plan: {sweep.budget.trials} trials of {sweep.rungs[-1] / KIMG:g} kimg in {len(sweep.rungs)} rungs, "
+        f"at most {longest / KIMG:g} kimg, below {root / sweep.name}",
+        soft_wrap=True,
+    )
+
+
+def main() -> None:
+    """Entry point: an InputError is one message and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""The progress of a sweep on the screen: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from orchestrator.status import SweepStatus, value_of
+from orchestrator.study import TrialRecord
+from search_spaces.sweep import Sweep
+from trainers.config import KIMG
+from trainers.run import Rung
+
+_MARKS = {"running": "…", "complete": "✓", "pruned": "✂", "failed": "✗"}
+_TABLE_ROWS = 16
+
+
+class Progress:
+    """Shows one sweep while it runs; use as a context manager."""
+
+    def __init__(self, console: Console, sweep: Sweep) -> None:
+        self._console, self._sweep = console, sweep
+        self._start = time.monotonic()
+        self._done_before: int | None = None
+        self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
+
+    def __enter__(self) -> Progress:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def say(self, text: str) -> None:
+        """A line above the table."""
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+    def show(self, status: SweepStatus, changed: TrialRecord) -> None:
+        """The state of things after `changed` has changed."""
+        done = sum(record.state != "running" for record in status.records)
+        if self._done_before is None:
+            self._done_before = done - (changed.state != "running")
+        if self._live:
+            self._live.update(self._screen(status, done))
+        elif changed.rungs or changed.state != "running":
+            self.say(f"[{done:>3}/{status.budget}] {trial_line(changed, status.metric)}{self._eta(status, done)}")
+
+    def _eta(self, status: SweepStatus, done: int) -> str:
+        finished = done - (self._done_before or 0)
+        if not finished or done >= status.budget:
+            return ""
+        seconds = (time.monotonic() - self._start) / finished * (status.budget - done)
+        return f"  ETA {int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+    def _screen(self, status: SweepStatus, done: int) -> Group:
+        table = Table(title=f"sweep {status.name}", title_justify="left", expand=False)
+        searched = [d.name for d in self._sweep.space if d.kind != "constant"]
+        for column in ("trial", "state", "kimg", f"best {status.metric}", "parameters"):
+            table.add_column(column, no_wrap=column != "parameters")
+        for record in status.records[-_TABLE_ROWS:]:
+            table.add_row(
+                str(record.number),
+                f"{_MARKS[record.state]} {record.state}",
+                f"{record.rungs[-1].images / KIMG:g}" if record.rungs else "",
+                f"{value_of(record, status.metric):.5g}" if record.best else "",
+                parameters(record, searched),
+            )
+        bar = ProgressBar(total=status.budget, completed=done, width=40)
+        best = f"best so far: {trial_line(status.best, status.metric)}" if status.best else ""
+        line = Text(f"{done}/{status.budget} trials{self._eta(status, done)}  {best}")
+        return Group(table, bar, line)
+
+
+def trial_line(record: TrialRecord, metric: str) -> str:
+    """One trial in one line."""
+    parts = [f"trial {record.number:>3} {record.state:<8}"]
+    if record.rungs:
+        parts.append(f"{record.rungs[-1].images / KIMG:>6g} kimg")
+        parts.append(_scores(record.rungs[-1], metric))
+    if record.reason:
+        parts.append(f"({record.reason})")
+    return "  ".join(parts)
+
+
+def parameters(record: TrialRecord, names: list[str]) -> str:
+    """The values of the searched parameters that the trial has."""
+    values = {name: record.params[name] for name in names if record.params.get(name) is not None}
+    return " ".join(f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items())
+
+
+def _scores(rung: Rung, metric: str) -> str:
+    score = rung.scores.get(metric)
+    if score is None:
+        return "no score"
+    error = f" ± {score.stderr:.2g}" if score.stderr is not None else ""
+    others = "".join(f"  {name} {other.value:.4g}" for name, other in rung.scores.items() if name != metric)
+    return f"{metric} {score.value:.5g}{error}{others}"

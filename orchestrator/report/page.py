@@ -1,0 +1,218 @@
+"""The report's page: what it says, in words, tables and pictures."""
+
+from __future__ import annotations
+
+import base64
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+from plotly.graph_objects import Figure
+
+from orchestrator.report import charts
+from orchestrator.status import SweepStatus
+from orchestrator.store import store_of
+from orchestrator.study import SweepStudy, TrialRecord
+from search_spaces.space import Dimension
+from search_spaces.sweep import Sweep
+from trainers import SYSTEMS
+from trainers.config import KIMG
+from trainers.data import DATASETS
+from trainers.evaluation.scores import METRICS, Score
+from trainers.samples import COLUMNS
+
+SHOWN_GRIDS = 3
+_ENVIRONMENT = Environment(
+    loader=FileSystemLoader(Path(__file__).parent),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of the leaderboard and what it is sorted by; an empty one comes last either way."""
+
+    text: str
+    key: float | str = ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One picture of samples as base64 PNG with its caption."""
+
+    png: str
+    caption: str
+
+
+def write_report(status: SweepStatus, study: SweepStudy, path: Path) -> None:
+    """Writes the report of a sweep to `path` in one atomic step: a single HTML file that loads nothing else."""
+    sweep = study.sweep
+    searched = [dimension for dimension in sweep.space if dimension.kind != "constant"]
+    importances = study.importances()
+    figures = _figures(status, searched, importances)
+    page = _ENVIRONMENT.get_template("report.html.j2").render(
+        status=status,
+        sweep=sweep,
+        minimise=METRICS[status.metric].minimise,
+        winner=_winner(status, searched),
+        measures=_measures(status.records),
+        columns=_columns(status, sweep, searched),
+        rows=_rows(status, sweep, searched),
+        searched=len(searched),
+        figures=_embedded(figures),
+        unscored=[_epitaph(record) for record in status.records if not record.best],
+        unranked=[d.name for d in searched if importances and d.name not in importances],
+        conditional=[dimension.name for dimension in searched if dimension.when],
+        grids=_grids(status, study),
+    )
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(page, encoding="utf-8")
+    temporary.replace(path)
+
+
+def measured(score: Score) -> str:
+    """A value to the second digit of its standard error: `0.01234 ± 0.00056`."""
+    if not score.stderr:
+        return f"{score.value:.4g}"
+    places = max(0, 1 - math.floor(math.log10(score.stderr)))
+    return f"{score.value:.{places}f} ± {score.stderr:.{places}f}"
+
+
+def _winner(status: SweepStatus, searched: Sequence[Dimension]) -> dict[str, Any] | None:
+    """The best trial's line, None before the first score."""
+    record = status.best
+    if record is None or record.best is None:
+        return None
+    scores, lead, names = record.best.scores, status.lead(), {dimension.name for dimension in searched}
+    return {
+        "number": record.number,
+        "state": charts.kind_of(record),
+        "score": scores[status.metric],
+        "value": measured(scores[status.metric]),
+        "kimg": f"{record.best.images / KIMG:g}",
+        "accuracy": f"{scores['accuracy'].value:.1%}" if "accuracy" in scores else None,
+        "lead": lead and {"errors": f"{lead[1]:.1f}", "median": lead[0].number},
+        "params": {name: charts.text_of(value) for name, value in record.params.items() if name in names},
+    }
+
+
+def _measures(records: Sequence[TrialRecord]) -> list[tuple[str, int, str, str, int]]:
+    """Every way in which a score was measured: metric, N, extractor, reference and seed."""
+    scores = [score for record in records for rung in record.rungs for score in rung.scores.values()]
+    return list(dict.fromkeys((s.metric, s.n, s.extractor, s.reference, s.seed) for s in scores))
+
+
+def _metrics(status: SweepStatus, sweep: Sweep) -> list[str]:
+    recorded = {name for record in status.ranking if record.best for name in record.best.scores}
+    return [name for name in sweep.metrics if name in recorded or name == status.metric]
+
+
+def _columns(status: SweepStatus, sweep: Sweep, searched: Sequence[Dimension]) -> list[str]:
+    metrics, names = _metrics(status, sweep), [dimension.name for dimension in searched]
+    return ["rank", "trial", "state", "kimg", "best at", *metrics, "images/s", *names, "reason"]
+
+
+def _rows(status: SweepStatus, sweep: Sweep, searched: Sequence[Dimension]) -> list[list[Cell]]:
+    """The leaderboard: trials with a score by rank, then the others by number."""
+    ranking, metrics = status.ranking, _metrics(status, sweep)
+    rows = []
+    for position, record in enumerate([*ranking, *(record for record in status.records if not record.best)], 1):
+        rank = Cell(str(position), position) if record.best else Cell("")
+        scores = record.best.scores if record.best else {}
+        rows.append(
+            [
+                rank,
+                Cell(str(record.number), record.number),
+                Cell(charts.kind_of(record), charts.kind_of(record)),
+                _kimg(record.rungs[-1].images if record.rungs else None),
+                _kimg(record.best.images if record.best else None),
+                *(Cell(measured(scores[name]), scores[name].value) if name in scores else Cell("") for name in metrics),
+                _speed(record),
+                *(_parameter(record, dimension) for dimension in searched),
+                Cell(record.reason or "", record.reason or ""),
+            ]
+        )
+    return rows
+
+
+def _kimg(images: int | None) -> Cell:
+    return Cell("") if images is None else Cell(f"{images / KIMG:g}", images)
+
+
+def _speed(record: TrialRecord) -> Cell:
+    """Images per second of training over the whole trial."""
+    seconds = sum(rung.train_seconds for rung in record.rungs)
+    if seconds <= 0:
+        return Cell("")
+    return Cell(f"{record.rungs[-1].images / seconds:,.0f}", record.rungs[-1].images / seconds)
+
+
+def _parameter(record: TrialRecord, dimension: Dimension) -> Cell:
+    value = record.params.get(dimension.name)
+    if value is None:
+        return Cell("")
+    return Cell(charts.text_of(value), charts.text_of(value) if dimension.kind == "choice" else value)
+
+
+def _epitaph(record: TrialRecord) -> str:
+    """A trial without a score in one phrase."""
+    return f"trial {record.number} ({record.state}{': ' + record.reason if record.reason else ''})"
+
+
+def _figures(
+    status: SweepStatus, searched: Sequence[Dimension], importances: dict[str, float]
+) -> dict[str, Figure | None]:
+    """The page's figures in their order; None where there is too little to draw."""
+    scored, best, names = status.ranking, status.best, [dimension.name for dimension in searched]
+    enough = len(scored) >= 2 and searched
+    return {
+        "curves": charts.score_curves(status.records, status.metric, best.number, names) if best else None,
+        "importances": charts.importance_bars(importances) if importances else None,
+        "parallel": charts.parallel_coordinates(scored, searched, status.metric) if enough else None,
+    }
+
+
+def _embedded(figures: dict[str, Figure | None]) -> dict[str, Markup | None]:
+    """The figures as HTML; the first one brings plotly.js along."""
+    drawn = [name for name, figure in figures.items() if figure]
+    return {
+        name: Markup(
+            figure.to_html(
+                full_html=False,
+                include_plotlyjs=name == drawn[0],
+                div_id=name,
+                config={"responsive": True, "displayModeBar": False},
+            )
+        )
+        if figure
+        else None
+        for name, figure in figures.items()
+    }
+
+
+def _grids(status: SweepStatus, study: SweepStudy) -> list[Grid]:
+    """Samples of the best trials: those at the best rung, or the latest there are."""
+    store, shown = store_of(study.sweep, study.folder), []
+    for record in status.ranking[:SHOWN_GRIDS]:
+        grids = store.grids(record.number)
+        if not grids or not record.best:
+            continue
+        images = record.best.images if record.best.images in grids else max(grids)
+        scores = {rung.images: rung.scores[status.metric] for rung in record.rungs if status.metric in rung.scores}
+        score = f"{status.metric} {measured(scores[images])}" if images in scores else "no score"
+        note = "; each column is one class" if _columns_are_classes(record, study.sweep) else ""
+        caption = f"trial {record.number} at {images / KIMG:g} kimg: {score}{note}"
+        shown.append(Grid(base64.b64encode(grids[images].read_bytes()).decode("ascii"), caption))
+    return shown
+
+
+def _columns_are_classes(record: TrialRecord, sweep: Sweep) -> bool:
+    return SYSTEMS[record.params["system"]].conditional and DATASETS[sweep.dataset.name].classes == COLUMNS

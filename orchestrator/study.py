@@ -1,0 +1,228 @@
+"""The study: which trials exist, what they scored, and what becomes of them. The only home of optuna."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.importance import get_param_importances
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from search_spaces.space import Dimension, suggest
+from search_spaces.sweep import Pruner, Sweep, parse_sweep
+from trainers.batches import seed_of
+from trainers.config import KIMG
+from trainers.evaluation.scores import METRICS
+from trainers.run import Rung
+
+JOURNAL = "study.journal"
+_SWEEP = "sweep"
+_ATTEMPT = "attempt"
+_REASON = "reason"
+_RUNG = "rung:"
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+_log = logging.getLogger(__name__)
+
+
+class Decision(Enum):
+    """What becomes of a trial after a rung."""
+
+    CONTINUE = "continue"
+    COMPLETE = "complete"
+    PRUNE = "prune"
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """One attempt at one trial: the first one, or one that goes on after a crash or an interruption."""
+
+    number: int
+    params: dict[str, Any]
+    attempt: int
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """What the study knows of one trial."""
+
+    number: int
+    state: str
+    """running, complete, pruned or failed."""
+    params: dict[str, Any]
+    rungs: tuple[Rung, ...]
+    """In order of images; empty before the first."""
+    best: Rung | None
+    """The rung with the best score; None before the first sound rung."""
+    reason: str | None
+    """Why it was pruned or failed."""
+
+
+class SweepStudy:
+    """One sweep's study in a journal file; a driver writes it, anybody may read it."""
+
+    def __init__(self, folder: Path, sweep: Sweep, study: optuna.Study) -> None:
+        self.folder = folder
+        self.sweep = sweep
+        self._study = study
+        self._live: dict[int, Trial] = {}
+        self._metric = METRICS[sweep.score.metric]
+        study.pruner = _pruner(sweep.pruner, sweep.rungs)
+
+    @classmethod
+    def create(cls, folder: Path, sweep: Sweep) -> SweepStudy:
+        """Begins the study of a new sweep."""
+        direction = "minimize" if METRICS[sweep.score.metric].minimise else "maximize"
+        study = optuna.create_study(storage=_storage(folder), study_name=sweep.name, direction=direction)
+        study.set_user_attr(_SWEEP, sweep.normalised())
+        return cls(folder, sweep, study)
+
+    @classmethod
+    def open(cls, folder: Path) -> SweepStudy | None:
+        """The study kept in `folder`; None where there is none."""
+        if not (folder / JOURNAL).exists():
+            return None
+        storage = _storage(folder)
+        studies = storage.get_all_studies()
+        if not studies or _SWEEP not in studies[0].user_attrs:
+            return None  # a driver died before the sweep was recorded: nothing was ever asked
+        sweep = parse_sweep(studies[0].user_attrs[_SWEEP])
+        return cls(folder, sweep, optuna.load_study(study_name=studies[0].study_name, storage=storage))
+
+    def next_ticket(self) -> Ticket | None:
+        """A trial to work on: one that a dead driver left running, else a new one while the budget lasts."""
+        orphan = next((t for t in self._trials(TrialState.RUNNING) if t.number not in self._live), None)
+        if orphan is not None:
+            trial = Trial(self._study, orphan._trial_id)
+        elif len(self._trials()) < self.sweep.budget.trials:
+            # A sampler that was pickled or restarted would replay its random numbers: seed it by position.
+            self._study.sampler = _sampler(self.sweep, len(self._trials()))
+            trial = self._study.ask()
+        else:
+            return None
+        params = suggest(self.sweep.space, lambda dimension: _suggest(trial, dimension))
+        attempt = int(trial.user_attrs.get(_ATTEMPT, 0)) + 1
+        trial.set_user_attr(_ATTEMPT, attempt)
+        self._live[trial.number] = trial
+        return Ticket(trial.number, params, attempt)
+
+    def report(self, number: int, history: Sequence[Rung]) -> Decision:
+        """Records every rung of `history` that the study lacks and decides what becomes of the trial.
+
+        A diverged trial is pruned with its reason; one at the last rung is complete with its best score so far.
+        """
+        trial = self._live[number]
+        known = trial.user_attrs
+        for rung in history:
+            if f"{_RUNG}{rung.images}" in known:
+                continue
+            if self._metric.name in rung.scores:
+                trial.report(rung.scores[self._metric.name].value, rung.images)
+            trial.set_user_attr(f"{_RUNG}{rung.images}", rung.to_json())
+        last = history[-1]
+        if last.diverged:
+            return self._end(number, Decision.PRUNE, f"diverged at {last.images / KIMG:g} kimg: {last.diverged}")
+        if last.images >= self.sweep.rungs[-1]:
+            return self._end(number, Decision.COMPLETE, None)
+        if trial.should_prune():
+            return self._end(number, Decision.PRUNE, f"{self.sweep.pruner.name} pruner at {last.images / KIMG:g} kimg")
+        return Decision.CONTINUE
+
+    def fail(self, number: int, reason: str) -> None:
+        """Ends a trial whose process failed for good."""
+        trial = self._live.pop(number)
+        trial.set_user_attr(_REASON, reason)
+        self._study.tell(trial, state=TrialState.FAIL)
+
+    def records(self) -> list[TrialRecord]:
+        """Every trial by number."""
+        return [self._record(trial) for trial in self._trials()]
+
+    def importances(self) -> dict[str, float]:
+        """Share of each parameter in the score's variance over complete trials, largest first; empty if unknown."""
+        if len(self._trials(TrialState.COMPLETE)) < 3:
+            return {}
+        try:
+            return dict(get_param_importances(self._study))
+        except (RuntimeError, ValueError) as error:  # no variance, or no parameter that all trials share
+            _log.warning("parameter importances are unknown: %s", error)
+            return {}
+
+    def _end(self, number: int, decision: Decision, reason: str | None) -> Decision:
+        trial = self._live.pop(number)
+        if reason is not None:
+            trial.set_user_attr(_REASON, reason)
+        if decision is Decision.COMPLETE:
+            best = _best(_rungs(trial.user_attrs), self._metric.name, self._metric.minimise)
+            assert best is not None  # a complete trial has passed at least one sound rung
+            self._study.tell(trial, best.scores[self._metric.name].value)
+        else:
+            self._study.tell(trial, state=TrialState.PRUNED)
+        return decision
+
+    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False, states=states or None)
+
+    def _record(self, trial: FrozenTrial) -> TrialRecord:
+        rungs = _rungs(trial.user_attrs)
+        return TrialRecord(
+            number=trial.number,
+            state={"FAIL": "failed"}.get(trial.state.name, trial.state.name.lower()),
+            params=suggest(self.sweep.space, lambda dimension: trial.params.get(dimension.name)),
+            rungs=rungs,
+            best=_best(rungs, self._metric.name, self._metric.minimise),
+            reason=trial.user_attrs.get(_REASON),
+        )
+
+
+def _storage(folder: Path) -> JournalStorage:
+    path = str(folder / JOURNAL)
+    return JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
+
+
+def _rungs(attributes: Mapping[str, Any]) -> tuple[Rung, ...]:
+    found = [Rung.from_json(record) for key, record in attributes.items() if key.startswith(_RUNG)]
+    return tuple(sorted(found, key=lambda rung: rung.images))
+
+
+def _best(rungs: Sequence[Rung], metric: str, minimise: bool) -> Rung | None:
+    sound = [rung for rung in rungs if metric in rung.scores]
+    return min(sound, key=lambda rung: rung.scores[metric].value * (1 if minimise else -1), default=None)
+
+
+def _suggest(trial: Trial, dimension: Dimension) -> Any:
+    if dimension.kind == "choice":
+        return trial.suggest_categorical(dimension.name, dimension.values)
+    if dimension.kind == "int":
+        return trial.suggest_int(dimension.name, int(dimension.low), int(dimension.high))
+    return trial.suggest_float(dimension.name, dimension.low, dimension.high, log=dimension.kind == "log_uniform")
+
+
+def _sampler(sweep: Sweep, position: int) -> optuna.samplers.BaseSampler:
+    seed = seed_of(sweep.sampler.seed, position) % 2**32
+    if sweep.sampler.name == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    return optuna.samplers.TPESampler(
+        seed=seed, n_startup_trials=sweep.sampler.startup, multivariate=True, group=True
+    )
+
+
+def _pruner(pruner: Pruner, rungs: Sequence[int]) -> optuna.pruners.BasePruner:
+    if pruner.name == "median":
+        return optuna.pruners.MedianPruner(pruner.startup, pruner.warmup)
+    if pruner.name == "percentile":
+        return optuna.pruners.PercentilePruner(pruner.percentile, pruner.startup, pruner.warmup)
+    if pruner.name == "halving":
+        return optuna.pruners.SuccessiveHalvingPruner(min_resource=rungs[0], reduction_factor=pruner.reduction)
+    if pruner.name == "hyperband":
+        return optuna.pruners.HyperbandPruner(rungs[0], rungs[-1], pruner.reduction)
+    return optuna.pruners.NopPruner()

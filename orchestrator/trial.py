@@ -1,0 +1,60 @@
+"""One trial of a sweep as a run in a process of its own, without study or cluster."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from orchestrator.store import store_of
+from search_spaces.sweep import Sweep, parse_sweep
+from trainers import SYSTEMS
+from trainers.data import ImageData, load
+from trainers.evaluation.extractors import build_extractor
+from trainers.evaluation.reference import reference_of
+from trainers.evaluation.scores import Evaluator
+from trainers.run import Rung, Run, pick_device
+
+
+class SweepTrial:
+    """A trial that goes on from its newest checkpoint in the store, if it has one."""
+
+    def __init__(self, sweep: Sweep, folder: Path, cache: Path, number: int, params: dict[str, Any], attempt: int) -> None:
+        self._store = store_of(sweep, folder)
+        self._number, self._attempt = number, attempt
+        self._store.claim(number, attempt)
+        system_id, config = sweep.configure(params)
+        device = pick_device()
+        train, evaluator = _prepared(sweep.normalised(), cache, device)
+        self.run = Run(
+            system_id, SYSTEMS[system_id], config, train, evaluator, sweep.rungs, sweep.score.samples, device
+        )
+        self._untold = self.run.restore(self._store.trial(number))
+
+    def advance(self) -> list[Rung]:
+        """Passes one more rung, and returns all passed so far.
+
+        After a restart the first call trains nothing: what the checkpoint knows may never have reached the study,
+        and the study may want no more of this trial.
+        """
+        if not self._untold:
+            self.run.next_rung()
+            self._store.check(self._number, self._attempt)
+            self.run.save(self._store.trial(self._number))
+        self._untold = False
+        return self.run.history
+
+
+@lru_cache(maxsize=1)
+def _prepared(sweep_text: str, cache: Path, device: str) -> tuple[ImageData, Evaluator]:
+    # Kept for the next trial that this process is given: data, extractor and reference are the same for all.
+    sweep = parse_sweep(sweep_text)
+    return prepare_scoring(sweep, cache, device)
+
+
+def prepare_scoring(sweep: Sweep, cache: Path, device: str) -> tuple[ImageData, Evaluator]:
+    """Training images and the evaluator of a sweep; trains or fetches the extractor where the cache lacks it."""
+    train, test = load(sweep.dataset, "train"), load(sweep.dataset, "test")
+    extractor = build_extractor(sweep.score.extractor, train, test, cache, device)
+    reference = reference_of(extractor, train, cache)
+    return train, Evaluator(extractor, reference, sweep.metrics, sweep.score.seed)

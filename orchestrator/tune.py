@@ -1,0 +1,173 @@
+"""Places trials on a Ray cluster and carries their reports to the study. The only home of ray."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+# Tune's own CSV, JSON and TensorBoard files cost a sync per report and hold nothing that the study lacks.
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+
+import ray
+from ray import tune
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from orchestrator.study import Decision, SweepStudy
+from orchestrator.trial import SweepTrial
+from search_spaces.sweep import Sweep, parse_sweep
+from trainers.errors import InputError
+from trainers.run import Rung
+
+MAX_FAILURES = 2
+"""Further tries of a trial whose process died before it counts as failed."""
+
+
+class Listener(Protocol):
+    """Told, in the driver's process, what the study already knows."""
+
+    def changed(self, number: int) -> None:
+        """Trial `number` has begun, passed a rung or ended."""
+
+
+class Trainable(tune.Trainable):  # type: ignore[misc]  # ray ships no types for it
+    """A trial as Tune sees it: each step passes one rung. Tune's own checkpoints are not used."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        self._trial = SweepTrial(
+            parse_sweep(config["sweep"]),
+            Path(config["folder"]),
+            Path(config["cache"]),
+            config["number"],
+            config["params"],
+            config["attempt"],
+        )
+
+    def step(self) -> dict[str, Any]:
+        return {"history": json.dumps([rung.to_json() for rung in self._trial.advance()])}
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.setup(new_config)
+        return True
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        raise NotImplementedError("trials keep their checkpoints in the store")
+
+
+class _Transient:
+    """Tune pickles searcher and scheduler into its experiment state, from which nothing is ever restored here."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Transient:
+        return self
+
+
+class _StudySearcher(_Transient, Searcher):  # type: ignore[misc]
+    """Hands Tune the study's trials, at most `concurrent` at a time."""
+
+    def __init__(self, study: SweepStudy, common: dict[str, str], concurrent: int, listener: Listener) -> None:
+        super().__init__()
+        self._study, self._common, self._concurrent, self._listener = study, common, concurrent, listener
+        self.numbers: dict[str, int] = {}
+        """Live trials: Tune's id -> the study's number."""
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        if len(self.numbers) >= self._concurrent:
+            return None
+        ticket = self._study.next_ticket()
+        if ticket is None:
+            return None if self.numbers else Searcher.FINISHED
+        self.numbers[trial_id] = ticket.number
+        self._listener.changed(ticket.number)
+        return {**self._common, "number": ticket.number, "params": ticket.params, "attempt": ticket.attempt}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        self.numbers.pop(trial_id, None)
+
+    def set_search_properties(self, *args: Any, **kwargs: Any) -> bool:
+        return True
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study keeps all there is to know."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, likewise."""
+
+
+class _StudyScheduler(_Transient, FIFOScheduler):  # type: ignore[misc]
+    """Reports each rung to the study and answers with its decision."""
+
+    def __init__(self, study: SweepStudy, searcher: _StudySearcher, listener: Listener) -> None:
+        super().__init__()
+        self._study, self._searcher, self._listener = study, searcher, listener
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        number = self._searcher.numbers[trial.trial_id]
+        history = [Rung.from_json(record) for record in json.loads(result["history"])]
+        decision = self._study.report(number, history)
+        self._listener.changed(number)
+        return str(TrialScheduler.CONTINUE if decision is Decision.CONTINUE else TrialScheduler.STOP)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        number = self._searcher.numbers[trial.trial_id]
+        reason = str(trial.get_error() or "its process died").strip().splitlines()[-1]
+        self._study.fail(number, reason)
+        self._listener.changed(number)
+
+
+@contextmanager
+def cluster() -> Iterator[None]:
+    """Ray on this machine alone, bound to localhost and without dashboard, for as long as the block lasts."""
+    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def capacity(sweep: Sweep) -> int:
+    """How many trials of `sweep` fit on the cluster at once; InputError where not even one does."""
+    have, want = ray.cluster_resources(), sweep.resources
+    needs = {"CPU": want.cpus_per_worker, "GPU": want.gpus_per_worker}
+    for kind, amount in needs.items():
+        if amount > have.get(kind, 0):
+            raise InputError(f"resources: a trial needs {amount:g} {kind}, but there are {have.get(kind, 0):g} in all")
+    fits = min(int(have[kind] / amount) for kind, amount in needs.items() if amount)
+    return min(fits, want.concurrent_trials or fits)
+
+
+def run_trials(study: SweepStudy, cache: Path, concurrent: int, listener: Listener) -> None:
+    """Works through the study's trials until its budget is used or the user interrupts; needs a started cluster."""
+    sweep, scratch = study.sweep, study.folder / ".tune"
+    shutil.rmtree(scratch, ignore_errors=True)
+    common = {"sweep": sweep.normalised(), "folder": str(study.folder.resolve()), "cache": str(cache.resolve())}
+    searcher = _StudySearcher(study, common, concurrent, listener)
+    resources = {"cpu": sweep.resources.cpus_per_worker, "gpu": sweep.resources.gpus_per_worker}
+    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    tuner = tune.Tuner(
+        tune.with_resources(Trainable, resources),
+        tune_config=tune.TuneConfig(
+            search_alg=searcher,
+            scheduler=_StudyScheduler(study, searcher, listener),
+            num_samples=-1,
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="trials",
+            storage_path=str(scratch.resolve()),
+            verbose=0,
+            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    )
+    tuner.fit()
+    shutil.rmtree(scratch, ignore_errors=True)
