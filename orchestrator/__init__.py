@@ -1,1 +1,16 @@
 """Who decides and who keeps: study, cluster, tracker, store, and the command line over them."""
+
+import os
+
+#: Read by Ray and MLflow when they are imported. Tune's own CSV, JSON and TensorBoard files cost a sync per report and
+#: hold nothing that the study lacks; neither library is to report to its makers or to talk over the progress.
+_LIBRARY_SETTINGS = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
+for _name, _value in _LIBRARY_SETTINGS.items():
+    os.environ.setdefault(_name, _value)

@@ -27,7 +27,10 @@ from trainers.data import DATASETS
 from trainers.errors import InputError
 
 app = typer.Typer(
-    help="Search the hyper-parameters of GANs.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False
+    help="Search the hyper-parameters of GANs.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
 )
 console = Console()
 
@@ -45,7 +48,7 @@ def launch_command(
     trials: Annotated[int | None, typer.Option(help="Budget: number of trials.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key.")] = None,
     root: Root = DEFAULT_ROOT,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, print the plan, start nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all, print the plan, start nothing.")] = False,
 ) -> None:
     """Begin a sweep, or go on with it if it exists."""
     overrides = [*(settings or []), *([f"budget.trials={trials}"] if trials is not None else [])]
@@ -66,7 +69,9 @@ def resume(name: str, root: Root = DEFAULT_ROOT) -> None:
 
 
 @app.command()
-def status(name: Annotated[str | None, typer.Argument()] = None, as_json: Json = False, root: Root = DEFAULT_ROOT) -> None:
+def status(
+    name: Annotated[str | None, typer.Argument()] = None, as_json: Json = False, root: Root = DEFAULT_ROOT
+) -> None:
     """Show what a sweep, or every sweep, has come to."""
     found = [read_status(root / each) for each in ([name] if name else sweep_names(root))]
     if as_json:
@@ -86,7 +91,7 @@ def status(name: Annotated[str | None, typer.Argument()] = None, as_json: Json =
 @app.command()
 def report(
     name: str,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write; default: in the sweep's folder.")] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: report.html of the sweep.")] = None,
     root: Root = DEFAULT_ROOT,
 ) -> None:
     """Write a sweep's report: one HTML file."""

@@ -92,7 +92,9 @@ def trial_line(record: TrialRecord, metric: str) -> str:
 def parameters(record: TrialRecord, names: list[str]) -> str:
     """The values of the searched parameters that the trial has."""
     values = {name: record.params[name] for name in names if record.params.get(name) is not None}
-    return " ".join(f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items())
+    return " ".join(
+        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items()
+    )
 
 
 def _scores(rung: Rung, metric: str) -> str:

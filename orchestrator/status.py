@@ -58,7 +58,8 @@ class SweepStatus:
         best, other = (record.best.scores[self.metric] for record in (self.ranking[0], middle) if record.best)
         if best.stderr is None or other.stderr is None:
             return None
-        return middle, abs(other.value - best.value) / math.hypot(best.stderr, other.stderr)
+        combined = math.hypot(best.stderr, other.stderr)
+        return (middle, abs(other.value - best.value) / combined) if combined else None
 
     def to_json(self) -> dict[str, Any]:
         """`name, state, trials {complete, pruned, running, failed}, best {trial, metric, value, params}`."""

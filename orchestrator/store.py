@@ -25,7 +25,7 @@ class FolderStore:
         return self.root / "trials" / f"{number:05d}"
 
     def claim(self, number: int, attempt: int) -> None:
-        """Gives the trial to `attempt`; earlier attempts are fenced off. Raises StaleAttemptError if a later one has it."""
+        """Gives the trial to `attempt` and fences off earlier ones. Raises StaleAttemptError if a later one has it."""
         self.check(number, attempt)
         folder = self.trial(number)
         folder.mkdir(parents=True, exist_ok=True)
@@ -49,4 +49,4 @@ class FolderStore:
 
 def store_of(sweep: Sweep, folder: Path) -> FolderStore:
     """The store a sweep names, or the one in its own folder."""
-    return FolderStore(sweep.store.path / sweep.name if sweep.store.path else folder / "store")
+    return FolderStore(Path(sweep.store.path) / sweep.name if sweep.store.path else folder / "store")

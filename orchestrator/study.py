@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.importance import get_param_importances
+from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -29,9 +28,11 @@ _ATTEMPT = "attempt"
 _REASON = "reason"
 _RUNG = "rung:"
 
+#: With fewer trials a variance says nothing about a parameter.
+FEWEST_FOR_IMPORTANCES = 4
+
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-_log = logging.getLogger(__name__)
 
 
 class Decision(Enum):
@@ -148,14 +149,26 @@ class SweepStudy:
         return [self._record(trial) for trial in self._trials()]
 
     def importances(self) -> dict[str, float]:
-        """Share of each parameter in the score's variance over complete trials, largest first; empty if unknown."""
-        if len(self._trials(TrialState.COMPLETE)) < 3:
+        """Share of each parameter in the variance of the trials' best scores, largest first (fANOVA; Hutter, 2014).
+
+        A pruned trial counts with the best score it reached. Parameters that not all trials have, and constant ones,
+        have no share. Empty with fewer than FEWEST_FOR_IMPORTANCES scored trials.
+        """
+        scored = [(trial, record.best) for trial, record in zip(self._trials(), self.records(), strict=True)]
+        finished = [
+            optuna.trial.create_trial(
+                params=trial.params,
+                distributions=trial.distributions,
+                value=best.scores[self._metric.name].value,
+            )
+            for trial, best in scored
+            if best is not None
+        ]
+        if len(finished) < FEWEST_FOR_IMPORTANCES:
             return {}
-        try:
-            return dict(get_param_importances(self._study))
-        except (RuntimeError, ValueError) as error:  # no variance, or no parameter that all trials share
-            _log.warning("parameter importances are unknown: %s", error)
-            return {}
+        copy = optuna.create_study(direction=self._study.direction)
+        copy.add_trials(finished)
+        return dict(get_param_importances(copy, evaluator=FanovaImportanceEvaluator(seed=0)))
 
     def _end(self, number: int, decision: Decision, reason: str | None) -> Decision:
         trial = self._live.pop(number)
@@ -170,7 +183,8 @@ class SweepStudy:
         return decision
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False, states=states or None)
+        trials: list[FrozenTrial] = self._study.get_trials(deepcopy=False, states=states or None)
+        return trials
 
     def _record(self, trial: FrozenTrial) -> TrialRecord:
         rungs = _rungs(trial.user_attrs)
@@ -211,9 +225,7 @@ def _sampler(sweep: Sweep, position: int) -> optuna.samplers.BaseSampler:
     seed = seed_of(sweep.sampler.seed, position) % 2**32
     if sweep.sampler.name == "random":
         return optuna.samplers.RandomSampler(seed=seed)
-    return optuna.samplers.TPESampler(
-        seed=seed, n_startup_trials=sweep.sampler.startup, multivariate=True, group=True
-    )
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=sweep.sampler.startup, multivariate=True, group=True)
 
 
 def _pruner(pruner: Pruner, rungs: Sequence[int]) -> optuna.pruners.BasePruner:

@@ -6,14 +6,8 @@ The driver alone writes. What is already there is never written twice, so a cont
 from __future__ import annotations
 
 import logging
-import os
 import time
 from pathlib import Path
-
-# MLflow asks its hosts about itself and prints migrations unless told not to; both belong to nobody's sweep.
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-logging.getLogger("alembic").setLevel(logging.WARNING)
 
 import numpy as np
 from mlflow import MlflowClient
@@ -35,6 +29,9 @@ _SWEEP, _TRIAL, _STATE, _REASON, _PARENT = (
 )
 _STATUS = {"running": "RUNNING", "complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
 GRIDS = "samples"
+
+# The migrations of a new database are nobody's business.
+logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def database(root: Path) -> str:

@@ -13,13 +13,15 @@ from trainers.data import ImageData, load
 from trainers.evaluation.extractors import build_extractor
 from trainers.evaluation.reference import reference_of
 from trainers.evaluation.scores import Evaluator
-from trainers.run import Rung, Run, pick_device
+from trainers.run import Run, Rung, pick_device
 
 
 class SweepTrial:
     """A trial that goes on from its newest checkpoint in the store, if it has one."""
 
-    def __init__(self, sweep: Sweep, folder: Path, cache: Path, number: int, params: dict[str, Any], attempt: int) -> None:
+    def __init__(
+        self, sweep: Sweep, folder: Path, cache: Path, number: int, params: dict[str, Any], attempt: int
+    ) -> None:
         self._store = store_of(sweep, folder)
         self._number, self._attempt = number, attempt
         self._store.claim(number, attempt)

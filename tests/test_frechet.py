@@ -54,6 +54,7 @@ def test_in_one_dimension_it_is_the_square_of_the_difference_of_the_deviations()
     assert frechet_distance(s, t) == pytest.approx((3.0 - 0.5) ** 2, rel=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:The `disp` argument:DeprecationWarning")
 @pytest.mark.parametrize("count", [400, 20])
 def test_it_agrees_with_clean_fid_for_many_and_for_few_samples(count: int) -> None:
     import_torchvision()

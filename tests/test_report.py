@@ -229,7 +229,7 @@ def test_importances_name_the_parameters_they_leave_out(study: SweepStudy) -> No
 def test_too_few_trials_for_a_figure_give_a_sentence(study: SweepStudy) -> None:
     complete(study, 0.04)
     text = page_of(study).text
-    assert "Importances need a searched parameter and at least three complete trials" in text
+    assert "Importances need a searched parameter and at least four scored trials" in text
     assert "at least two trials with a score" in text
     assert "combined standard errors" not in text
 

@@ -18,7 +18,7 @@ from trainers.evaluation.extractors import ExtractorSpec, build_extractor, check
 from trainers.evaluation.reference import reference_of
 from trainers.evaluation.scores import METRICS, Evaluator
 from trainers.gan import System
-from trainers.run import Rung, Run, pick_device
+from trainers.run import Run, Rung, pick_device
 
 DEFAULT_DATASETS = {(1, 28, 28): "mnist-mini", (3, 32, 32): "cifar10"}
 
@@ -28,7 +28,10 @@ def main(arguments: Sequence[str] | None = None, program: str = "python -m train
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         run = _prepare(options)
-        print(f"{options.system} on {run.device}, {run.trainer.images / KIMG:g} of {run.config.kimg:g} kimg done", flush=True)
+        print(
+            f"{options.system} on {run.device}, {run.trainer.images / KIMG:g} of {run.config.kimg:g} kimg done",
+            flush=True,
+        )
         while not run.finished:
             print(_line(run.next_rung()), flush=True)
             run.save(options.out)
@@ -48,13 +51,13 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument("--dataset", help="data set by name; default: the one the system was made for")
     parser.add_argument("--data", type=Path, help="folder of the data set's files")
     parser.add_argument("--kimg", type=float, default=60.0, help="length in kimg (default 60)")
-    parser.add_argument("--every", type=float, default=10.0, help="kimg between two scores and checkpoints (default 10)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any field of the configuration")
+    parser.add_argument("--every", type=float, default=10.0, help="kimg between scores and checkpoints (default 10)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a field of the configuration")
     parser.add_argument("--metrics", default="kid,fid", help="comma-separated: " + ", ".join(METRICS))
     parser.add_argument("--extractor", default="lenet", help="lenet or inception")
     parser.add_argument("--samples", type=int, default=2000, help="generated images per score (default 2000)")
     parser.add_argument("--out", type=Path, help="folder of the run (default ./runs/train/SYSTEM)")
-    parser.add_argument("--cache", type=Path, default=Path("runs/cache"), help="folder of trained and downloaded extractors")
+    parser.add_argument("--cache", type=Path, default=Path("runs/cache"), help="folder of the extractors")
     return parser
 
 

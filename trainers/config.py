@@ -92,7 +92,10 @@ def _sentence(entry: dict[str, Any]) -> str:
 
 
 def configure(defaults: Config, values: dict[str, Any], source: str) -> Config:
-    """As `overlay`, for values a person wrote: raises InputError that names `source`, key, value and what is allowed."""
+    """As `overlay`, for values a person wrote.
+
+    Raises InputError that names `source`, each bad key, its value and what is allowed.
+    """
     try:
         return overlay(defaults, values)
     except ValidationError as error:

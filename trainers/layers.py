@@ -36,7 +36,7 @@ def append_label_planes(images: Tensor, labels: Tensor, classes: int) -> Tensor:
 
 
 def init_normal(module: nn.Module, std: float) -> None:
-    """Weights of convolutions and dense layers from N(0, std), biases 0; batch norm from N(1, std), 0 (Radford, 2015)."""
+    """Weights of convolutions and dense layers from N(0, std), biases 0; batch norm N(1, std) and 0 (Radford, 2015)."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             nn.init.normal_(part.weight, 0.0, std)

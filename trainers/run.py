@@ -71,7 +71,9 @@ class Run:
     @property
     def finished(self) -> bool:
         """Whether no rung is left, or none is worth reaching."""
-        return bool(self.history) and (self.history[-1].images >= self.rungs[-1] or self.history[-1].diverged is not None)
+        return bool(self.history) and (
+            self.history[-1].images >= self.rungs[-1] or self.history[-1].diverged is not None
+        )
 
     def best(self) -> Rung | None:
         """The rung with the best value of the evaluator's first metric; None before the first sound rung."""

@@ -56,7 +56,7 @@ def score_curves(records: Sequence[TrialRecord], metric: str, best: int | None, 
     logarithmic = _all_positive(rung.scores[metric].value for record in scored for rung in _sound(record, metric))
     better = "lower" if METRICS[metric].minimise else "higher"
     axis = {"gridcolor": _GRID, "zeroline": False, "automargin": True}
-    figure.update_xaxes(title="thousands of images shown to the generator (kimg)", rangemode="tozero", **axis)
+    figure.update_xaxes(title="kimg (thousands of images)", rangemode="tozero", **axis)
     figure.update_yaxes(title=f"{metric} ({better} is better)", type="log" if logarithmic else "linear", **axis)
     if logarithmic:  # labels 0.002 0.005 0.01 in place of plotly's 2 5 0.01
         figure.update_yaxes(tickformat="~g", dtick="D2")
@@ -118,7 +118,7 @@ def _curve(record: TrialRecord, metric: str, best: bool, names: Sequence[str]) -
         error_y={"array": errors, "thickness": 1.5, "width": 4} if best and any(errors) else None,
         mode="lines+markers",
         line={"color": _ORANGE if best else colour, "dash": dash, "width": 3.5 if best else 1.6},
-        marker={"symbol": ["circle"] * (len(rungs) - 1) + [end], "size": [5] * (len(rungs) - 1) + [9]},
+        marker={"symbol": ["circle"] * (len(rungs) - 1) + [end], "size": [5] * (len(rungs) - 1) + [9], "opacity": 1},
         opacity=1 if best else 0.75,
         text=[_hover(record, rung, metric, names) for rung in rungs],
         hoverinfo="text",

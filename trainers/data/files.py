@@ -18,10 +18,10 @@ def replaced(path: Path) -> Iterator[Path]:
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
-    # mkstemp makes private files, but a cache may be shared.
-    temporary.chmod(0o644)
     try:
         yield temporary
+        # Temporary files are private, but a cache may be shared.
+        temporary.chmod(0o644)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from trainers.data import ImageData
+from trainers.errors import InputError
 from trainers.evaluation import inception, lenet, weights
 
 #: Images per forward pass; fixed, since single features depend on it in their last bits.
@@ -90,7 +92,13 @@ class Extractor:
 
 
 def check_extractor(spec: ExtractorSpec, cache: Path) -> None:
-    """Raises InputError where `build_extractor` lacks weights; fetches the official ones on first use."""
+    """Raises InputError where `build_extractor` lacks weights or a cache; fetches the official ones on first use."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cache {cache} cannot be written ({error}); name another folder") from error
+    if not os.access(cache, os.W_OK):
+        raise InputError(f"cache {cache} cannot be written; name another folder")
     if spec.name == "inception":
         weights.resolve(spec.weights, spec.sha256, cache)
 

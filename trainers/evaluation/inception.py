@@ -31,7 +31,7 @@ class Inception:
             with warnings.catch_warnings():
                 # The weights exist in this format alone.
                 warnings.filterwarnings("ignore", message=".*torch.jit.load.*", category=DeprecationWarning)
-                module = torch.jit.load(str(path), map_location=device)  # type: ignore[no-untyped-call]
+                module = torch.jit.load(str(path), map_location=device)
             self._layers = module.eval().layers
         except (RuntimeError, ValueError, AttributeError) as error:
             raise InputError(f"extractor inception: {path} is no TorchScript Inception ({error})") from error

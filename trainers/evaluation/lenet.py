@@ -115,7 +115,7 @@ def fit(train: ImageData) -> LeNet:
             shift = torch.randint(-_SHIFT, _SHIFT + 1, (2,), generator=generator).tolist()
             _, logits = net(images[chosen].roll(shift, dims=(2, 3)))
             optimizer.zero_grad(set_to_none=True)
-            cross_entropy(logits, labels[chosen]).backward()  # type: ignore[no-untyped-call]
+            cross_entropy(logits, labels[chosen]).backward()
             optimizer.step()
             decay.step()
     return net.eval()
