@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -42,7 +43,7 @@ def test_falling_schedules_go_from_1_to_0_and_never_rise(schedule: str) -> None:
     factors = [lr_factor(_config(schedule), i) for i in range(STEPS + 1)]
     assert factors[0] == 1
     assert factors[-1] == pytest.approx(0, abs=1e-12)
-    assert all(after < before for before, after in zip(factors, factors[1:], strict=False))
+    assert all(after < before for before, after in pairwise(factors))
 
 
 @FALLING
@@ -107,7 +108,7 @@ def test_the_message_holds_the_bad_value() -> None:
 
 def test_a_configuration_is_frozen() -> None:
     with pytest.raises(ValidationError):
-        Config().g_lr = 1.0
+        Config().__setattr__("g_lr", 1.0)
 
 
 def test_an_overlay_keeps_what_it_does_not_name() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,7 @@ from trainers import SYSTEMS, checkpoint
 from trainers.config import Config, overlay
 from trainers.data import ImageData
 from trainers.data.shapes import draw
-from trainers.evaluation.extractors import Extractor
-from trainers.evaluation.reference import reference_of
-from trainers.evaluation.scores import Evaluator
 from trainers.gan import System
-from trainers.run import Rung, Run
 from trainers.trainer import Trainer
 
 BATCH = 4
@@ -185,10 +180,10 @@ def test_the_discriminator_steps_n_critic_times_per_generator_step(system_id: st
 
 
 @pytest.mark.parametrize("n_critic", [1, 3])
-def test_every_update_draws_a_fresh_batch(n_critic: int) -> None:
+def test_every_critic_update_draws_a_fresh_batch_and_the_generator_none(n_critic: int) -> None:
     trainer = _trainer("narman-dcgan", n_critic=n_critic)
     trainer.advance(2 * BATCH)
-    assert trainer.state()[1]["batches"] == 2 * (n_critic + 1)
+    assert trainer.state()[1]["batches"] == 2 * n_critic
 
 
 @EVERY
@@ -259,18 +254,16 @@ def test_both_learning_rates_follow_the_schedule(schedule: str) -> None:
 
 def test_the_averaged_generator_by_hand() -> None:
     trainer = _trainer("narman-dcgan", ema_decay=0.75)
-    average = {key: p.detach().clone() for key, p in trainer.nets["g"].named_parameters()}
+    average = {key: tensor.clone() for key, tensor in trainer.nets["g"].state_dict().items()}
     for _ in range(3):
         trainer.advance(trainer.images + BATCH)
-        for key, p in trainer.nets["g"].named_parameters():
-            average[key] = 0.75 * average[key] + 0.25 * p.detach()
-    averaged = dict(trainer.generator.named_parameters())
+        for key, live in trainer.nets["g"].state_dict().items():
+            average[key] = 0.75 * average[key] + 0.25 * live if live.is_floating_point() else live.clone()
+    averaged = trainer.generator.state_dict()
     assert averaged.keys() == average.keys()
     for key, expected in average.items():
         torch.testing.assert_close(averaged[key], expected, rtol=1e-5, atol=1e-7)
-        assert not averaged[key].requires_grad
-    for ours, live in zip(trainer.generator.buffers(), trainer.nets["g"].buffers(), strict=True):
-        assert torch.equal(ours, live)
+    assert not any(p.requires_grad for p in trainer.generator.parameters())
 
 
 def test_without_averaging_the_live_generator_is_scored() -> None:
@@ -325,7 +318,7 @@ def test_a_batch_holds_the_images_with_their_own_labels(monkeypatch: pytest.Monk
 
 def test_a_state_of_another_configuration_is_refused() -> None:
     tensors, header = _trainer("narman-cgan").state()
-    with pytest.raises(ValueError, match="configuration"):
+    with pytest.raises(ValueError, match=r"written with g_lr 0.0002, not 0.001"):
         _trainer("narman-cgan", g_lr=1e-3).load_state(tensors, header)
 
 
@@ -352,136 +345,3 @@ def test_a_trainer_that_took_over_a_state_shares_no_memory_with_its_source() -> 
 def test_a_states_header_is_json() -> None:
     header = _trainer("narman-cgan").state()[1]
     assert json.loads(json.dumps(header)) == header
-
-
-RUNGS = (100, 200, 300, 400)
-
-
-@pytest.fixture(scope="module")
-def evaluator(mnist_mini: tuple[ImageData, ImageData], mnist_mini_lenet: Extractor, cache_dir: Path) -> Evaluator:
-    few = _few(mnist_mini)
-    return Evaluator(
-        mnist_mini_lenet, reference_of(mnist_mini_lenet, few, cache_dir), ("kid", "fid", "is", "accuracy"), 0
-    )
-
-
-def _few(mnist_mini: tuple[ImageData, ImageData]) -> ImageData:
-    train, _ = mnist_mini
-    return replace(train, images=train.images[:300], labels=train.labels[:300])
-
-
-@pytest.fixture
-def new_run(mnist_mini: tuple[ImageData, ImageData], evaluator: Evaluator) -> Any:
-    def build(**settings: Any) -> Run:
-        changed = SMALL | {"kimg": 0.4, "batch": 50, "ema_decay": 0.9, "smoothing": "random", "dropout": 0.2} | settings
-        config = overlay(SYSTEMS["narman-cgan"].defaults, changed)
-        return Run("narman-cgan", SYSTEMS["narman-cgan"], config, _few(mnist_mini), evaluator, RUNGS, sample_count=100)
-
-    return build
-
-
-def _finish(run: Run, folder: Path) -> Run:
-    while not run.finished:
-        run.next_rung()
-        run.save(folder)
-    return run
-
-
-def _without_times(rung: Rung) -> dict[str, Any]:
-    record = rung.to_json()
-    del record["train_seconds"], record["score_seconds"], record["losses"]["images_per_s"]
-    return record
-
-
-def test_a_run_that_was_interrupted_has_the_same_history_and_bits(new_run: Any, tmp_path: Path) -> None:
-    whole = _finish(new_run(), tmp_path / "whole")
-    first = new_run()
-    assert not first.restore(tmp_path / "parts")
-    for _ in range(2):
-        first.next_rung()
-        first.save(tmp_path / "parts")
-    # A rung that was never saved is lost with the process and must be passed again.
-    first.next_rung()
-    second = new_run()
-    assert second.restore(tmp_path / "parts")
-    assert [rung.images for rung in second.history] == [100, 200]
-    _finish(second, tmp_path / "parts")
-    _assert_equal(whole.trainer, second.trainer)
-    assert [_without_times(rung) for rung in second.history] == [_without_times(rung) for rung in whole.history]
-    assert [rung.images for rung in whole.history] == list(RUNGS)
-    assert set(whole.history[0].scores) == {"kid", "fid", "is", "accuracy"}
-    for rung in RUNGS:
-        name = f"samples/{checkpoint.folder_name(rung)}.png"
-        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
-
-
-def test_the_last_two_checkpoints_and_the_best_are_kept(new_run: Any, tmp_path: Path) -> None:
-    run = _finish(new_run(), tmp_path)
-    best = run.best()
-    assert best is not None
-    assert best.scores["kid"].value == min(rung.scores["kid"].value for rung in run.history)
-    kept = {int(folder.name) for folder in (tmp_path / "checkpoints").iterdir()}
-    assert kept == {300, 400, best.images}
-
-
-def test_a_restored_run_that_is_finished_has_nothing_left_to_do(new_run: Any, tmp_path: Path) -> None:
-    _finish(new_run(), tmp_path)
-    again = new_run()
-    assert again.restore(tmp_path)
-    assert again.finished
-
-
-def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(new_run: Any, tmp_path: Path) -> None:
-    whole = _finish(new_run(), tmp_path)
-    state = tmp_path / "checkpoints" / checkpoint.folder_name(400) / checkpoint.STATE
-    state.write_bytes(state.read_bytes()[:-1])
-    again = new_run()
-    assert again.restore(tmp_path)
-    assert again.history[-1].images == 300
-    _finish(again, tmp_path)
-    _assert_equal(whole.trainer, again.trainer)
-    assert checkpoint.newest(tmp_path / "checkpoints") == state.parent
-
-
-def test_a_checkpoint_of_another_system_is_refused(new_run: Any, tmp_path: Path) -> None:
-    run = new_run()
-    run.next_rung()
-    run.save(tmp_path)
-    other = new_run()
-    other.system_id = "narman-dcgan"
-    with pytest.raises(ValueError, match="of narman-cgan, not of narman-dcgan"):
-        other.restore(tmp_path)
-
-
-def test_a_checkpoint_of_other_data_is_refused(new_run: Any, tmp_path: Path) -> None:
-    run = new_run()
-    run.next_rung()
-    run.save(tmp_path)
-    other = new_run()
-    other.data = replace(other.data, images=255 - other.data.images)
-    other.__post_init__()
-    with pytest.raises(ValueError, match="data"):
-        other.restore(tmp_path)
-
-
-def test_a_diverged_run_is_finished_and_is_not_scored(new_run: Any, tmp_path: Path) -> None:
-    run = new_run()
-    run.next_rung()
-    with torch.no_grad():
-        next(run.trainer.nets["d"].parameters()).fill_(torch.nan)
-    rung = run.next_rung()
-    assert rung.diverged is not None
-    assert "loss_d is nan" in rung.diverged
-    assert rung.scores == {}
-    assert run.finished
-    assert run.best() is run.history[0]
-    run.save(tmp_path)
-    again = new_run()
-    assert again.restore(tmp_path)
-    assert again.finished
-    assert again.history[-1].diverged == rung.diverged
-
-
-def test_a_rung_survives_json() -> None:
-    rung = Rung(5, {}, {"loss_d": 1.5, "loss_g": float("inf")}, 1.0, 2.0, "loss_g is inf")
-    assert Rung.from_json(json.loads(json.dumps(rung.to_json()))) == rung

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-import yaml
 
 from trainers import SYSTEMS, checkpoint
 from trainers.config import KIMG, configure
 from trainers.data import DatasetSpec, check, load, shape_of
 from trainers.errors import InputError
-from trainers.evaluation.extractors import ExtractorSpec, build_extractor, check_extractor
+from trainers.evaluation.extractors import EXTRACTORS, ExtractorSpec, build_extractor, check_extractor
 from trainers.evaluation.reference import reference_of
 from trainers.evaluation.scores import METRICS, Evaluator
 from trainers.gan import System
 from trainers.run import Run, Rung, pick_device
 
+#: What the inception score needs, and enough for a row of samples.
+FEWEST_SAMPLES = 20
 DEFAULT_DATASETS = {(1, 28, 28): "mnist-mini", (3, 32, 32): "cifar10"}
 
 
@@ -70,21 +72,32 @@ def _prepare(options: argparse.Namespace) -> Run:
     shape, _ = shape_of(dataset)
     if shape != system.shape:
         raise InputError(f"--dataset {name}: images are {shape}, but {options.system} makes {system.shape}")
-    config = configure(system.defaults, {**_settings(options.set), "kimg": options.kimg}, "--set")
+    settings = _settings(options.set)
+    if "kimg" in settings:
+        raise InputError(f"--set kimg={settings['kimg']}: the length of the run is --kimg")
+    config = configure(system.defaults, {**settings, "kimg": options.kimg}, "--set")
     metrics = tuple(options.metrics.split(","))
     if unknown := [metric for metric in metrics if metric not in METRICS]:
         raise InputError(f"--metrics {','.join(unknown)}: unknown; allowed are {', '.join(METRICS)}")
+    if options.samples < FEWEST_SAMPLES:
+        raise InputError(f"--samples {options.samples}: allowed are {FEWEST_SAMPLES} or more")
+    if options.out.exists() and not options.out.is_dir():
+        raise InputError(f"--out {options.out}: is not a folder")
     rungs = _rungs(options.every, config.kimg, config.batch)
-    extractor_spec = ExtractorSpec.model_validate(options.extractor)
+    if options.extractor not in EXTRACTORS:
+        raise InputError(f"--extractor {options.extractor}: unknown; allowed are {', '.join(EXTRACTORS)}")
+    extractor_spec = ExtractorSpec(name=options.extractor)
     check_extractor(extractor_spec, options.cache)
     train, test = load(dataset, "train"), load(dataset, "test")
+    if config.sampling == "shuffled" and config.batch > len(train.images):
+        raise InputError(f"--set: batch {config.batch} is larger than the {len(train.images)} images of {name}")
     device = pick_device()
     extractor = build_extractor(extractor_spec, train, test, options.cache, device)
     evaluator = Evaluator(extractor, reference_of(extractor, train, options.cache), metrics, seed=0)
     run = Run(options.system, system, config, train, evaluator, rungs, options.samples, device)
     try:
         run.restore(options.out)
-    except (ValueError, checkpoint.CheckpointError) as error:
+    except (ValueError, RuntimeError, checkpoint.CheckpointError) as error:
         raise InputError(f"--out {options.out}: {error}; name another folder or remove this one") from error
     return run
 
@@ -101,12 +114,15 @@ def _settings(pairs: Sequence[str]) -> dict[str, object]:
         key, equals, value = pair.partition("=")
         if not equals:
             raise InputError(f"--set {pair}: expected KEY=VALUE")
-        settings[key] = yaml.safe_load(value)
+        try:
+            settings[key] = json.loads(value)
+        except ValueError:
+            settings[key] = value  # a word; the configuration judges it
     return settings
 
 
 def _rungs(every: float, until: float, batch: int) -> list[int]:
-    step, last = round(every * KIMG), round(until * KIMG)
+    step, last = (round(length * KIMG) if math.isfinite(length) else 0 for length in (every, until))
     if step <= 0 or step % batch or last % step:
         raise InputError(
             f"--every {every:g}: must be a positive number of kimg that divides --kimg {until:g} "

@@ -10,7 +10,8 @@ from torch import Tensor
 
 def seed_of(*entropy: int) -> int:
     """A seed in [0, 2**63) for one purpose: unlike entropies give independent streams."""
-    return int(SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+    # SeedSequence pads with zeros: without the length, (1,) and (1, 0) would be one.
+    return int(SeedSequence((len(entropy), *entropy)).generate_state(1, np.uint64)[0] >> 1)
 
 
 def seeded(*entropy: int) -> torch.Generator:

@@ -32,7 +32,7 @@ def write(folder: Path, tensors: dict[str, Tensor], header: dict[str, Any], mani
     """Writes a checkpoint to `folder` in one atomic step; an older one of that name is replaced.
 
     `header` is read back with the tensors, `manifest` can be read alone; both are JSON-able. The manifest also lists
-    the size and sha256 of each file.
+    the size and sha256 of the state.
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -44,22 +44,33 @@ def write(folder: Path, tensors: dict[str, Tensor], header: dict[str, Any], mani
     for path in (temporary / STATE, temporary / MANIFEST):
         with open(path, "rb") as file:
             os.fsync(file.fileno())
-    if folder.exists():
-        shutil.rmtree(folder)
-    os.replace(temporary, folder)
+    _replace(temporary, folder)
+
+
+def _replace(temporary: Path, folder: Path) -> None:
+    # A folder cannot be renamed onto a full one: the old one steps aside, and comes back if the new one cannot enter.
+    aside = folder.with_name(f".{folder.name}.{os.getpid()}.old")
+    if not folder.exists():
+        os.replace(temporary, folder)
+        return
+    os.replace(folder, aside)
+    try:
+        os.replace(temporary, folder)
+    except OSError:
+        os.replace(aside, folder)
+        raise
+    shutil.rmtree(aside)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint whose files all have their recorded size and sha256; CheckpointError otherwise."""
+    """The manifest of a checkpoint whose state has its recorded size and sha256; CheckpointError otherwise."""
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
-        expected = manifest["files"]
-        found = {name: _describe(folder / name) for name in expected}
+        expected, found = manifest["files"][STATE], _describe(folder / STATE)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder}: incomplete checkpoint ({error})") from error
-    for name, description in expected.items():
-        if found[name] != description:
-            raise CheckpointError(f"{folder / name}: expected {description}, found {found[name]}")
+    if found != expected:
+        raise CheckpointError(f"{folder / STATE}: expected {expected}, found {found}")
     return manifest
 
 
@@ -93,7 +104,12 @@ def newest(parent: Path) -> Path | None:
 
 
 def prune(parent: Path, best: int, last: int = 2) -> None:
-    """Deletes all checkpoints below `parent` but the `last` newest and the one after `best` images."""
+    """Deletes all checkpoints below `parent` but the `last` newest and the one after `best` images.
+
+    What processes that were killed while writing left behind goes too: a run has one writer.
+    """
+    for leftover in parent.glob(".[0-9]*"):
+        shutil.rmtree(leftover)
     folders = sorted(p for p in parent.glob("[0-9]*") if p.is_dir())
     for folder in folders[: max(0, len(folders) - last)]:
         if folder.name != folder_name(best):

@@ -14,12 +14,14 @@ from trainers.config import Config
 
 @dataclass(frozen=True)
 class Phase:
-    """One kind of update: `nets` learn from `loss` of the GAN, `repeat` times per iteration on fresh batches."""
+    """One kind of update: `nets` learn from `loss` of the GAN, `repeat` times per iteration, each on fresh noise."""
 
     name: str
     nets: tuple[str, ...]
     repeat: str | int = 1
     """A number, or the configuration field that holds it."""
+    fresh: bool = True
+    """Whether each update sees new real images, or those of the update before it."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class GAN(ABC):
 class AdversarialGAN(GAN):
     """A generator `g` against a discriminator `d` under the loss the configuration names."""
 
-    phases = (Phase("d", nets=("d",), repeat="n_critic"), Phase("g", nets=("g",)))
+    phases = (Phase("d", nets=("d",), repeat="n_critic"), Phase("g", nets=("g",), fresh=False))
 
     def loss(self, phase: str, nets: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
         adversarial = losses.LOSSES[self.config.loss]

@@ -111,7 +111,7 @@ class Run:
         if self.grid is not None and rung.scores:
             samples.save_png(self.grid, folder / "samples" / f"{name}.png")
         tensors, header = self.trainer.state()
-        manifest = {"system": self.system_id, "history": [past.to_json() for past in self.history]}
+        manifest = {**self._identity(), "history": [past.to_json() for past in self.history]}
         checkpoint.write(folder / "checkpoints" / name, tensors, header, manifest)
         best = self.best()
         checkpoint.prune(folder / "checkpoints", best=best.images if best else -1)
@@ -119,17 +119,30 @@ class Run:
     def restore(self, folder: Path) -> bool:
         """Continues from the newest whole checkpoint below `folder`; False where there is none.
 
-        Raises ValueError where it belongs to another system or configuration.
+        Raises ValueError where it is of another system, configuration or data, or was scored otherwise: one history
+        holds only what compares.
         """
         found = checkpoint.newest(folder / "checkpoints")
         if found is None:
             return False
         tensors, header, manifest = checkpoint.read(found)
-        if manifest["system"] != self.system_id:
-            raise ValueError(f"the checkpoint is of {manifest['system']}, not of {self.system_id}")
+        for key, own in self._identity().items():
+            if manifest[key] != own:
+                raise ValueError(f"the checkpoint is of {key} {manifest[key]}, not of {own}")
         self.trainer.load_state(tensors, header)
         self.history = [Rung.from_json(record) for record in manifest["history"]]
         return True
+
+    def _identity(self) -> dict[str, Any]:
+        """What a checkpoint must share with this run, besides the configuration."""
+        return {
+            "system": self.system_id,
+            "data": self.data.sha256,
+            "samples": self.sample_count,
+            "metrics": list(self.evaluator.metrics),
+            "extractor": self.evaluator.extractor.id,
+            "reference": self.evaluator.reference.id,
+        }
 
 
 def pick_device() -> str:

@@ -15,15 +15,16 @@ _SCALE = 2
 
 
 def grid(images: Tensor) -> NDArray[np.uint8]:
-    """The first ROWS x COLUMNS images of uint8 [N, C, H, W] side by side, uint8 [height, width, 3].
+    """The first ROWS x COLUMNS images of uint8 [N, C, H, W], N >= 1, side by side as uint8 [height, width, 3].
 
     Samples carry the labels 0, 1, ... in turn, so with ten classes each column shows one class.
     """
-    count = min(len(images), ROWS * COLUMNS) // COLUMNS * COLUMNS
-    cells = images[:count].cpu().numpy()
+    columns = min(COLUMNS, len(images))
+    rows = min(ROWS, len(images) // columns)
+    cells = images[: rows * columns].cpu().numpy()
     _, channels, height, width = cells.shape
-    table = cells.reshape(-1, COLUMNS, channels, height, width).transpose(0, 3, 1, 4, 2)
-    picture = table.reshape(-1, COLUMNS * width, channels)
+    table = cells.reshape(rows, columns, channels, height, width).transpose(0, 3, 1, 4, 2)
+    picture = table.reshape(rows * height, columns * width, channels)
     enlarged = picture.repeat(_SCALE, axis=0).repeat(_SCALE, axis=1)
     return np.ascontiguousarray(np.broadcast_to(enlarged, (*enlarged.shape[:2], 3)))
 

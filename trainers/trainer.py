@@ -35,6 +35,7 @@ class Trainer:
         self.iteration = 0
         self._batches = 0
         self._stream = IndexStream(len(data.images), config.batch, config.sampling, config.seed)
+        self._real: tuple[Tensor, Tensor]
         self._random_state = _seeded_random_state(config.seed, self.device)
         with self._own_environment():
             self.gan = system.gan(config, data.classes)
@@ -79,13 +80,13 @@ class Trainer:
         z = torch.randn(count, self.config.latent, generator=seeded(seed, 2))
         labels = torch.arange(count) % self.data.classes
         g, training = self.generator, self.generator.training
+        batches = zip(z.split(SAMPLE_BATCH), labels.split(SAMPLE_BATCH), strict=True)
         g.eval()
-        with torch.no_grad(), self._own_environment():
-            parts = [
-                _to_uint8(g(part_z.to(self.device), part_labels.to(self.device)))
-                for part_z, part_labels in zip(z.split(SAMPLE_BATCH), labels.split(SAMPLE_BATCH), strict=True)
-            ]
-        g.train(training)
+        try:
+            with torch.no_grad(), self._own_environment():
+                parts = [_to_uint8(g(noise.to(self.device), wanted.to(self.device))) for noise, wanted in batches]
+        finally:
+            g.train(training)
         return torch.cat(parts), labels.to(self.device)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -103,10 +104,14 @@ class Trainer:
     def load_state(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
         """Continues from `state()` of a trainer of the same system and configuration.
 
-        Raises ValueError where the configurations differ, RuntimeError where tensors are missing or misshapen.
+        Raises ValueError where the configurations differ, RuntimeError where tensors are missing, unknown or misshapen.
         """
-        if header["config"] != self.config.model_dump():
-            raise ValueError("the checkpoint was written under another configuration")
+        own = self.config.model_dump()
+        if header["config"] != own:
+            changed = [f"{k} {v!r}, not {own.get(k)!r}" for k, v in header["config"].items() if own.get(k) != v]
+            raise ValueError(f"the checkpoint was written with {', '.join(changed) or 'fewer settings'}")
+        if missing := sorted(self._expected(header["iteration"]) ^ set(tensors)):
+            raise RuntimeError(f"the checkpoint's tensors are not this trainer's: {', '.join(missing[:5])}")
         for name, net in self.nets.items():
             net.load_state_dict(_below(tensors, f"net.{name}."))
         if self._ema is not None:
@@ -115,10 +120,20 @@ class Trainer:
             slots: dict[int, dict[str, Tensor]] = {}
             for key, tensor in _below(tensors, f"opt.{phase}.").items():
                 index, slot = key.split(".")
-                slots.setdefault(int(index), {})[slot] = tensor
+                slots.setdefault(int(index), {})[slot] = tensor.clone()  # Adam would take the tensor itself
             optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
-        self._random_state = {kind: t.cpu() for kind, t in _below(tensors, "random.").items()}
+        # A checkpoint from a CPU has no state for a GPU's generator, which then keeps its seed.
+        self._random_state |= {kind: t.cpu() for kind, t in _below(tensors, "random.").items()}
         self.iteration, self._batches = header["iteration"], header["batches"]
+
+    def _expected(self, iteration: int) -> set[str]:
+        """Names of the tensors of a state after `iteration` steps: Adam keeps moments from the first step on."""
+        names = {name for name in self.state()[0] if not name.startswith("opt.")}
+        for phase in self.gan.phases:
+            parameters = [p for name in phase.nets for p in self.nets[name].parameters()]
+            slots = ("step", "exp_avg", "exp_avg_sq") if iteration else ()
+            names |= {f"opt.{phase.name}.{index}.{slot}" for index in range(len(parameters)) for slot in slots}
+        return names
 
     def _iterate(self, sums: dict[str, Tensor], counts: Counter[str]) -> None:
         factor = lr_factor(self.config, self.iteration)
@@ -134,7 +149,7 @@ class Trainer:
         self._average()
 
     def _update(self, phase: Phase) -> dict[str, Tensor]:
-        losses = self.gan.loss(phase.name, self.nets, self._batch())
+        losses = self.gan.loss(phase.name, self.nets, self._batch(phase.fresh))
         optimizer = self._optimizers[phase.name]
         optimizer.zero_grad()
         # Only the phase's own parameters: the other networks' weight gradients would be thrown away.
@@ -143,13 +158,16 @@ class Trainer:
         self.gan.after_step(phase.name, self.nets)
         return losses
 
-    def _batch(self) -> Batch:
-        index = self._stream(self._batches).to(self.device)
-        self._batches += 1
+    def _batch(self, fresh: bool) -> Batch:
+        if fresh:
+            index = self._stream(self._batches).to(self.device, non_blocking=True)
+            self._real = self.data.images[index].float() / 127.5 - 1, self.data.labels[index]
+            self._batches += 1
+        real, labels = self._real
         size = self.config.batch
         return Batch(
-            real=self.data.images[index].float() / 127.5 - 1,
-            labels=self.data.labels[index],
+            real=real,
+            labels=labels,
             z=torch.randn(size, self.config.latent, device=self.device),
             fake_labels=torch.randint(self.data.classes, (size,), device=self.device),
         )
@@ -161,7 +179,8 @@ class Trainer:
         weight = 1 - self.config.ema_decay
         torch._foreach_lerp_(list(self._ema.parameters()), list(self.nets["g"].parameters()), weight)
         for average, live in zip(self._ema.buffers(), self.nets["g"].buffers(), strict=True):
-            average.copy_(live)
+            # Batch statistics belong to the weights, so they are averaged with them; counters are not.
+            average.lerp_(live, weight) if average.is_floating_point() else average.copy_(live)
 
     @contextmanager
     def _own_environment(self) -> Iterator[None]:
@@ -200,8 +219,5 @@ def _set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
 
 
 def _seeded_random_state(seed: int, device: torch.device) -> dict[str, Tensor]:
-    outer = _random_state(device)
-    torch.manual_seed(seed)
-    state = _random_state(device)
-    _set_random_state(outer, device)
-    return state
+    kinds = {"cpu", device.type}
+    return {kind: torch.Generator(kind).manual_seed(seed).get_state() for kind in sorted(kinds)}

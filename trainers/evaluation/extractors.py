@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -21,13 +21,16 @@ from trainers.evaluation import inception, lenet, weights
 LENET_BATCH = 500
 INCEPTION_BATCH = 50
 
+ExtractorName = Literal["lenet", "inception"]
+EXTRACTORS: tuple[ExtractorName, ...] = get_args(ExtractorName)
+
 
 class ExtractorSpec(BaseModel):
     """A feature extractor by name; a bare string means `name`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Literal["lenet", "inception"] = Field(
+    name: ExtractorName = Field(
         default="lenet", description="lenet: classifier trained on the real images; inception: the official FID network"
     )
     weights: Path | None = Field(
@@ -92,13 +95,13 @@ class Extractor:
 
 
 def check_extractor(spec: ExtractorSpec, cache: Path) -> None:
-    """Raises InputError where `build_extractor` lacks weights or a cache; fetches the official ones on first use."""
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"cache {cache} cannot be written ({error}); name another folder") from error
-    if not os.access(cache, os.W_OK):
-        raise InputError(f"cache {cache} cannot be written; name another folder")
+    """Raises InputError where `build_extractor` would lack weights or a place to keep its own.
+
+    Fetches the official weights on first use, and makes nothing else.
+    """
+    existing = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
+        raise InputError(f"cache {cache} cannot be written: {existing} is no folder one may write to; name another")
     if spec.name == "inception":
         weights.resolve(spec.weights, spec.sha256, cache)
 
