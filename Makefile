@@ -22,6 +22,12 @@ test: $(READY)
 test-all: $(READY)
 	$(BIN)/python -m pytest
 
+faults: $(READY)
+	$(BIN)/python -m pytest -m faults
+
+bench: $(READY)
+	$(BIN)/python benchmarks/rung.py
+
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -26,7 +26,7 @@ class Progress:
     def __init__(self, console: Console, sweep: Sweep) -> None:
         self._console, self._sweep = console, sweep
         self._start = time.monotonic()
-        self._done_before: int | None = None
+        self._trained_before: int | None = None
         self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
 
     def __enter__(self) -> Progress:
@@ -45,19 +45,25 @@ class Progress:
     def show(self, status: SweepStatus, changed: TrialRecord) -> None:
         """The state of things after `changed` has changed."""
         done = sum(record.state != "running" for record in status.records)
-        if self._done_before is None:
-            self._done_before = done - (changed.state != "running")
+        if self._trained_before is None:
+            self._trained_before = _trained(status)
+            self._start = time.monotonic()
         if self._live:
             self._live.update(self._screen(status, done))
         elif changed.rungs or changed.state != "running":
-            self.say(f"[{done:>3}/{status.budget}] {trial_line(changed, status.metric)}{self._eta(status, done)}")
+            self.say(f"[{done:>3}/{status.budget}] {trial_line(changed, status.metric)}{self._eta(status)}")
 
-    def _eta(self, status: SweepStatus, done: int) -> str:
-        finished = done - (self._done_before or 0)
-        if not finished or done >= status.budget:
+    def _eta(self, status: SweepStatus) -> str:
+        """Time left at the speed so far, if the trials to come are as long as those that ended."""
+        trained = _trained(status) - (self._trained_before or 0)
+        ended = [_length(record) for record in status.records if record.state != "running"]
+        if not trained or not ended or len(ended) >= status.budget:
             return ""
-        seconds = (time.monotonic() - self._start) / finished * (status.budget - done)
-        return f"  ETA {int(seconds) // 60}:{int(seconds) % 60:02d}"
+        usual = sum(ended) / len(ended)
+        under_way = [max(0.0, usual - _length(record)) for record in status.records if record.state == "running"]
+        left = sum(under_way) + usual * (status.budget - len(ended) - len(under_way))
+        seconds = int((time.monotonic() - self._start) * left / trained)
+        return f"  ETA {seconds // 60}:{seconds % 60:02d}"
 
     def _screen(self, status: SweepStatus, done: int) -> Group:
         table = Table(title=f"sweep {status.name}", title_justify="left", expand=False)
@@ -74,8 +80,17 @@ class Progress:
             )
         bar = ProgressBar(total=status.budget, completed=done, width=40)
         best = f"best so far: {trial_line(status.best, status.metric)}" if status.best else ""
-        line = Text(f"{done}/{status.budget} trials{self._eta(status, done)}  {best}")
+        line = Text(f"{done}/{status.budget} trials{self._eta(status)}  {best}")
         return Group(table, bar, line)
+
+
+def _length(record: TrialRecord) -> int:
+    """Images that the trial was trained on up to its last rung."""
+    return record.rungs[-1].images if record.rungs else 0
+
+
+def _trained(status: SweepStatus) -> int:
+    return sum(_length(record) for record in status.records)
 
 
 def trial_line(record: TrialRecord, metric: str) -> str:

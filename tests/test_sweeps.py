@@ -137,6 +137,7 @@ def test_the_user_interface_serves_the_runs_on_localhost(finished: Path) -> None
         server.wait(30)
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(400)
 def test_a_sweep_whose_driver_is_killed_goes_on_from_its_checkpoints(tmp_path: Path, cache_dir: Path) -> None:
     sweeps.prepare(tmp_path, cache_dir, sweeps.TINY.replace("until: 2", "until: 4"))
@@ -168,6 +169,7 @@ def test_a_sweep_whose_driver_is_killed_goes_on_from_its_checkpoints(tmp_path: P
     assert_tracked_once(tmp_path, "tiny", 5)
 
 
+@pytest.mark.faults
 def test_one_interrupt_stops_cleanly_and_says_how_to_go_on(tmp_path: Path, cache_dir: Path) -> None:
     sweeps.prepare(tmp_path, cache_dir, sweeps.TINY.replace("until: 2", "until: 50"))
     folder = tmp_path / "runs" / "tiny"
