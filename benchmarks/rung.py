@@ -35,7 +35,9 @@ def main() -> None:
             spec = DatasetSpec(name=DATASETS[system.shape])
             train, test = load(spec, "train"), load(spec, "test")
             extractor = build_extractor(ExtractorSpec(), train, test, Path(scratch), device)
-            evaluator = Evaluator(extractor, reference_of(extractor, train, Path(scratch)), ("kid", "fid", "is"), seed=0)
+            evaluator = Evaluator(
+                extractor, reference_of(extractor, train, Path(scratch)), ("kid", "fid", "is"), seed=0
+            )
             config = overlay(system.defaults, {"batch": 50})
             images = round(kimg * KIMG) // config.batch * config.batch
             run = Run(name, system, config, train, evaluator, (images, 2 * images), SAMPLES, device)

@@ -17,9 +17,9 @@ from orchestrator.progress import trial_line
 from orchestrator.report import write_report
 from orchestrator.status import SweepStatus, read_status, sweep_names
 from orchestrator.study import SweepStudy
-from orchestrator.sweep import REPORT, launch
+from orchestrator.sweep import REPORT, cache_of, launch
 from search_spaces import resolve, shipped, summary
-from search_spaces.sweep import Sweep, load_sweep
+from search_spaces.sweep import Sweep, check_sweep, load_sweep
 from trainers import SYSTEMS
 from trainers.__main__ import main as train_main
 from trainers.config import KIMG
@@ -54,6 +54,7 @@ def launch_command(
     overrides = [*(settings or []), *([f"budget.trials={trials}"] if trials is not None else [])]
     sweep = load_sweep(resolve(file), overrides, name)
     if dry_run:
+        check_sweep(sweep, cache_of(root))
         _print_plan(sweep, root)
     else:
         _run(sweep, root)

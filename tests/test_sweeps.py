@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -184,53 +183,3 @@ def test_one_interrupt_stops_cleanly_and_says_how_to_go_on(tmp_path: Path, cache
     time.sleep(1)
     left = subprocess.run(["pgrep", "-s", str(driver.pid)], capture_output=True, text=True, check=False).stdout
     assert left == "", "processes of the sweep are still alive"
-
-
-def test_list_names_what_a_sweep_file_may_name(tmp_path: Path) -> None:
-    for what, expected in (
-        ("systems", {"narman-cgan", "narman-dcgan", "monir-dcgan"}),
-        ("datasets", {"mnist-mini", "mnist", "cifar10", "folder", "shapes32"}),
-        ("search-spaces", {"quickstart"}),
-    ):
-        done = sweeps.gansweep("list", what, "--json", cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        assert expected <= {row["id"] for row in json.loads(done.stdout)}
-        assert sweeps.gansweep("list", what, cwd=tmp_path).returncode == 0
-
-
-@pytest.mark.parametrize(
-    ("arguments", "fragment"),
-    [
-        (("launch", "no-such-file.yaml"), "no-such-file.yaml"),
-        (("launch", "tiny.yaml", "--set", "system=narman-cgam"), "narman-cgan"),
-        (("launch", "tiny.yaml", "--set", "serch.g_lr=1"), "serch"),
-        (("launch", "tiny.yaml", "--trials", "0"), "budget.trials"),
-        (("launch", "tiny.yaml", "--set", "dataset={name: mnist, path: nowhere}"), "nowhere"),
-        (("launch", "tiny.yaml", "--set", "search.g_lr={log_uniform: [0.1, 0.01]}"), "search.g_lr"),
-        (("launch", "tiny.yaml", "--name", "../x"), "../x"),
-        (("resume", "nothing"), "nothing"),
-        (("status", "nothing"), "nothing"),
-        (("report", "nothing"), "nothing"),
-        (("list", "everything"), "everything"),
-        (("train", "narman-cgam"), "narman-cgan"),
-        (("ui",), "no sweeps"),
-    ],
-)
-def test_bad_input_ends_with_one_message_and_leaves_nothing_behind(
-    tmp_path: Path, arguments: tuple[str, ...], fragment: str
-) -> None:
-    (tmp_path / "tiny.yaml").write_text(sweeps.TINY)
-    done = sweeps.gansweep(*arguments, cwd=tmp_path)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert done.stderr.startswith("error: ")
-    assert fragment in done.stderr
-    assert "Traceback" not in done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
-
-
-def test_a_dry_run_prints_the_plan_and_starts_nothing(tmp_path: Path) -> None:
-    (tmp_path / "tiny.yaml").write_text(sweeps.TINY)
-    done = sweeps.gansweep("launch", "tiny.yaml", "--dry-run", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "plan: 5 trials of 2 kimg in 4 rungs" in done.stdout
-    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
