@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -83,7 +82,9 @@ class SweepStudy:
     def create(cls, folder: Path, sweep: Sweep) -> SweepStudy:
         """Begins the study of a new sweep."""
         direction = "minimize" if METRICS[sweep.score.metric].minimise else "maximize"
-        study = optuna.create_study(storage=_storage(folder), study_name=sweep.name, direction=direction)
+        study = optuna.create_study(
+            storage=_storage(folder), study_name=sweep.name, direction=direction, load_if_exists=True
+        )
         study.set_user_attr(_SWEEP, sweep.normalised())
         return cls(folder, sweep, study)
 
@@ -166,6 +167,9 @@ class SweepStudy:
         ]
         if len(finished) < FEWEST_FOR_IMPORTANCES:
             return {}
+        # scikit-learn, which fANOVA stands on, takes two seconds to import.
+        from optuna.importance import FanovaImportanceEvaluator, get_param_importances
+
         copy = optuna.create_study(direction=self._study.direction)
         copy.add_trials(finished)
         return dict(get_param_importances(copy, evaluator=FanovaImportanceEvaluator(seed=0)))

@@ -16,6 +16,7 @@ from orchestrator.report import write_report
 from orchestrator.status import SweepStatus, driver_lock, read_status, status_of
 from orchestrator.store import store_of
 from orchestrator.study import SweepStudy
+from orchestrator.trial import prepare_scoring
 from search_spaces.sweep import Sweep, check_sweep, diff
 from trainers.errors import InputError
 from trainers.run import pick_device
@@ -56,16 +57,16 @@ def launch(sweep: Sweep, root: Path, console: Console) -> SweepStatus:
 
 
 def _drive(study: SweepStudy, root: Path, console: Console) -> None:
-    # Importing Ray and MLflow takes seconds: only a sweep that runs pays for it, both at once.
-    with ThreadPoolExecutor(1) as pool, Progress(console, study.sweep) as progress:
+    # Cluster, tracker and extractor each take seconds to get ready, and none needs the others.
+    with ThreadPoolExecutor(2) as pool, Progress(console, study.sweep) as progress:
         progress.say(f"sweep {study.sweep.name}: {study.sweep.budget.trials} trials below {study.folder}")
+        preparing = pool.submit(prepare_scoring, study.sweep, cache_of(root), pick_device())
         opening = pool.submit(_open_tracker, root, study.sweep)
         from orchestrator import tune
-        from orchestrator.trial import prepare_scoring
 
         with tune.cluster():
             concurrent = tune.capacity(study.sweep)
-            _, evaluator = prepare_scoring(study.sweep, cache_of(root), pick_device())
+            _, evaluator = preparing.result()
             progress.say(f"extractor {evaluator.extractor.id}; {concurrent} trials at a time")
             tracker = opening.result()
             tune.run_trials(study, cache_of(root), concurrent, _Follower(study, tracker, progress))

@@ -122,7 +122,12 @@ class _StudyScheduler(_Transient, FIFOScheduler):  # type: ignore[misc]
 @contextmanager
 def cluster() -> Iterator[None]:
     """Ray on this machine alone, bound to localhost and without dashboard, for as long as the block lasts."""
-    ray.init(address="local", include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
     try:
         yield
     finally:
