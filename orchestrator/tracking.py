@@ -104,7 +104,9 @@ class Tracker:
         experiment = self._client.get_experiment_by_name(name)
         if experiment is not None:
             return str(experiment.experiment_id)
-        return str(self._client.create_experiment(name, artifact_location=folder.as_uri()))
+        # Without its kind the user interface opens on pages for language models.
+        kind = {"mlflow.experimentKind": "custom_model_development"}
+        return str(self._client.create_experiment(name, artifact_location=folder.as_uri(), tags=kind))
 
     def _run(self, record: TrialRecord) -> str:
         if record.number in self._trials:
