@@ -34,7 +34,7 @@ search:
   batch: 100
 rungs: {every: 1, until: 3}
 score: {metric: kid, samples: 100, also: [fid, accuracy]}
-sampler: {name: random, seed: 3}
+sampler: {name: random, seed: 1}
 pruner: none
 budget: {trials: 12}
 """
