@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param
 from PIL import Image
 
 from orchestrator.status import SweepStatus
@@ -53,6 +53,7 @@ class Tracker:
         self._experiment = self._open_experiment(sweep.name, artifacts(root) / sweep.name)
         self._trials: dict[int, str] = {}
         self._written: dict[int, set[int]] = {}
+        self._states: dict[int, str] = {}
         found = self._client.search_runs([self._experiment], max_results=50_000)
         parents = [run for run in found if _SWEEP in run.data.tags]
         if parents:
@@ -81,11 +82,12 @@ class Tracker:
             # Metrics last: a step that has them is known to be whole.
             self._client.log_batch(run_id, metrics=[Metric(k, v, stamp, rung.images) for k, v in values.items()])
             written.add(rung.images)
-        if record.state != "running":
+        if record.state != self._states[record.number]:
+            self._states[record.number] = record.state
             if record.reason:
                 self._client.set_tag(run_id, _REASON, record.reason)
-            self._client.set_tag(run_id, _STATE, record.state)
             self._client.set_terminated(run_id, status=_STATUS[record.state])
+            self._client.set_tag(run_id, _STATE, record.state)  # last: a run that has it is known to be ended
 
     def finish(self, status: SweepStatus, report: Path) -> None:
         """Ends the parent run with the winner's scores and the report; an interrupted sweep's run stays KILLED."""
@@ -115,15 +117,18 @@ class Tracker:
             run_id = run.info.run_id
             history = self._client.get_metric_history(run_id, "images_per_s")
             self._written[record.number] = {point.step for point in history}
-            self._client.update_run(run_id, status="RUNNING")
+            self._states[record.number] = run.data.tags.get(_STATE, "running")
+            if record.state == "running":
+                self._client.update_run(run_id, status="RUNNING")
         else:
             tags = {_TRIAL: str(record.number), _PARENT: self._parent, "mlflow.runName": f"trial {record.number}"}
             run_id = self._client.create_run(self._experiment, tags=tags).info.run_id
             self._written[record.number] = set()
+            self._states[record.number] = "running"
         system_id, config = self._sweep.configure(record.params)
         values = {"system": system_id, "dataset": self._sweep.dataset.name, **config.model_dump()}
         params = [Param(key, str(value)) for key, value in values.items()]
-        self._client.log_batch(run_id, params=params, tags=[RunTag(_STATE, "running")])
+        self._client.log_batch(run_id, params=params)
         self._trials[record.number] = run_id
         return str(run_id)
 

@@ -11,6 +11,7 @@ import pytest
 
 from orchestrator.cli import main
 from tests import sweeps
+from tests.test_sweep_file import BAD, sweep_text
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -69,6 +70,18 @@ def test_bad_input_ends_with_one_message_and_leaves_nothing_behind(
     assert code == 2
     assert err.startswith("error: ")
     assert fragment in err
+    assert "Traceback" not in err
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+@pytest.mark.parametrize("sections", [sections for sections, _ in BAD], ids=[expected[:60] for _, expected in BAD])
+def test_each_bad_sweep_file_ends_with_code_2_and_leaves_nothing_behind(
+    command: Command, tmp_path: Path, sections: dict[str, str | None]
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(sweep_text(**sections))
+    code, _, err = command("launch", "tiny.yaml")
+    assert code == 2
+    assert err.startswith("error: tiny.yaml:")
     assert "Traceback" not in err
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 import torch
@@ -11,10 +12,27 @@ from torch import Tensor, nn
 
 from trainers.config import Config
 from trainers.gan import AdversarialGAN, Batch
-from trainers.losses import LOSSES, real_target
+from trainers.losses import d_loss, g_loss, real_target
 
-BCE, WASSERSTEIN = LOSSES["bce"], LOSSES["wasserstein"]
+LOSSES = get_args(Config.model_fields["loss"].annotation)
 S = 0.1
+
+
+class _Loss:
+    """One adversarial loss, its real target given as a number instead of by smoothing."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def d(self, real: Tensor, fake: Tensor, target: float = 1.0) -> Tensor:
+        smoothing = {"smoothing": "fixed", "smoothing_strength": 1 - target} if target < 1 else {}
+        return d_loss(real, fake, Config.model_validate({"loss": self.name, **smoothing}))
+
+    def g(self, fake: Tensor) -> Tensor:
+        return g_loss(fake, Config.model_validate({"loss": self.name}))
+
+
+BCE, WASSERSTEIN, HINGE, LEAST_SQUARES = (_Loss(name) for name in ("bce", "wasserstein", "hinge", "least-squares"))
 
 
 def _logit(p: float) -> float:
@@ -31,15 +49,15 @@ def _config(smoothing: str = "none", strength: float = S, loss: str = "bce") -> 
 
 def _levels(d_of_real: float, d_of_fake: float, target: float) -> tuple[float, float]:
     real, fake = (torch.full((4,), _logit(p), dtype=torch.float64) for p in (d_of_real, d_of_fake))
-    return BCE.d(real, fake, torch.full_like(real, target)).item(), BCE.g(fake).item()
+    return BCE.d(real, fake, target).item(), BCE.g(fake).item()
 
 
-@pytest.mark.parametrize("target", [1.0, 0.9, 0.3])
+@pytest.mark.parametrize("target", [1.0, 0.9, 0.6])
 def test_bce_equals_its_formula(target: float) -> None:
     real, fake = [0.3, -2.0, 5.0], [1.5, -0.2, 0.0]
     on_real = [-target * _log_sigmoid(x) - (1 - target) * _log_sigmoid(-x) for x in real]
     on_fake = [-_log_sigmoid(-x) for x in fake]
-    loss = BCE.d(torch.tensor(real), torch.tensor(fake), torch.full((3,), target))
+    loss = BCE.d(torch.tensor(real), torch.tensor(fake), target)
     assert loss.item() == pytest.approx((sum(on_real) + sum(on_fake)) / 3, rel=1e-6)
 
 
@@ -54,14 +72,48 @@ def test_the_generators_bce_is_non_saturating() -> None:
 
 def test_bce_stays_finite_for_logits_beyond_any_log_guard() -> None:
     far = torch.tensor([1e4])
-    assert BCE.d(-far, far, torch.ones(1)).item() == pytest.approx(2e4)
+    assert BCE.d(-far, far).item() == pytest.approx(2e4)
     assert BCE.g(-far).item() == pytest.approx(1e4)
 
 
 def test_wasserstein_equals_its_formula() -> None:
     real, fake = torch.tensor([1.0, 2.0, 6.0]), torch.tensor([-1.0, 0.0, 4.0])
-    assert WASSERSTEIN.d(real, fake, torch.ones(3)).item() == pytest.approx(1 - 3)
+    assert WASSERSTEIN.d(real, fake).item() == pytest.approx(1 - 3)
     assert WASSERSTEIN.g(fake).item() == pytest.approx(-1)
+
+
+def test_hinge_equals_its_formula() -> None:
+    real, fake = torch.tensor([0.5, 2.0]), torch.tensor([-3.0, 0.25])
+    assert HINGE.d(real, fake).item() == pytest.approx((0.5 + 0) / 2 + (0 + 1.25) / 2)
+    assert HINGE.g(fake).item() == pytest.approx(2.75 / 2)
+
+
+def test_least_squares_equals_its_formula() -> None:
+    real, fake = torch.tensor([0.5, 2.0]), torch.tensor([-3.0, 1.0])
+    assert LEAST_SQUARES.d(real, fake).item() == pytest.approx(((0.25 + 1) / 2 + (9 + 1) / 2) / 2)
+    assert LEAST_SQUARES.g(fake).item() == pytest.approx((16 + 0) / 2 / 2)
+
+
+def test_the_saturating_form_is_log_of_one_minus_d() -> None:
+    fake, saturating = [1.5, -0.2], Config.model_validate({"saturating": True})
+    assert g_loss(torch.tensor(fake), saturating).item() == pytest.approx(sum(_log_sigmoid(-x) for x in fake) / 2)
+    hopeless = torch.tensor([-30.0], requires_grad=True)
+    (slope,) = torch.autograd.grad(g_loss(hopeless, saturating), hopeless)
+    assert slope.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_two_sided_smoothing_moves_the_fake_target_too() -> None:
+    real, fake = torch.tensor([0.7]), torch.tensor([-0.4])
+    two_sided = d_loss(real, fake, _config("two-sided", 0.2))
+    by_hand = 0.8 * _log_sigmoid(0.7) + 0.2 * _log_sigmoid(-0.7) + 0.2 * _log_sigmoid(-0.4) + 0.8 * _log_sigmoid(0.4)
+    assert two_sided.item() == pytest.approx(-by_hand, rel=1e-6)
+
+
+def test_flipped_labels_are_zero_in_their_share() -> None:
+    torch.manual_seed(0)
+    target = real_target(torch.zeros(20_000), Config.model_validate({"label_flip": 0.2}))
+    assert set(target.tolist()) == {0.0, 1.0}
+    assert 1 - target.mean().item() == pytest.approx(0.2, abs=0.01)
 
 
 def test_equilibrium_without_smoothing_is_2_log_2_and_log_2() -> None:
@@ -76,7 +128,7 @@ def test_smoothed_equilibrium_has_the_known_levels(target: float, d: float, g: f
 @pytest.mark.parametrize("target", [1.0, 0.9, 0.95])
 def test_the_best_discriminator_of_equal_distributions_says_half_the_target(target: float) -> None:
     logit = torch.tensor([_logit(target / 2)], dtype=torch.float64, requires_grad=True)
-    (slope,) = torch.autograd.grad(BCE.d(logit, logit, torch.full_like(logit, target)), logit)
+    (slope,) = torch.autograd.grad(BCE.d(logit, logit, target), logit)
     assert slope.item() == pytest.approx(0, abs=1e-7)
 
 
@@ -187,9 +239,9 @@ def _factor(net: nn.Module) -> float:
     return next(net.parameters()).item()
 
 
-@pytest.mark.parametrize(("loss", "bound"), [("bce", 2.0), ("wasserstein", 0.01)])
-def test_only_a_critic_is_clipped_and_only_after_its_own_step(loss: str, bound: float) -> None:
-    gan = _Gan(_config(loss=loss), classes=10)
+@pytest.mark.parametrize(("lipschitz", "bound"), [("none", 2.0), ("clip", 0.01), ("clip+spectral", 0.01)])
+def test_a_critic_is_clipped_where_told_and_only_after_its_own_step(lipschitz: str, bound: float) -> None:
+    gan = _Gan(Config.model_validate({"lipschitz": lipschitz}), classes=10)
     nets = gan.networks()
     gan.after_step("g", nets)
     assert _factor(nets["d"]) == 2

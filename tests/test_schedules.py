@@ -71,7 +71,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"ema_decay": 1.0}, "ema_decay"),
     ({"smoothing_strength": 0.5}, "smoothing_strength"),
     ({"schedule": "step"}, "schedule"),
-    ({"loss": "hinge"}, "loss"),
+    ({"loss": "hing"}, "loss"),
     ({"width": "wide"}, "width"),
     ({"loss": "wasserstein", "smoothing": "fixed"}, "smoothing"),
 ]

@@ -15,7 +15,6 @@ from search_spaces.settings import Halving, Median, Percentile, Random, Tpe, Unp
 from search_spaces.space import Value
 from search_spaces.sweep import Sweep, check_sweep, diff, load_sweep, parse_sweep
 from trainers import SYSTEMS
-from trainers.config import Config
 from trainers.errors import InputError
 
 SECTIONS = {
@@ -270,7 +269,7 @@ def test_a_trial_s_configuration_is_the_system_s_with_its_values_and_the_last_ru
     system, config = sweep().configure(values)
     assert system == "narman-cgan"
     changed = {**SYSTEMS[system].defaults.model_dump(), **values, "kimg": 60.0}
-    assert config == Config(**changed)
+    assert config == type(config).model_validate(changed)
     assert (
         sweep(system=BOTH).configure({"system": "narman-dcgan"})[1].dropout == SYSTEMS["narman-dcgan"].defaults.dropout
     )
