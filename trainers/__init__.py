@@ -1,11 +1,13 @@
 """What is trained: GANs, the loop that trains them, their data and their scores."""
 
 from trainers.gan import System
-from trainers.gans import monir, narman
+from trainers.gans import hamed, monir, narman, resnets, toh
 
-#: The catalogue: every system by its id.
+#: The catalogue: every system by its id, family by family.
 SYSTEMS: dict[str, System] = {
-    "monir-dcgan": monir.DCGAN,
-    "narman-cgan": narman.CGAN,
-    "narman-dcgan": narman.DCGAN,
+    **hamed.SYSTEMS,
+    **monir.SYSTEMS,
+    **narman.SYSTEMS,
+    **toh.SYSTEMS,
+    **resnets.SYSTEMS,
 }

@@ -89,7 +89,7 @@ def _prepare(options: argparse.Namespace) -> Run:
     extractor_spec = ExtractorSpec(name=options.extractor)
     check_extractor(extractor_spec, options.cache)
     train, test = load(dataset, "train"), load(dataset, "test")
-    if config.sampling == "shuffled" and config.batch > len(train.images):
+    if config.sampling != "random" and config.batch > len(train.images):
         raise InputError(f"--set: batch {config.batch} is larger than the {len(train.images)} images of {name}")
     device = pick_device()
     extractor = build_extractor(extractor_spec, train, test, options.cache, device)

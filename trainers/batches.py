@@ -22,12 +22,12 @@ def seeded(*entropy: int) -> torch.Generator:
 class IndexStream:
     """`stream(k)` gives the indices of batch k, int64 [batch], out of `count` images.
 
-    random: drawn with replacement. shuffled: a fresh permutation per epoch, the part that fills no batch dropped.
-    Raises ValueError where a shuffled epoch holds no whole batch.
+    random: drawn with replacement. shuffled: a fresh permutation per epoch; sequential: the data's own order; the part
+    that fills no batch is dropped. Raises ValueError where an epoch holds no whole batch.
     """
 
     def __init__(self, count: int, batch: int, sampling: str, seed: int) -> None:
-        if sampling == "shuffled" and count < batch:
+        if sampling != "random" and count < batch:
             raise ValueError(f"batch {batch} is larger than the data set of {count} images")
         self._count, self._batch, self._sampling, self._seed = count, batch, sampling, seed
         self._epoch = -1
@@ -38,6 +38,8 @@ class IndexStream:
             return torch.randint(self._count, (self._batch,), generator=seeded(self._seed, 1, k))
         per_epoch = self._count // self._batch
         epoch, part = divmod(k, per_epoch)
+        if self._sampling == "sequential":
+            return torch.arange(part * self._batch, (part + 1) * self._batch)
         if epoch != self._epoch:
             self._permutation = torch.randperm(self._count, generator=seeded(self._seed, 0, epoch))
             self._epoch = epoch

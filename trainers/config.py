@@ -26,17 +26,20 @@ class Config(BaseModel):
     # Length and data
     kimg: float = Field(100.0, gt=0, description="length of the run in kimg: thousands of images shown to G")
     batch: int = Field(64, ge=2, le=4096, description="images per step, real and generated alike")
-    sampling: Literal["random", "shuffled"] = Field(
-        "shuffled", description="batches drawn at random with replacement, or shuffled epochs without their last part"
+    sampling: Literal["random", "shuffled", "sequential"] = Field(
+        "shuffled",
+        description="batches drawn at random with replacement, or epochs, shuffled or not, without their last part",
     )
+    drawn_classes: int = Field(0, ge=0, description="classes asked of G in training: the first n, or all for 0")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of initial weights, data order and noise")
     threads: int = Field(1, ge=1, le=256, description="CPU threads; gradients differ in the last bits between counts")
 
     # Optimisation
+    optimizer: Literal["adam", "rmsprop", "sgd"] = Field("adam", description="optimizer of every network")
     g_lr: float = Field(2e-4, gt=0, le=1, description="learning rate of the generator")
     d_lr: float = Field(2e-4, gt=0, le=1, description="learning rate of the discriminator (TTUR where unlike g_lr)")
-    beta1: float = Field(0.5, ge=0, lt=1, description="first-moment decay of Adam")
-    beta2: float = Field(0.999, ge=0, lt=1, description="second-moment decay of Adam")
+    beta1: float = Field(0.5, ge=0, lt=1, description="first-moment decay of Adam, momentum of SGD")
+    beta2: float = Field(0.999, ge=0, lt=1, description="second-moment decay of Adam, decay of RMSprop")
     n_critic: int = Field(1, ge=1, le=100, description="discriminator steps per generator step, each on a fresh batch")
     schedule: Literal["constant", "exponential", "cosine", "linear"] = Field(
         "constant", description="law of both learning rates; cosine and linear reach 0 at kimg"
@@ -46,12 +49,23 @@ class Config(BaseModel):
     ema_decay: float = Field(0.0, ge=0, lt=1, description="decay per step of the averaged generator; 0 is no average")
 
     # Losses
-    loss: Literal["bce", "wasserstein"] = Field("bce", description="adversarial loss; wasserstein clips the critic")
-    clip_value: float = Field(0.01, gt=0, le=10, description="bound of the critic's parameters under wasserstein")
-    smoothing: Literal["none", "fixed", "random"] = Field(
-        "none", description="one-sided label smoothing: real target 1 - s, or drawn from [1 - s, 1]"
+    loss: Literal["bce", "hinge", "least-squares", "wasserstein"] = Field("bce", description="adversarial loss")
+    saturating: bool = Field(False, description="whether G minimises log(1 - D(G(z))) under bce, not -log D(G(z))")
+    smoothing: Literal["none", "fixed", "random", "two-sided"] = Field(
+        "none", description="real target 1 - s, one drawn from [1 - s, 1], or 1 - s with fake target s"
     )
     smoothing_strength: float = Field(0.1, ge=0, lt=0.5, description="strength s of label smoothing")
+    label_flip: float = Field(0.0, ge=0, lt=0.5, description="share of real images that D is told are fake")
+
+    # Lipschitz control of the discriminator
+    lipschitz: Literal["none", "clip", "penalty", "spectral", "clip+spectral", "penalty+spectral"] = Field(
+        "none", description="weight clipping, gradient penalty, spectral normalisation, or two of them"
+    )
+    clip_value: float = Field(0.01, gt=0, le=10, description="bound of the clipped parameters")
+    clip_scope: Literal["trainable", "weights", "all-but-norm"] = Field(
+        "trainable", description="what is clipped: all, convolutions' and dense layers' weights, all but normalisation"
+    )
+    penalty_weight: float = Field(10.0, gt=0, le=1000, description="weight of the gradient penalty")
 
     # Networks
     latent: int = Field(100, ge=1, le=4096, description="size of the noise vector z")
@@ -62,9 +76,17 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.loss == "wasserstein" and self.smoothing != "none":
-            raise ValueError(f"smoothing is {self.smoothing!r} but loss wasserstein has no labels: allowed is 'none'")
+        if self.loss in ("wasserstein", "hinge") and self.smoothing != "none":
+            raise ValueError(f"smoothing is {self.smoothing!r} but loss {self.loss} has no labels: allowed is 'none'")
+        if self.loss in ("wasserstein", "hinge") and self.label_flip:
+            raise ValueError(f"label_flip is {self.label_flip!r} but loss {self.loss} has no labels: allowed is 0")
+        if self.saturating and self.loss != "bce":
+            raise ValueError(f"saturating is true but loss is {self.loss!r}: allowed with bce only")
         return self
+
+    def controls(self, method: str) -> bool:
+        """Whether `method` (clip, penalty or spectral) is part of the Lipschitz control."""
+        return method in self.lipschitz.split("+")
 
 
 def overlay(config: Config, values: dict[str, Any]) -> Config:

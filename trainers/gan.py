@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from trainers import losses
+from trainers import losses, regularizers
 from trainers.config import Config
 
 
@@ -70,26 +70,26 @@ class AdversarialGAN(GAN):
     phases = (Phase("d", nets=("d",), repeat="n_critic"), Phase("g", nets=("g",), fresh=False))
 
     def loss(self, phase: str, nets: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
-        adversarial = losses.LOSSES[self.config.loss]
         if phase == "g":
             fake = nets["g"](batch.z, batch.fake_labels)
-            return {"loss_g": adversarial.g(nets["d"](fake, batch.fake_labels))}
+            return {"loss_g": losses.g_loss(nets["d"](fake, batch.fake_labels), self.config)}
+        penalised = self.config.controls("penalty")
+        # A gradient penalty lies between real and generated images of the same labels.
+        fake_labels = batch.labels if penalised else batch.fake_labels
         with torch.no_grad():
-            fake = nets["g"](batch.z, batch.fake_labels)
-        real_logits = nets["d"](batch.real, batch.labels)
-        fake_logits = nets["d"](fake, batch.fake_labels)
-        target = losses.real_target(real_logits, self.config)
-        return {
-            "loss_d": adversarial.d(real_logits, fake_logits, target),
-            "d_real": real_logits.detach().mean(),
-            "d_fake": fake_logits.detach().mean(),
-        }
+            fake = nets["g"](batch.z, fake_labels)
+        real_logits, fake_logits = nets["d"](batch.real, batch.labels), nets["d"](fake, fake_labels)
+        loss = losses.d_loss(real_logits, fake_logits, self.config)
+        record = {"d_real": real_logits.detach().mean(), "d_fake": fake_logits.detach().mean()}
+        if penalised:
+            penalty = regularizers.gradient_penalty(nets["d"], batch.real, fake, fake_labels)
+            loss = loss + self.config.penalty_weight * penalty
+            record["penalty"] = penalty.detach()
+        return {"loss_d": loss, **record}
 
-    @torch.no_grad()
     def after_step(self, phase: str, nets: dict[str, nn.Module]) -> None:
-        if phase == "d" and self.config.loss == "wasserstein":
-            for parameter in nets["d"].parameters():
-                parameter.clamp_(-self.config.clip_value, self.config.clip_value)
+        if phase == "d" and self.config.controls("clip"):
+            regularizers.clip(nets["d"], self.config.clip_value, self.config.clip_scope)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
+
+Activation = Literal["relu", "leaky", "prelu"]
+Norm = Literal["none", "batch", "instance", "layer"]
+_NORMALISED = "parametrizations.weight.original"
 
 
 def scaled(filters: int, width: float) -> int:
@@ -13,35 +19,83 @@ def scaled(filters: int, width: float) -> int:
 
 
 def upsample(inputs: int, outputs: int, kernel: int = 5, stride: int = 2) -> nn.ConvTranspose2d:
-    """Transposed convolution that multiplies height and width by `stride` (odd kernels, "same" padding)."""
+    """Transposed convolution that multiplies height and width by `stride`, 1 with odd kernels only ("same" padding)."""
     return nn.ConvTranspose2d(
-        inputs, outputs, kernel, stride, padding=(kernel - 1) // 2, output_padding=stride - 1 if stride > 1 else 0
+        inputs, outputs, kernel, stride, padding=(kernel - 1) // 2, output_padding=(stride - kernel) % 2
     )
 
 
 def downsample(inputs: int, outputs: int, kernel: int = 5, stride: int = 2) -> nn.Conv2d:
-    """Convolution that divides height and width by `stride` (odd kernels, "same" padding)."""
+    """Convolution that divides height and width by `stride`, 1 with odd kernels only ("same" padding)."""
     return nn.Conv2d(inputs, outputs, kernel, stride, padding=(kernel - 1) // 2)
 
 
+def activation(kind: Activation, slope: float) -> nn.Module:
+    """ReLU, leaky ReLU with the negative slope `slope`, or PReLU with one learned slope that starts there."""
+    if kind == "relu":
+        return nn.ReLU()
+    return nn.LeakyReLU(slope) if kind == "leaky" else nn.PReLU(init=slope)
+
+
+def norm(kind: Norm, channels: int) -> nn.Module:
+    """A normalisation of [B, channels, H, W]; `layer` normalises over all channels and positions of an image."""
+    if kind == "batch":
+        return nn.BatchNorm2d(channels)
+    if kind == "instance":
+        return nn.InstanceNorm2d(channels, affine=True)
+    return nn.GroupNorm(1, channels) if kind == "layer" else nn.Identity()
+
+
+def as_one_hot(labels: Tensor, classes: int) -> Tensor:
+    """Classes int64 [B] as float [B, classes]; labels that are mixed already, float [B, classes], as they are."""
+    return labels if labels.is_floating_point() else one_hot(labels, classes).float()
+
+
 def append_one_hot(z: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Noise [B, latent] and labels [B] as one vector [B, latent + classes]."""
-    return torch.cat([z, one_hot(labels, classes).to(z.dtype)], dim=1)
+    """Vectors [B, n] with their labels behind them, [B, n + classes]."""
+    return torch.cat([z, as_one_hot(labels, classes)], dim=1)
 
 
 def append_label_planes(images: Tensor, labels: Tensor, classes: int) -> Tensor:
     """Images [B, C, H, W] with one plane per class behind them, all 1 for the image's class and else 0."""
-    planes = one_hot(labels, classes).to(images.dtype)[:, :, None, None]
+    planes = as_one_hot(labels, classes)[:, :, None, None]
     return torch.cat([images, planes.expand(-1, -1, *images.shape[2:])], dim=1)
+
+
+class SelfAttention(nn.Module):
+    """Attention over all positions of [B, C, H, W]: gamma * h A^T + x (Zhang et al., 2018).
+
+    A = softmax over the last dimension of f^T g, so that each row, one query position, sums to 1. f, g: C -> C /
+    reduction, h: C -> C, 1x1 without bias. gamma starts at 0: the module begins as the identity. Without `residual`
+    the attended h alone is the output. The explicit softmax can be differentiated twice, as gradient penalties need.
+    """
+
+    def __init__(self, channels: int, reduction: int = 8, residual: bool = True) -> None:
+        super().__init__()
+        inner = max(1, channels // reduction)
+        self.f = nn.Conv2d(channels, inner, 1, bias=False)
+        self.g = nn.Conv2d(channels, inner, 1, bias=False)
+        self.h = nn.Conv2d(channels, channels, 1, bias=False)
+        self.gamma = nn.Parameter(torch.zeros(())) if residual else None
+
+    def attention(self, x: Tensor) -> Tensor:
+        """The map A, [B, N, N] with N = H W."""
+        return torch.softmax(self.f(x).flatten(2).transpose(1, 2) @ self.g(x).flatten(2), dim=-1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        attended: Tensor = (self.h(x).flatten(2) @ self.attention(x).transpose(1, 2)).view_as(x)
+        return attended if self.gamma is None else self.gamma * attended + x
 
 
 def init_normal(module: nn.Module, std: float) -> None:
     """Weights of convolutions and dense layers from N(0, std), biases 0; batch norm N(1, std) and 0 (Radford, 2015)."""
     for part in module.modules():
+        own = dict(part.named_parameters())
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            nn.init.normal_(part.weight, 0.0, std)
-            if part.bias is not None:
-                nn.init.zeros_(part.bias)
+            # Spectral normalisation keeps the trained weight below the layer.
+            nn.init.normal_(own[_NORMALISED if _NORMALISED in own else "weight"], 0.0, std)
+            if "bias" in own:
+                nn.init.zeros_(own["bias"])
         elif isinstance(part, nn.BatchNorm2d):
             nn.init.normal_(part.weight, 1.0, std)
             nn.init.zeros_(part.bias)

@@ -2,53 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, softplus
+from torch.nn.functional import binary_cross_entropy_with_logits, relu, softplus
 
 from trainers.config import Config
 
 
-@dataclass(frozen=True)
-class AdversarialLoss:
-    """`d(real_logits, fake_logits, real_target)` for the discriminator, `g(fake_logits)` for the generator."""
+def d_loss(real: Tensor, fake: Tensor, config: Config) -> Tensor:
+    """The discriminator's loss on its logits for real and generated images, each [B].
 
-    d: Callable[[Tensor, Tensor, Tensor], Tensor]
-    g: Callable[[Tensor], Tensor]
-
-
-def _bce_d(real: Tensor, fake: Tensor, target: Tensor) -> Tensor:
-    return binary_cross_entropy_with_logits(real, target) + softplus(fake).mean()
-
-
-def _bce_g(fake: Tensor) -> Tensor:
-    return softplus(-fake).mean()
-
-
-def _wasserstein_d(real: Tensor, fake: Tensor, target: Tensor) -> Tensor:
-    return fake.mean() - real.mean()
+    bce (Goodfellow et al., 2014) and least-squares (Mao et al., 2017) see smoothed targets; wasserstein (Arjovsky et
+    al., 2017) and hinge (Lim and Ye, 2017) have none.
+    """
+    if config.loss == "wasserstein":
+        return fake.mean() - real.mean()
+    if config.loss == "hinge":
+        return relu(1 - real).mean() + relu(1 + fake).mean()
+    real_goal, fake_goal = real_target(real, config), fake_target(config)
+    if config.loss == "least-squares":
+        return ((real - real_goal).square().mean() + (fake - fake_goal).square().mean()) / 2
+    return binary_cross_entropy_with_logits(real, real_goal) + (softplus(fake) - fake_goal * fake).mean()
 
 
-def _wasserstein_g(fake: Tensor) -> Tensor:
-    return -fake.mean()
-
-
-#: bce is the non-saturating form (Goodfellow et al., 2014); wasserstein wants a critic with bounded weights
-#: (Arjovsky et al., 2017).
-LOSSES = {
-    "bce": AdversarialLoss(_bce_d, _bce_g),
-    "wasserstein": AdversarialLoss(_wasserstein_d, _wasserstein_g),
-}
+def g_loss(fake: Tensor, config: Config) -> Tensor:
+    """The generator's loss on the discriminator's logits for its images, [B]; its own target is never smoothed."""
+    if config.loss in ("wasserstein", "hinge"):
+        return -fake.mean()
+    if config.loss == "least-squares":
+        return (fake - 1).square().mean() / 2
+    return -softplus(fake).mean() if config.saturating else softplus(-fake).mean()
 
 
 def real_target(logits: Tensor, config: Config) -> Tensor:
-    """Targets of real images, shaped like `logits`: 1, 1 - s, or uniform in [1 - s, 1] (one-sided smoothing).
+    """Targets of real images, shaped like `logits`: 1, 1 - s, or uniform in [1 - s, 1]; flipped ones are 0.
 
-    One-sided: the target of generated images stays 0, and the generator's own target stays 1 (Salimans et al., 2016).
+    Smoothing is one-sided unless said otherwise: the target of generated images stays 0 (Salimans et al., 2016).
     """
     if config.smoothing == "random":
-        return 1 - config.smoothing_strength * torch.rand_like(logits)
-    return torch.full_like(logits, 1 - config.smoothing_strength if config.smoothing == "fixed" else 1.0)
+        target = 1 - config.smoothing_strength * torch.rand_like(logits)
+    else:
+        target = torch.full_like(logits, 1.0 if config.smoothing == "none" else 1 - config.smoothing_strength)
+    if config.label_flip:
+        target = target * (torch.rand_like(logits) >= config.label_flip)
+    return target
+
+
+def fake_target(config: Config) -> float:
+    """The target of generated images: 0, or s where smoothing is two-sided."""
+    return config.smoothing_strength if config.smoothing == "two-sided" else 0.0

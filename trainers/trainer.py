@@ -16,6 +16,7 @@ from trainers.batches import IndexStream, seeded
 from trainers.config import Config
 from trainers.data import ImageData
 from trainers.gan import Batch, Phase, System
+from trainers.optimizers import make_optimizer, slots
 from trainers.schedules import lr_factor
 
 SAMPLE_BATCH = 500
@@ -34,6 +35,7 @@ class Trainer:
         self.data = data.to(self.device)
         self.iteration = 0
         self._batches = 0
+        self._drawn = min(config.drawn_classes or data.classes, data.classes)
         self._stream = IndexStream(len(data.images), config.batch, config.sampling, config.seed)
         self._real: tuple[Tensor, Tensor]
         self._random_state = _seeded_random_state(config.seed, self.device)
@@ -42,10 +44,10 @@ class Trainer:
             self.nets = {name: net.to(self.device) for name, net in self.gan.networks().items()}
         self._ema = deepcopy(self.nets["g"]).requires_grad_(False) if config.ema_decay else None
         self._optimizers = {
-            phase.name: torch.optim.Adam(
+            phase.name: make_optimizer(
+                config,
                 [p for name in phase.nets for p in self.nets[name].parameters()],
-                lr=getattr(config, f"{phase.name}_lr"),
-                betas=(config.beta1, config.beta2),
+                getattr(config, f"{phase.name}_lr"),
             )
             for phase in self.gan.phases
         }
@@ -95,8 +97,8 @@ class Trainer:
         if self._ema is not None:
             tensors |= {f"ema.{key}": t for key, t in self._ema.state_dict().items()}
         for phase, optimizer in self._optimizers.items():
-            for index, slots in optimizer.state_dict()["state"].items():
-                tensors |= {f"opt.{phase}.{index}.{slot}": t for slot, t in slots.items()}
+            for index, kept in optimizer.state_dict()["state"].items():
+                tensors |= {f"opt.{phase}.{index}.{slot}": t for slot, t in kept.items() if t is not None}
         tensors |= {f"random.{kind}": t for kind, t in self._random_state.items()}
         header = {"iteration": self.iteration, "batches": self._batches, "config": self.config.model_dump()}
         return tensors, header
@@ -110,29 +112,29 @@ class Trainer:
         if header["config"] != own:
             changed = [f"{k} {v!r}, not {own.get(k)!r}" for k, v in header["config"].items() if own.get(k) != v]
             raise ValueError(f"the checkpoint was written with {', '.join(changed) or 'fewer settings'}")
-        if missing := sorted(self._expected(header["iteration"]) ^ set(tensors)):
+        # A checkpoint from a CPU has no state for a GPU's generator, which then keeps its seed.
+        if missing := sorted((self._expected(header["iteration"]) ^ set(tensors)) - {"random.cuda"}):
             raise RuntimeError(f"the checkpoint's tensors are not this trainer's: {', '.join(missing[:5])}")
         for name, net in self.nets.items():
             net.load_state_dict(_below(tensors, f"net.{name}."))
         if self._ema is not None:
             self._ema.load_state_dict(_below(tensors, "ema."))
         for phase, optimizer in self._optimizers.items():
-            slots: dict[int, dict[str, Tensor]] = {}
+            state: dict[int, dict[str, Tensor]] = {}
             for key, tensor in _below(tensors, f"opt.{phase}.").items():
                 index, slot = key.split(".")
-                slots.setdefault(int(index), {})[slot] = tensor.clone()  # Adam would take the tensor itself
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": slots})
-        # A checkpoint from a CPU has no state for a GPU's generator, which then keeps its seed.
+                state.setdefault(int(index), {})[slot] = tensor.clone()  # Adam would take the tensor itself
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
         self._random_state |= {kind: t.cpu() for kind, t in _below(tensors, "random.").items()}
         self.iteration, self._batches = header["iteration"], header["batches"]
 
     def _expected(self, iteration: int) -> set[str]:
-        """Names of the tensors of a state after `iteration` steps: Adam keeps moments from the first step on."""
+        """Names of the tensors of a state after `iteration` steps: optimizers keep slots from the first step on."""
         names = {name for name in self.state()[0] if not name.startswith("opt.")}
         for phase in self.gan.phases:
             parameters = [p for name in phase.nets for p in self.nets[name].parameters()]
-            slots = ("step", "exp_avg", "exp_avg_sq") if iteration else ()
-            names |= {f"opt.{phase.name}.{index}.{slot}" for index in range(len(parameters)) for slot in slots}
+            kept = slots(self.config) if iteration else ()
+            names |= {f"opt.{phase.name}.{index}.{slot}" for index in range(len(parameters)) for slot in kept}
         return names
 
     def _iterate(self, sums: dict[str, Tensor], counts: Counter[str]) -> None:
@@ -169,7 +171,7 @@ class Trainer:
             real=real,
             labels=labels,
             z=torch.randn(size, self.config.latent, device=self.device),
-            fake_labels=torch.randint(self.data.classes, (size,), device=self.device),
+            fake_labels=torch.randint(self._drawn, (size,), device=self.device),
         )
 
     @torch.no_grad()
@@ -178,9 +180,10 @@ class Trainer:
             return
         weight = 1 - self.config.ema_decay
         torch._foreach_lerp_(list(self._ema.parameters()), list(self.nets["g"].parameters()), weight)
-        for average, live in zip(self._ema.buffers(), self.nets["g"].buffers(), strict=True):
-            # Batch statistics belong to the weights, so they are averaged with them; counters are not.
-            average.lerp_(live, weight) if average.is_floating_point() else average.copy_(live)
+        for (name, average), live in zip(self._ema.named_buffers(), self.nets["g"].buffers(), strict=True):
+            # Batch statistics belong to the weights, so they are averaged with them; counters and the unit vectors of
+            # spectral normalisation are not.
+            average.lerp_(live, weight) if "running_" in name else average.copy_(live)
 
     @contextmanager
     def _own_environment(self) -> Iterator[None]:

@@ -1,0 +1,55 @@
+"""Lipschitz control of a critic: weight clipping, gradient penalty, spectral normalisation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+_WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+_NORMS = (nn.BatchNorm2d, nn.BatchNorm1d, nn.InstanceNorm2d, nn.GroupNorm)
+
+
+def spectral(module: nn.Module, on: bool = True) -> nn.Module:
+    """`module` with its weight divided by its largest singular value, estimated by one power iteration per training
+    step (Miyato et al., 2018); unchanged where `on` is False."""
+    return spectral_norm(module) if on else module
+
+
+def clipped(critic: nn.Module, scope: str) -> Iterator[nn.Parameter]:
+    """The parameters that weight clipping bounds.
+
+    trainable: all. weights: of convolutions and dense layers, without biases. all-but-norm: all but those of
+    normalisation layers, whose scale would be crushed. Buffers (statistics, power iterations) never: clipping them
+    breaks inference.
+    """
+    for module in critic.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            # A normalised weight is a parameter of a container below the layer, called `original`.
+            is_weight = name == "original" or (isinstance(module, _WEIGHTED) and name == "weight")
+            if scope == "weights" and not is_weight:
+                continue
+            if scope == "all-but-norm" and isinstance(module, _NORMS):
+                continue
+            yield parameter
+
+
+@torch.no_grad()
+def clip(critic: nn.Module, value: float, scope: str) -> None:
+    """Clamps the parameters in `scope` to [-value, value] (Arjovsky et al., 2017)."""
+    for parameter in clipped(critic, scope):
+        parameter.clamp_(-value, value)
+
+
+def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, labels: Tensor) -> Tensor:
+    """Mean of (|gradient of the critic| - 1)^2 at points drawn between real and fake images of the same labels.
+
+    Images [B, C, H, W]; differentiable twice (Gulrajani et al., 2017).
+    """
+    share = torch.rand(len(real), 1, 1, 1, device=real.device)
+    between = (share * real + (1 - share) * fake).requires_grad_(True)
+    (slope,) = torch.autograd.grad(critic(between, labels).sum(), between, create_graph=True)
+    penalty: Tensor = (slope.flatten(1).norm(dim=1) - 1).square().mean()
+    return penalty
