@@ -50,9 +50,9 @@ class SweepStatus:
     def lead(self) -> tuple[TrialRecord, float] | None:
         """The median trial, and by how many combined standard errors the best trial beats it.
 
-        Combined: the root of the sum of squares. None with fewer than 2 scored trials or without standard errors.
+        Combined: the root of the sum of squares. None with fewer than 3 scored trials or without standard errors.
         """
-        if len(self.ranking) < 2:
+        if len(self.ranking) < 3:
             return None
         middle = self.ranking[median_low(range(len(self.ranking)))]
         best, other = (record.best.scores[self.metric] for record in (self.ranking[0], middle) if record.best)

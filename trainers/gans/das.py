@@ -1,0 +1,395 @@
+"""GANs of `das-2019`: perceptrons, a DCGAN, and three that condition or explain what is generated.
+
+The report gives no layer tables; sizes and settings are those of the papers it describes, named at each network.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Self, cast
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, log_softmax, one_hot, relu
+
+from trainers import losses, regularizers
+from trainers.config import Config
+from trainers.gan import AdversarialGAN, Batch, Phase, System
+from trainers.layers import append_one_hot, as_one_hot, downsample, init_normal, scaled, upsample
+from trainers.regularizers import spectral
+
+MNIST = (1, 28, 28)
+CIFAR = (3, 32, 32)
+PIXELS = 28 * 28
+
+
+class Unconditional(nn.Sequential):
+    """Layers as a generator or discriminator that ignores labels."""
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        for layer in self:
+            x = layer(x)
+        return x
+
+
+def _initialised(nets: dict[str, nn.Module], config: Config) -> dict[str, nn.Module]:
+    """`nets` with weights from N(0, init_std), the discriminator's under spectral normalisation if configured."""
+    for net in nets.values():
+        init_normal(net, config.init_std)
+    # Normalised last, so that the power iteration starts from the weights that are trained.
+    for part in list(nets["d"].modules()):
+        if config.controls("spectral") and isinstance(part, nn.Conv2d | nn.Linear):
+            spectral(part)
+    return nets
+
+
+def uniform(normal: Tensor) -> Tensor:
+    """Standard normal numbers as uniform ones in [-1, 1], by their distribution function."""
+    return torch.erf(normal / math.sqrt(2))
+
+
+class DasGAN(AdversarialGAN):
+    """Perceptrons (Goodfellow et al., 2014). G: z -> 256 -> 512 -> 1024 -> 28x28, batch norm on all hidden layers but
+    the first. D: 512 -> 256 -> logit."""
+
+    def networks(self) -> dict[str, nn.Module]:
+        config = self.config
+        a, b, c = (scaled(units, config.width) for units in (256, 512, 1024))
+        g = Unconditional(
+            nn.Linear(config.latent, a), nn.LeakyReLU(config.slope),
+            nn.Linear(a, b, bias=False), nn.BatchNorm1d(b), nn.LeakyReLU(config.slope),
+            nn.Linear(b, c, bias=False), nn.BatchNorm1d(c), nn.LeakyReLU(config.slope),
+            nn.Linear(c, PIXELS), nn.Tanh(), nn.Unflatten(1, MNIST),
+        )  # fmt: skip
+        d = Unconditional(
+            nn.Flatten(), nn.Linear(PIXELS, b), nn.LeakyReLU(config.slope),
+            nn.Linear(b, a), nn.LeakyReLU(config.slope),
+            nn.Dropout(config.dropout), nn.Linear(a, 1), nn.Flatten(0),
+        )  # fmt: skip
+        return _initialised({"g": g, "d": d}, config)
+
+
+class DasDCGAN(AdversarialGAN):
+    """Radford et al. (2015) on MNIST: four convolutions each, at 28x28, 14x14, 14x14 and 7x7; ReLU in G, leaky in D."""
+
+    def networks(self) -> dict[str, nn.Module]:
+        config = self.config
+        a, b, c = (scaled(filters, config.width) for filters in (128, 64, 32))
+        g = Unconditional(
+            nn.Unflatten(1, (config.latent, 1, 1)),
+            nn.ConvTranspose2d(config.latent, a, 7, bias=False), nn.BatchNorm2d(a), nn.ReLU(),
+            nn.ConvTranspose2d(a, b, 5, 2, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU(),
+            nn.ConvTranspose2d(b, c, 5, 1, 2, bias=False), nn.BatchNorm2d(c), nn.ReLU(),
+            upsample(c, 1), nn.Tanh(),
+        )  # fmt: skip
+        d = Unconditional(
+            downsample(1, c), nn.LeakyReLU(config.slope),
+            nn.Conv2d(c, b, 5, 2, 2, bias=False), nn.BatchNorm2d(b), nn.LeakyReLU(config.slope),
+            nn.Conv2d(b, a, 5, 1, 2, bias=False), nn.BatchNorm2d(a), nn.LeakyReLU(config.slope),
+            nn.Dropout(config.dropout), nn.Conv2d(a, 1, 7), nn.Flatten(0),
+        )  # fmt: skip
+        return _initialised({"g": g, "d": d}, config)
+
+
+class Maxout(nn.Module):
+    """[B, inputs] -> [B, units], each the largest of `pieces` linear maps (Goodfellow et al., 2013)."""
+
+    def __init__(self, inputs: int, units: int, pieces: int) -> None:
+        super().__init__()
+        self.pieces = pieces
+        self.linear = nn.Linear(inputs, units * pieces)
+
+    def forward(self, x: Tensor) -> Tensor:
+        largest: Tensor = self.linear(x).unflatten(1, (-1, self.pieces)).amax(2)
+        return largest
+
+
+class CGANGenerator(nn.Module):
+    """z [B, latent], made uniform in the unit cube, and the label -> images [B, 1, 28, 28]; no convolution."""
+
+    def __init__(self, config: Config, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+        noise, label, joint = (scaled(units, config.width) for units in (200, 1000, 1200))
+        self.noise = nn.Linear(config.latent, noise)
+        self.label = nn.Linear(classes, label)
+        self.joint = nn.Linear(noise + label, joint)
+        self.output = nn.Linear(joint, PIXELS)
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        cube = (1 + uniform(z)) / 2
+        hidden = torch.cat([relu(self.noise(cube)), relu(self.label(as_one_hot(labels, self.classes)))], dim=1)
+        pixels = torch.sigmoid(self.output(relu(self.joint(hidden))))
+        images: Tensor = 2 * pixels.unflatten(1, MNIST) - 1
+        return images
+
+
+class CGANDiscriminator(nn.Module):
+    """Images [B, 1, 28, 28] and their labels -> logits [B] by maxout layers."""
+
+    def __init__(self, config: Config, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+        image, label, joint = (scaled(units, config.width) for units in (240, 50, 240))
+        self.image = Maxout(PIXELS, image, 5)
+        self.label = Maxout(classes, label, 5)
+        self.joint = nn.Sequential(
+            Maxout(image + label, joint, 4), nn.Dropout(config.dropout), nn.Linear(joint, 1), nn.Flatten(0)
+        )
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        label = self.label(as_one_hot(labels, self.classes))
+        logits: Tensor = self.joint(torch.cat([self.image(images.flatten(1)), label], dim=1))
+        return logits
+
+
+class DasCGAN(AdversarialGAN):
+    """Perceptrons that see the label (Mirza and Osindero, 2014)."""
+
+    def networks(self) -> dict[str, nn.Module]:
+        g, d = CGANGenerator(self.config, self.classes), CGANDiscriminator(self.config, self.classes)
+        return _initialised({"g": g, "d": d}, self.config)
+
+
+class ACGANConfig(Config):
+    dropout: float = Field(0.5, ge=0, lt=1, description="dropout behind every convolution of the discriminator")
+    class_weight: float = Field(1.0, ge=0, le=100, description="weight of the class loss L_C beside the source loss")
+
+
+class ACGANGenerator(nn.Module):
+    """z [B, latent] with the one-hot label -> images [B, 3, 32, 32]: dense to 4x4, three transposed convolutions."""
+
+    def __init__(self, config: Config, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+        a, b, c = (scaled(filters, config.width) for filters in (384, 192, 96))
+        self.layers = nn.Sequential(
+            nn.Linear(config.latent + classes, a * 16), nn.ReLU(), nn.Unflatten(1, (a, 4, 4)),
+            nn.ConvTranspose2d(a, b, 5, 2, 2, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU(),
+            nn.ConvTranspose2d(b, c, 5, 2, 2, 1, bias=False), nn.BatchNorm2d(c), nn.ReLU(),
+            upsample(c, 3), nn.Tanh(),
+        )  # fmt: skip
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        images: Tensor = self.layers(append_one_hot(z, labels, self.classes))
+        return images
+
+
+class ACGANDiscriminator(nn.Module):
+    """Images [B, 3, 32, 32] -> source logits [B] and class logits [B, classes] by six convolutions; sees no label."""
+
+    def __init__(self, config: Config, classes: int) -> None:
+        super().__init__()
+        filters = [scaled(count, config.width) for count in (16, 32, 64, 128, 256, 512)]
+        parts: list[nn.Module] = [downsample(3, filters[0], 3), nn.LeakyReLU(config.slope), nn.Dropout(config.dropout)]
+        for inputs, outputs, stride in zip(filters, filters[1:], (1, 2, 1, 2, 1), strict=False):
+            parts += [nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False), nn.BatchNorm2d(outputs)]
+            parts += [nn.LeakyReLU(config.slope), nn.Dropout(config.dropout)]
+        self.trunk = nn.Sequential(*parts, nn.Flatten())
+        self.class_head = nn.Linear(filters[-1] * 16, classes)
+        self.source_head = nn.Linear(filters[-1] * 16, 1)
+
+    def heads(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Source logits [B] and class logits [B, classes]."""
+        features = self.trunk(images)
+        return self.source_head(features).flatten(), self.class_head(features)
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        return self.heads(images)[0]
+
+
+class DasACGAN(AdversarialGAN):
+    """D maximises L_S + L_C, G maximises L_C - L_S (Odena et al., 2016), L_S and L_C log-likelihoods of source and class.
+
+    L_C judges real images by their labels and generated ones by the labels that were asked for.
+    """
+
+    config: ACGANConfig
+
+    def networks(self) -> dict[str, nn.Module]:
+        g, d = ACGANGenerator(self.config, self.classes), ACGANDiscriminator(self.config, self.classes)
+        return _initialised({"g": g, "d": d}, self.config)
+
+    def loss(self, phase: str, nets: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
+        config, d = self.config, cast(ACGANDiscriminator, nets["d"])
+        if phase == "g":
+            source, classes = d.heads(nets["g"](batch.z, batch.fake_labels))
+            class_loss = cross_entropy(classes, batch.fake_labels)
+            loss = losses.g_loss(source, config) + config.class_weight * class_loss
+            return {"loss_g": loss, "class_g": class_loss.detach()}
+        with torch.no_grad():
+            fake = nets["g"](batch.z, batch.fake_labels)
+        (real_source, real_classes), (fake_source, fake_classes) = d.heads(batch.real), d.heads(fake)
+        class_real = cross_entropy(real_classes, batch.labels)
+        class_fake = cross_entropy(fake_classes, batch.fake_labels)
+        loss = losses.d_loss(real_source, fake_source, config) + config.class_weight * (class_real + class_fake)
+        return {
+            "loss_d": _penalised(loss, config, d, batch, fake),
+            "d_real": real_source.detach().mean(),
+            "d_fake": fake_source.detach().mean(),
+            "class_real": class_real.detach(),
+            "class_fake": class_fake.detach(),
+        }
+
+
+def _penalised(loss: Tensor, config: Config, d: nn.Module, batch: Batch, fake: Tensor) -> Tensor:
+    """`loss` of a discriminator that sees no labels, with its gradient penalty where the configuration has one."""
+    if not config.controls("penalty"):
+        return loss
+    return loss + config.penalty_weight * regularizers.gradient_penalty(d, batch.real, fake, batch.labels)
+
+
+class InfoGANConfig(Config):
+    latent: int = Field(74, ge=1, le=4096, description="size of the noise vector z, of which the code is the last part")
+    categories: int = Field(10, ge=2, le=1000, description="values of the categorical code")
+    continuous: int = Field(2, ge=0, le=100, description="continuous codes, uniform in [-1, 1]")
+    categorical_weight: float = Field(1.0, ge=0, le=100, description="weight of the categorical code's information")
+    continuous_weight: float = Field(0.1, ge=0, le=100, description="weight of the continuous codes' information")
+
+    @model_validator(mode="after")
+    def _has_noise(self) -> Self:
+        if (code := self.categories + self.continuous) >= self.latent:
+            raise ValueError(f"latent is {self.latent} but the code takes {code} of it: allowed is {code + 1} or more")
+        return self
+
+
+def split_code(z: Tensor, categories: int, continuous: int) -> tuple[Tensor, Tensor, Tensor]:
+    """z [B, latent] as noise, categorical code (one-hot [B, categories]) and continuous code [B, continuous].
+
+    The code is a function of the last normal numbers of z: the place of the largest is a uniform category, their
+    distribution function makes numbers uniform in [-1, 1]. So z alone says everything about an image.
+    """
+    noise, scores, normal = z.split([z.shape[1] - categories - continuous, categories, continuous], dim=1)
+    return noise, one_hot(scores.argmax(1), categories).float(), uniform(normal)
+
+
+def information(answer: Tensor, category: Tensor, continuous: Tensor) -> tuple[Tensor, Tensor]:
+    """L_I = E[log Q(c|x)] + H(c) in nats, of the categorical and of the continuous code: lower bounds of I(c; x).
+
+    `answer` of Q is [B, categories + 2 continuous]: class logits, then means and log-variances of a Gaussian. The
+    entropies are those of a uniform category and of uniform numbers in [-1, 1].
+    """
+    n, m = category.shape[1], continuous.shape[1]
+    logits, mean, log_variance = answer.split([n, m, m], dim=1)
+    discrete = (category * log_softmax(logits, dim=1)).sum(1).mean()
+    squares = (continuous - mean).square() / log_variance.exp()
+    gaussian = -(squares + log_variance + math.log(2 * math.pi)).sum(1).mean() / 2
+    return discrete + math.log(n), gaussian + m * math.log(2)
+
+
+class InfoGANGenerator(nn.Module):
+    """z [B, latent] -> images [B, 1, 28, 28] from noise and code: two dense layers, two transposed convolutions."""
+
+    def __init__(self, config: InfoGANConfig) -> None:
+        super().__init__()
+        self.categories, self.continuous = config.categories, config.continuous
+        a, b, c = (scaled(filters, config.width) for filters in (1024, 128, 64))
+        self.layers = nn.Sequential(
+            nn.Linear(config.latent, a, bias=False), nn.BatchNorm1d(a), nn.ReLU(),
+            nn.Linear(a, b * 49, bias=False), nn.BatchNorm1d(b * 49), nn.ReLU(), nn.Unflatten(1, (b, 7, 7)),
+            nn.ConvTranspose2d(b, c, 4, 2, 1, bias=False), nn.BatchNorm2d(c), nn.ReLU(),
+            nn.ConvTranspose2d(c, 1, 4, 2, 1), nn.Tanh(),
+        )  # fmt: skip
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        images: Tensor = self.layers(torch.cat(split_code(z, self.categories, self.continuous), dim=1))
+        return images
+
+
+class InfoGANDiscriminator(nn.Module):
+    """Images [B, 1, 28, 28] -> logits [B]; `features` [B, 1024] is the trunk that Q shares."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        a, b, c = (scaled(filters, config.width) for filters in (64, 128, 1024))
+        self.features = nn.Sequential(
+            nn.Conv2d(1, a, 4, 2, 1), nn.LeakyReLU(config.slope),
+            nn.Conv2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.LeakyReLU(config.slope),
+            nn.Flatten(), nn.Linear(b * 49, c, bias=False), nn.BatchNorm1d(c), nn.LeakyReLU(config.slope),
+        )  # fmt: skip
+        self.source = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(c, 1), nn.Flatten(0))
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        logits: Tensor = self.source(self.features(images))
+        return logits
+
+
+class DasInfoGAN(AdversarialGAN):
+    """V(D, G) - lambda L_I(G, Q): a network `q` reads the code back from D's features (Chen et al., 2016).
+
+    Q learns with G; the shared trunk learns to tell codes apart with D. Labels are not used.
+    """
+
+    phases = (Phase("d", nets=("d",), repeat="n_critic"), Phase("g", nets=("g", "q"), fresh=False))
+    config: InfoGANConfig
+
+    def networks(self) -> dict[str, nn.Module]:
+        config = self.config
+        features, hidden = (scaled(units, config.width) for units in (1024, 128))
+        q = nn.Sequential(
+            nn.Linear(features, hidden, bias=False), nn.BatchNorm1d(hidden), nn.LeakyReLU(config.slope),
+            nn.Linear(hidden, config.categories + 2 * config.continuous),
+        )  # fmt: skip
+        return _initialised({"g": InfoGANGenerator(config), "d": InfoGANDiscriminator(config), "q": q}, config)
+
+    def loss(self, phase: str, nets: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
+        config, d = self.config, cast(InfoGANDiscriminator, nets["d"])
+        with torch.set_grad_enabled(phase == "g"):
+            fake = nets["g"](batch.z, batch.fake_labels)
+        features = d.features(fake)
+        _, category, continuous = split_code(batch.z, config.categories, config.continuous)
+        of_category, of_continuous = information(nets["q"](features), category, continuous)
+        gain = config.categorical_weight * of_category + config.continuous_weight * of_continuous
+        fake_logits = d.source(features)
+        if phase == "g":
+            record = {"info_categorical": of_category.detach(), "info_continuous": of_continuous.detach()}
+            return {"loss_g": losses.g_loss(fake_logits, config) - gain, **record}
+        real_logits = d(batch.real, batch.labels)
+        loss = losses.d_loss(real_logits, fake_logits, config) - gain
+        return {
+            "loss_d": _penalised(loss, config, d, batch, fake),
+            "d_real": real_logits.detach().mean(),
+            "d_fake": fake_logits.detach().mean(),
+        }
+
+
+def _system(gan: type[AdversarialGAN], defaults: Config, summary: str, conditional: bool = False) -> System:
+    shape = CIFAR if gan is DasACGAN else MNIST
+    return System(gan, defaults, shape, conditional, f"{summary} (das-2019)")
+
+
+#: The report gives one length, 20 epochs of DCGAN; the others are 50 epochs of MNIST and 100 of CIFAR-10.
+SYSTEMS = {
+    "das-gan": _system(
+        DasGAN, Config(kimg=3000.0, batch=64, dropout=0.3), "the first GAN: multilayer perceptrons on MNIST"
+    ),
+    "das-dcgan": _system(DasDCGAN, Config(kimg=1200.0, batch=128), "DCGAN by its guidelines on MNIST"),
+    "das-cgan": _system(
+        DasCGAN,
+        Config(
+            kimg=3000.0,
+            batch=100,
+            optimizer="sgd",
+            g_lr=0.1,
+            d_lr=0.1,
+            schedule="exponential",
+            schedule_rate=1 / 1.00004,
+            schedule_period=1,
+            dropout=0.5,
+        ),
+        "conditional perceptrons with a maxout discriminator on MNIST",
+        conditional=True,
+    ),
+    "das-acgan": _system(
+        DasACGAN,
+        ACGANConfig(kimg=5000.0, batch=100),
+        "auxiliary classifier GAN on CIFAR-10: D names source and class",
+        conditional=True,
+    ),
+    "das-infogan": _system(
+        DasInfoGAN,
+        InfoGANConfig(kimg=3000.0, batch=128, g_lr=1e-3, slope=0.1),
+        "InfoGAN on MNIST: a code in z that can be read back from the image",
+    ),
+}

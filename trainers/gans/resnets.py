@@ -1,0 +1,161 @@
+"""The two residual networks for 32x32 images that later work compares itself with: SNGAN and WGAN-GP.
+
+SNGAN is the unconditional CIFAR-10 network of Miyato et al. (2018), appendix B.4; WGAN-GP that of Gulrajani et al.
+(2017), section 5.3 and the appendix on CIFAR-10. They share one build and differ in their defaults.
+
+Both deviate from the authors' code in the generator's step, which here sees a batch of 64 and not of 128, and in the
+real images, to which no noise is added. The dense layer of SNGAN's discriminator has a bias.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from trainers.config import Config
+from trainers.gan import AdversarialGAN, System
+from trainers.layers import Norm, init_normal, norm, scaled
+from trainers.regularizers import spectral
+
+SHAPE = (3, 32, 32)
+Resample = Literal["up", "down", "none"]
+
+
+class ResNetConfig(Config):
+    """Hyper-parameters of the residual networks; `slope` 0 is the published ReLU, in both networks."""
+
+    g_filters: int = Field(256, ge=1, le=1024, description="filters of each convolution of the generator at width 1")
+    d_filters: int = Field(128, ge=1, le=1024, description="filters of each convolution of D at width 1")
+    pool: Literal["sum", "mean"] = Field("sum", description="how D pools its last features over positions")
+    init: Literal["glorot", "normal"] = Field(
+        "glorot", description="initial weights: Glorot's, with gain sqrt(2) before ReLU, or normal with init_std"
+    )
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions beside a shortcut: [B, inputs, H, W] -> [B, outputs, H', W'], He et al. (2016).
+
+    Each convolution follows a normalisation and a (leaky) ReLU; `first` leaves them out ahead of the first one, where
+    the input is an image. H' is 2H by nearest upsampling ahead of the convolutions, or H/2 by mean pooling after them.
+    The shortcut's 1x1 convolution works at the smaller size: it commutes with both.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, slope: float, resample: Resample, kind: Norm = "none", first: bool = False
+    ) -> None:
+        super().__init__()
+        up, down = nn.Upsample(scale_factor=2), nn.AvgPool2d(2)
+        ahead = [] if first else [norm(kind, inputs), nn.LeakyReLU(slope)]
+        self.branch = nn.Sequential(
+            *ahead, *([up] if resample == "up" else []), nn.Conv2d(inputs, outputs, 3, padding=1),
+            norm(kind, outputs), nn.LeakyReLU(slope), nn.Conv2d(outputs, outputs, 3, padding=1),
+            *([down] if resample == "down" else []),
+        )  # fmt: skip
+        shortcut: dict[Resample, list[nn.Module]] = {
+            "up": [nn.Conv2d(inputs, outputs, 1), up],
+            "down": [down, nn.Conv2d(inputs, outputs, 1)],
+            "none": [] if inputs == outputs else [nn.Conv2d(inputs, outputs, 1)],
+        }
+        self.shortcut = nn.Sequential(*shortcut[resample])
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.branch(x) + self.shortcut(x)
+        return y
+
+
+class Generator(nn.Module):
+    """z [B, latent] -> images [B, 3, 32, 32]: a dense layer to 4x4, three blocks that double the size, batch norm."""
+
+    def __init__(self, config: ResNetConfig) -> None:
+        super().__init__()
+        n, slope = scaled(config.g_filters, config.width), config.slope
+        self.layers = nn.Sequential(
+            nn.Linear(config.latent, n * 16), nn.Unflatten(1, (n, 4, 4)),
+            *(Block(n, n, slope, "up", "batch") for _ in range(3)),
+            nn.BatchNorm2d(n), nn.LeakyReLU(slope), nn.Conv2d(n, 3, 3, padding=1), nn.Tanh(),
+        )  # fmt: skip
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        images: Tensor = self.layers(z)
+        return images
+
+
+class Discriminator(nn.Module):
+    """Images [B, 3, 32, 32] -> logits [B]: two blocks that halve the size, two that keep 8x8, pooling, dense."""
+
+    def __init__(self, config: ResNetConfig) -> None:
+        super().__init__()
+        n, slope = scaled(config.d_filters, config.width), config.slope
+        self.pool = config.pool
+        self.features = nn.Sequential(
+            Block(3, n, slope, "down", first=True), Block(n, n, slope, "down"),
+            Block(n, n, slope, "none"), Block(n, n, slope, "none"), nn.LeakyReLU(slope),
+        )  # fmt: skip
+        self.output = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(n, 1), nn.Flatten(0))
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        maps = self.features(images).flatten(2)
+        logits: Tensor = self.output(maps.sum(2) if self.pool == "sum" else maps.mean(2))
+        return logits
+
+
+def _init_glorot(net: nn.Module) -> None:
+    """Uniform weights of Glorot and Bengio (2010), scaled by sqrt(2) in the branches of blocks; biases 0."""
+    for name, part in net.named_modules():
+        if isinstance(part, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(part.weight, gain=math.sqrt(2) if ".branch." in name else 1.0)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+
+
+class ResNetGAN(AdversarialGAN):
+    def networks(self) -> dict[str, nn.Module]:
+        config = self.config
+        assert isinstance(config, ResNetConfig)
+        nets = {"g": Generator(config), "d": Discriminator(config)}
+        for net in nets.values():
+            if config.init == "glorot":
+                _init_glorot(net)
+            else:
+                init_normal(net, config.init_std)
+        # Normalised last, so that the power iteration starts from the weights that are trained.
+        for part in list(nets["d"].modules()):
+            if config.controls("spectral") and isinstance(part, nn.Conv2d | nn.Linear):
+                spectral(part)
+        return nets
+
+
+def _system(summary: str, **settings: object) -> System:
+    shared = {
+        "kimg": 6400.0,  # 100,000 generator steps of 64
+        "batch": 64,
+        "g_lr": 2e-4,
+        "d_lr": 2e-4,
+        "beta1": 0.0,
+        "beta2": 0.9,
+        "n_critic": 5,
+        "schedule": "linear",
+        "latent": 128,
+        "slope": 0.0,
+    }
+    defaults = ResNetConfig.model_validate({**shared, **settings})
+    return System(ResNetGAN, defaults, SHAPE, conditional=False, summary=summary)
+
+
+SYSTEMS = {
+    "sngan-32": _system(
+        "residual GAN with spectral normalisation and hinge loss (Miyato et al., 2018)",
+        loss="hinge",
+        lipschitz="spectral",
+    ),
+    "wgan-gp-32": _system(
+        "residual Wasserstein GAN with gradient penalty (Gulrajani et al., 2017)",
+        g_filters=128,
+        pool="mean",
+        loss="wasserstein",
+        lipschitz="penalty",
+    ),
+}

@@ -1,0 +1,200 @@
+"""VAE-GAN of `das-2019` (Larsen et al., 2015): an autoencoder whose error is measured in a discriminator's features.
+
+Layers are those of the paper at 64x64 without one of the layers of stride 2 in each network, so that 32x32 images
+have the paper's 8x8 maps between convolutions and dense layers.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from trainers import losses, regularizers
+from trainers.config import Config
+from trainers.gan import GAN, Batch, Phase, System
+from trainers.layers import downsample, init_normal, scaled
+
+_MAP = 8
+
+
+class VAEGANConfig(Config):
+    loss: Literal["bce"] = Field("bce", description="adversarial loss; the paper's three terms are logarithms")
+    enc_lr: float = Field(3e-4, gt=0, le=1, description="learning rate of the encoder")
+    gamma: float = Field(1e-2, gt=0, le=1, description="weight of the mean feature error in the generator's loss")
+
+
+def _halve(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 5, 2, padding=2, bias=False)
+
+
+def _double(inputs: int, outputs: int) -> nn.ConvTranspose2d:
+    return nn.ConvTranspose2d(inputs, outputs, 5, 2, padding=2, output_padding=1, bias=False)
+
+
+class Encoder(nn.Module):
+    """Images [B, 3, 32, 32] -> mean and log-variance of q(z|x), each [B, latent]."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        a, b, c = (scaled(filters, config.width) for filters in (64, 128, 2048))
+        self.layers = nn.Sequential(
+            _halve(3, a), nn.BatchNorm2d(a), nn.ReLU(),
+            _halve(a, b), nn.BatchNorm2d(b), nn.ReLU(),
+            nn.Flatten(), nn.Linear(b * _MAP**2, c, bias=False), nn.BatchNorm1d(c), nn.ReLU(),
+            nn.Linear(c, 2 * config.latent),
+        )  # fmt: skip
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        mean, log_variance = self.layers(images).chunk(2, dim=1)
+        return mean, log_variance
+
+
+class Generator(nn.Module):
+    """The decoder: z [B, latent] -> images [B, 3, 32, 32]."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        a, b, c = (scaled(filters, config.width) for filters in (256, 128, 32))
+        self.layers = nn.Sequential(
+            nn.Linear(config.latent, a * _MAP**2, bias=False), nn.Unflatten(1, (a, _MAP, _MAP)),
+            nn.BatchNorm2d(a), nn.ReLU(),
+            _double(a, b), nn.BatchNorm2d(b), nn.ReLU(),
+            _double(b, c), nn.BatchNorm2d(c), nn.ReLU(),
+            downsample(c, 3, stride=1), nn.Tanh(),
+        )  # fmt: skip
+
+    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
+        images: Tensor = self.layers(z)
+        return images
+
+
+class Discriminator(nn.Module):
+    """Images [B, 3, 32, 32] -> logits [B]; `features` are its last convolutional block, [B, 256, 8, 8]."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        a, b, c, d = (scaled(filters, config.width) for filters in (32, 128, 256, 512))
+        self.features = nn.Sequential(
+            downsample(3, a, stride=1), nn.LeakyReLU(config.slope),
+            _halve(a, b), nn.BatchNorm2d(b), nn.LeakyReLU(config.slope),
+            _halve(b, c), nn.BatchNorm2d(c), nn.LeakyReLU(config.slope),
+        )  # fmt: skip
+        self.head = nn.Sequential(
+            nn.Flatten(), nn.Linear(c * _MAP**2, d, bias=False), nn.BatchNorm1d(d), nn.LeakyReLU(config.slope),
+            nn.Dropout(config.dropout), nn.Linear(d, 1), nn.Flatten(0),
+        )  # fmt: skip
+
+    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.features(images))
+        return logits
+
+
+def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(q || N(0, I)) in nats of each Gaussian, [B, n] -> [B]: -1/2 sum(1 + log s^2 - m^2 - s^2)."""
+    return -(1 + log_variance - mean.square() - log_variance.exp()).sum(1) / 2
+
+
+def draw(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """One z of each Gaussian by reparametrisation: m + e s with e from N(0, I)."""
+    return mean + torch.randn_like(mean) * (log_variance / 2).exp()
+
+
+class DasVAEGAN(GAN):
+    """Each network has terms of its own, on the same images (algorithm 1 of the paper).
+
+    enc: L_prior + L_llike. g: gamma L_llike - L_GAN. d: minus L_GAN. L_llike is the squared error of D's features
+    between an image and its reconstruction: summed over features beside L_prior, which is summed over z; their mean
+    beside L_GAN. D never learns from L_llike, nor the encoder from L_GAN.
+    """
+
+    phases = (
+        Phase("d", nets=("d",), repeat="n_critic"),
+        Phase("enc", nets=("enc",), fresh=False),
+        Phase("g", nets=("g",), fresh=False),
+    )
+
+    def networks(self) -> dict[str, nn.Module]:
+        config = self.config
+        nets = {"enc": Encoder(config), "g": Generator(config), "d": Discriminator(config)}
+        for net in nets.values():
+            init_normal(net, config.init_std)
+        # Normalised last, so that the power iteration starts from the weights that are trained.
+        for part in list(nets["d"].modules()):
+            if config.controls("spectral") and isinstance(part, nn.Conv2d | nn.Linear):
+                regularizers.spectral(part)
+        return nets
+
+    def loss(self, phase: str, nets: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
+        if phase == "enc":
+            return self._enc_loss(nets, batch)
+        with torch.no_grad():
+            z = draw(*nets["enc"](batch.real))
+        return self._g_loss(nets, batch, z) if phase == "g" else self._d_loss(nets, batch, z)
+
+    def after_step(self, phase: str, nets: dict[str, nn.Module]) -> None:
+        if phase == "d" and self.config.controls("clip"):
+            regularizers.clip(nets["d"], self.config.clip_value, self.config.clip_scope)
+
+    def _enc_loss(self, nets: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
+        mean, log_variance = nets["enc"](batch.real)
+        rebuilt = nets["g"](draw(mean, log_variance), batch.labels)
+        prior = divergence(mean, log_variance).mean()
+        error = _feature_error(nets["d"], batch.real, _features(nets["d"], rebuilt))
+        return {"loss_enc": prior + error.flatten(1).sum(1).mean(), "prior": prior.detach()}
+
+    def _g_loss(self, nets: dict[str, nn.Module], batch: Batch, z: Tensor) -> dict[str, Tensor]:
+        assert isinstance(self.config, VAEGANConfig)
+        d = cast(Discriminator, nets["d"])
+        features = _features(d, nets["g"](z, batch.labels))
+        error = _feature_error(d, batch.real, features).mean()
+        sampled = d(nets["g"](batch.z, batch.fake_labels), batch.fake_labels)
+        adversarial = losses.g_loss(sampled, self.config) + losses.g_loss(d.head(features), self.config)
+        return {"loss_g": self.config.gamma * error + adversarial, "feature_error": error.detach()}
+
+    def _d_loss(self, nets: dict[str, nn.Module], batch: Batch, z: Tensor) -> dict[str, Tensor]:
+        config, d = self.config, nets["d"]
+        with torch.no_grad():
+            sampled, rebuilt = nets["g"](batch.z, batch.fake_labels), nets["g"](z, batch.labels)
+        real, fake, again = d(batch.real, batch.labels), d(sampled, batch.fake_labels), d(rebuilt, batch.labels)
+        # Reconstructions are a second set of generated images, of the same target.
+        loss = losses.d_loss(real, fake, config) + (softplus(again) - losses.fake_target(config) * again).mean()
+        record = {"d_real": real.detach().mean(), "d_fake": fake.detach().mean(), "d_rebuilt": again.detach().mean()}
+        if config.controls("penalty"):
+            penalty = regularizers.gradient_penalty(d, batch.real, sampled, batch.labels)
+            loss = loss + config.penalty_weight * penalty
+            record["penalty"] = penalty.detach()
+        return {"loss_d": loss, **record}
+
+
+def _features(d: nn.Module, images: Tensor) -> Tensor:
+    return cast(Tensor, cast(Discriminator, d).features(images))
+
+
+def _feature_error(d: nn.Module, real: Tensor, features: Tensor) -> Tensor:
+    """(y_l - y~_l)^2 for features `features` of reconstructions of `real`."""
+    with torch.no_grad():
+        target = _features(d, real)
+    return (features - target).square()
+
+
+SYSTEMS = {
+    "das-vaegan": System(
+        gan=DasVAEGAN,
+        defaults=VAEGANConfig(
+            kimg=2500.0,  # 50 epochs of 50,000 images
+            batch=64,
+            optimizer="rmsprop",
+            g_lr=3e-4,
+            d_lr=3e-4,
+            latent=128,
+            slope=0.0,  # the paper's ReLU
+        ),
+        shape=(3, 32, 32),
+        conditional=False,
+        summary="VAE-GAN on CIFAR-10: autoencoder with a discriminator's features as its measure (das-2019)",
+    )
+}

@@ -1,0 +1,353 @@
+"""Failures of a run, told from numbers that its rungs hold anyway.
+
+Every detector is a pure function of the rungs so far; it stays silent where a number that it needs is missing.
+
+All thresholds are start values: those of the failure table of the reference systems (reports in brackets), which asks
+for moving averages and 500 steps of persistence. Rungs hold means over the steps since the rung before, or one look at
+the samples, so persistence is counted here between rungs: from the first rung of an unbroken row of bad ones to the
+last. One bad rung is therefore never enough, except for numbers that are not finite.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, linear_regression, median, stdev
+
+import torch
+from torch import Tensor
+
+from trainers.config import Config
+from trainers.evaluation.scores import METRICS, Score
+from trainers.losses import fake_target
+
+#: Verdicts that are no reason to stop a run.
+INFORMATIONAL: frozenset[str] = frozenset({"under-trained"})
+#: Generator steps from the first to the last of the bad rungs.
+PERSISTENCE_STEPS = 500
+#: Mode collapse [monir-2019, narman-2019]: distance between samples over that between real images.
+DIVERSITY = 0.5
+#: exp(entropy) of the classes of the samples, 8 of 10 classes, per class.
+EFFECTIVE_CLASSES = 0.8
+#: Share of the rarest class, 1 % of 10 classes, over its fair share 1 / classes.
+RAREST_CLASS = 0.1
+#: Images compared by `diversity`.
+COMPARED = 64
+#: Over-confident discriminator [narman-2019, hamed-2019], under bce.
+D_ACCURACY = 0.98
+D_OF_FAKE = 0.02
+D_LOSS_ABOVE_FLOOR = 0.05
+#: Where a logarithm guarded by 1e-7 pins -log D(G(z)), the lowest of the usual guards; logits go on beyond it.
+G_LOSS_PINNED = 15.94
+#: Vanishing gradients [monir-2019, toh-2024, hamed-2019]: norm of G's gradient, and its ratio to D's.
+VANISHED_NORM = 1e-6
+VANISHED_RATIO = 1e-3
+#: Exploding gradients [monir-2019, hamed-2019]: norm of a gradient, and its ratio to the median over the run.
+EXPLODED_NORM = 1e3
+EXPLODED_RATIO = 100.0
+#: Divergence of a Wasserstein critic [hamed-2019]: deviation over mean of the gap E D(x) - E D(G(z)). The gaps are rung
+#: means, which deviate less than single steps do: what is found is a slow drift.
+DRIFT_RATIO = 3.0
+DRIFT_STEPS = 1000
+DRIFT_RUNGS = 5
+#: Share of the clipped parameters that lie on the bound.
+CLIPPED_SHARE = 0.5
+#: Bounds of the critic's mean slope where a penalty pulls it to 1.
+PENALTY_SLOPES = (0.5, 2.0)
+#: Missing class [narman-2019]: 0.9 ** 100, the chance that 100 draws of 10 classes leave a given one out.
+ABSENT_BY_CHANCE = 2.7e-5
+CLASS_ACCURACY = 0.5
+#: Late decay [toh-2024]: worse than the best by this share of it and by this many standard errors, evaluations in turn.
+DECAY_SHARE = 0.1
+DECAY_ERRORS = 2.0
+DECAY_EVALUATIONS = 3
+#: Too short a run [hamed-2019, monir-2019]: fall of log FID along a line fitted to the last part of the run.
+LAST_PART = 0.2
+LOG_FID_FALL = -0.02
+LAST_EVALUATIONS = 3
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A failure by its name, and one sentence with the numbers and the threshold."""
+
+    kind: str
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What is known after `images` images shown to the generator, less what was not measured."""
+
+    images: int
+    losses: Mapping[str, float] = field(default_factory=dict)
+    """Means since the rung before: loss_d, loss_g, d_real and d_fake (logits), d_accuracy (share of real and generated
+    images on the right side of logit 0), grad_norm_g, grad_norm_d, clipped_share, penalty_slope (norm of the
+    critic's gradient where it is penalised); others are only checked to be finite."""
+    scores: Mapping[str, Score] = field(default_factory=dict)
+    """By metric; the first one is what the run is judged by."""
+    diversity: float | None = None
+    """As `diversity` gives it."""
+    class_shares: tuple[float, ...] | None = None
+    """Shares of the classes among the samples, see `class_shares`; to be left out where real classes are unbalanced."""
+    per_class_accuracy: tuple[float, ...] | None = None
+    """Accuracy of the samples asked for each class, see `per_class_accuracy`; conditional generators only."""
+    drawn_classes: tuple[int, ...] | None = None
+    """Distinct classes drawn for the generator since the rung before."""
+
+
+Complaint = Callable[[Observation], str | None]
+
+
+def inspect(history: Sequence[Observation], config: Config, classes: int) -> list[Verdict]:
+    """All that is wrong with a run after the last of `history` (increasing in images), in the order of DETECTORS."""
+    found = (detector(history, config, classes) for detector in DETECTORS) if history else ()
+    return [verdict for verdict in found if verdict is not None]
+
+
+def diverged(history: Sequence[Observation], config: Config, classes: int) -> Verdict | None:
+    """A loss or score that is not finite."""
+    last = history[-1]
+    values = {**last.losses, **{name: score.value for name, score in last.scores.items()}}
+    bad = [f"{name} is {value}" for name, value in values.items() if not math.isfinite(value)]
+    return _verdict("diverged", f"{', '.join(bad)} after {last.images} images" if bad else None)
+
+
+def mode_collapse(history: Sequence[Observation], config: Config, classes: int) -> Verdict | None:
+    """Samples that are too alike, or leave out classes."""
+
+    def complaint(seen: Observation) -> str | None:
+        shares = seen.class_shares
+        effective, rarest = (math.exp(_entropy(shares)), min(shares)) if shares else (None, None)
+        return (
+            _below("diversity", seen.diversity, DIVERSITY)
+            or _below("effective number of classes", effective, EFFECTIVE_CLASSES * classes)
+            or _below("share of the rarest class", rarest, RAREST_CLASS / classes)
+        )
+
+    return _verdict("mode-collapse", _persistent(history, config, complaint))
+
+
+def over_confident(history: Sequence[Observation], config: Config, classes: int) -> Verdict | None:
+    """A discriminator under bce that is always right, so that the generator learns nothing from it."""
+    if config.loss != "bce":
+        return None
+    floor, fooled = sum(bce_floor(config)), fake_target(config) + D_OF_FAKE
+    fooled_logit = math.log(fooled / (1 - fooled))
+
+    def complaint(seen: Observation) -> str | None:
+        get = seen.losses.get
+        accurate = _above("accuracy of D", get("d_accuracy"), D_ACCURACY)
+        certain = _below("its mean logit of samples", get("d_fake"), fooled_logit)
+        return (
+            (f"{accurate} and {certain}" if accurate and certain else None)
+            or _below(f"D's loss, whose floor is {floor:.4g},", get("loss_d"), floor + D_LOSS_ABOVE_FLOOR)
+            or _above("G's loss", None if config.saturating else get("loss_g"), G_LOSS_PINNED)
+        )
+
+    return _verdict("over-confident-discriminator", _persistent(history, config, complaint))
+
+
+def vanishing_gradients(history: Sequence[Observation], config: Config, classes: int) -> Verdict | None:
+    """A generator that gets no gradient, or next to none beside the discriminator's."""
+
+    def complaint(seen: Observation) -> str | None:
+        g, d = seen.losses.get("grad_norm_g"), seen.losses.get("grad_norm_d")
+        ratio = g / d if g is not None and d else None
+        return _below("gradient norm of G", g, VANISHED_NORM) or _below(
+            "gradient norm of G over D's", ratio, VANISHED_RATIO
+        )
+
+    return _verdict("vanishing-gradients", _persistent(history, config, complaint))
+
+
+def exploding_gradients(history: Sequence[Observation], config: Config, classes: int) -> Verdict | None:
+    """Gradients that are huge, or huge beside those of most of the run."""
+    names = ("grad_norm_g", "grad_norm_d")
+    usual = {name: median([seen.losses.get(name, math.inf) for seen in history]) for name in names}
+
+    def complaint(seen: Observation) -> str | None:
+        limits = {name: min(EXPLODED_NORM, EXPLODED_RATIO * usual[name]) for name in names}
+        found = (_above(f"{name}, median {usual[name]:.4g},", seen.losses.get(name), limits[name]) for name in names)
+        return next(filter(None, found), None)
+
+    return _verdict("exploding-gradients", _persistent(history, config, complaint))
+
+
+def critic_drift(history: Sequence[Observation], config: Config, classes: int) -> Verdict | None:
+    """A Wasserstein critic that swings, is crushed by clipping, or escapes its gradient penalty."""
+    if config.loss != "wasserstein":
+        return None
+
+    def complaint(seen: Observation) -> str | None:
+        low, high = PENALTY_SLOPES
+        bound = seen.losses.get("clipped_share") if config.controls("clip") else None
+        slope = seen.losses.get("penalty_slope") if config.controls("penalty") else None
+        return (
+            _above("share of clipped parameters on the bound", bound, CLIPPED_SHARE)
+            or _below("slope of the critic", slope, low)
+            or _above("slope of the critic", slope, high)
+        )
+
+    return _verdict("critic-drift", _swing(history, config) or _persistent(history, config, complaint))
+
+
+def missing_class(history: Sequence[Observation], config: Config, classes: int) -> Verdict | None:
+    """A class that is never drawn, or that the samples asked for it do not show while those of most classes do."""
+    last = history[-1]
+    draws = last.images - (history[-2].images if len(history) > 1 else 0)
+    absent = sorted(set(range(classes)) - set(last.drawn_classes)) if last.drawn_classes is not None else []
+    if absent and (chance := (1 - 1 / classes) ** draws) < ABSENT_BY_CHANCE:
+        return Verdict("missing-class", f"{draws} draws left out {absent}, chance {chance:.2g} < {ABSENT_BY_CHANCE}")
+
+    def complaint(seen: Observation) -> str | None:
+        accuracies = {c: share for c, share in enumerate(seen.per_class_accuracy or ()) if not math.isnan(share)}
+        if not accuracies or median(accuracies.values()) < CLASS_ACCURACY:  # all are yet to be learnt
+            return None
+        worst = min(accuracies, key=accuracies.__getitem__)
+        return _below(f"accuracy of class {worst}", accuracies[worst], CLASS_ACCURACY)
+
+    return _verdict("missing-class", _persistent(history, config, complaint))
+
+
+def late_decay(history: Sequence[Observation], config: Config, classes: int) -> Verdict | None:
+    """Scores that stay worse than the best one, by a share of it and beyond what their errors explain."""
+    if not history[-1].scores:
+        return None
+    metric = METRICS[next(iter(history[-1].scores))]
+    sign = 1 if metric.minimise else -1  # makes less better
+    scores = [seen.scores[metric.name] for seen in history if metric.name in seen.scores]
+    best = min(scores, key=lambda score: sign * score.value)
+    recent = scores[-DECAY_EVALUATIONS:]
+
+    def decayed(score: Score) -> bool:
+        errors = DECAY_ERRORS * math.hypot(score.stderr or 0.0, best.stderr or 0.0)
+        return sign * (score.value - best.value) > max(DECAY_SHARE * abs(best.value), errors)
+
+    if len(recent) < DECAY_EVALUATIONS or not all(map(decayed, recent)):
+        return None
+    margin = f"{DECAY_SHARE:.0%} and {DECAY_ERRORS:g} standard errors"
+    values = ", ".join(f"{score.value:.4g}" for score in recent)
+    return Verdict("late-decay", f"{metric.name} {values} are worse than the best, {best.value:.4g}, by over {margin}")
+
+
+def under_trained(history: Sequence[Observation], config: Config, classes: int) -> Verdict | None:
+    """A FID that still falls over the last part of the images so far."""
+    end = history[-1].images
+    late = [seen for seen in history if "fid" in seen.scores and end - seen.images <= LAST_PART * end]
+    fids = [seen.scores["fid"].value for seen in late]
+    # A line through fewer points is noise, and a FID of 0 has no logarithm.
+    if len(fids) < LAST_EVALUATIONS or not all(0 < fid < math.inf for fid in fids):
+        return None
+    slope = linear_regression([seen.images for seen in late], [math.log(fid) for fid in fids]).slope
+    change = _below(f"change of log FID over the last {LAST_PART:.0%}", slope * LAST_PART * end, LOG_FID_FALL)
+    return _verdict("under-trained", change)
+
+
+#: All detectors, the gravest first.
+DETECTORS: tuple[Callable[[Sequence[Observation], Config, int], Verdict | None], ...] = (
+    diverged,
+    exploding_gradients,
+    vanishing_gradients,
+    over_confident,
+    critic_drift,
+    mode_collapse,
+    missing_class,
+    late_decay,
+    under_trained,
+)
+
+
+def bce_floor(config: Config) -> tuple[float, float]:
+    """Lowest reachable mean of the two halves of D's bce loss, on real and on generated images.
+
+    Cross-entropy is linear in its target, so the best that D can do against targets of mean t that it cannot foresee is
+    D = t, at the entropy -t log t - (1 - t) log(1 - t).
+    """
+    softened = {"none": 0.0, "random": 0.5}.get(config.smoothing, 1.0) * config.smoothing_strength
+    real, fake = (1 - softened) * (1 - config.label_flip), fake_target(config)
+    return _entropy((real, 1 - real)), _entropy((fake, 1 - fake))
+
+
+def diversity(images: Tensor, real: Tensor, labels: tuple[Tensor, Tensor] | None = None) -> float | None:
+    """Mean distance between generated images over that between real ones, both uint8 [N, C, H, W]; 1 is as diverse.
+
+    `labels` (int64 [N], of generated and of real images) compare images of one class only: nothing else tells a
+    conditional generator of one image per class. None where no two compare, or all real images are alike.
+    """
+    own, wanted = labels or (None, None)
+    ratio = float(mean_distance(images, own) / mean_distance(real, wanted).to(images.device))
+    return ratio if math.isfinite(ratio) else None
+
+
+def mean_distance(images: Tensor, labels: Tensor | None = None) -> Tensor:
+    """Mean L2 distance between pairs of the first COMPARED of uint8 images [N, C, H, W], with pixels in [-1, 1].
+
+    With `labels` (int64 [N]) between pairs of equal labels; a float64 scalar, NaN where there is no pair.
+    """
+    pixels = images[:COMPARED].flatten(1).double() / 127.5 - 1
+    # Not by matrix products, whose rounding errors part equal images.
+    distances = torch.cdist(pixels, pixels, compute_mode="donot_use_mm_for_euclid_dist")
+    pairs = torch.ones_like(distances).triu(1)
+    if labels is not None:
+        kept = labels[:COMPARED].to(images.device)
+        pairs = pairs * (kept[:, None] == kept)
+    return (distances * pairs).sum() / pairs.sum()
+
+
+def class_shares(logits: Tensor) -> tuple[float, ...]:
+    """Share of each class among the classifier's decisions, logits [N, K] -> K shares that sum to 1."""
+    return tuple(_one_hot(logits.argmax(dim=1), logits.shape[1]).mean(dim=0).tolist())
+
+
+def per_class_accuracy(logits: Tensor, labels: Tensor) -> tuple[float, ...]:
+    """Share of the images of each class that the classifier puts there, logits [N, K] and labels int64 [N].
+
+    NaN for a class that no image was asked for.
+    """
+    wanted = _one_hot(labels.to(logits.device), logits.shape[1])
+    right = wanted * (logits.argmax(dim=1) == labels.to(logits.device))[:, None]
+    return tuple((right.sum(dim=0) / wanted.sum(dim=0)).tolist())
+
+
+def _one_hot(classes: Tensor, count: int) -> Tensor:
+    return (classes[:, None] == torch.arange(count, device=classes.device)).double()
+
+
+def _verdict(kind: str, evidence: str | None) -> Verdict | None:
+    return Verdict(kind, evidence) if evidence else None
+
+
+def _persistent(history: Sequence[Observation], config: Config, complaint: Complaint) -> str | None:
+    """The complaint of the last rung, where all rungs for PERSISTENCE_STEPS have one."""
+    evidence, first = complaint(history[-1]), history[-1].images
+    for seen in reversed(history):
+        if complaint(seen) is None:
+            break
+        first = seen.images
+    steps = (history[-1].images - first) / config.batch
+    return f"{evidence}, for {steps:.0f} steps" if evidence and steps >= PERSISTENCE_STEPS else None
+
+
+def _swing(history: Sequence[Observation], config: Config) -> str | None:
+    window = history[-DRIFT_RUNGS:]
+    gaps = [o.losses["d_real"] - o.losses["d_fake"] for o in window if {"d_real", "d_fake"} <= o.losses.keys()]
+    steps = (window[-1].images - window[0].images) / config.batch
+    if len(gaps) < DRIFT_RUNGS or steps < DRIFT_STEPS or not all(map(math.isfinite, gaps)):
+        return None
+    limit = DRIFT_RATIO * abs(fmean(gaps))
+    evidence = _above(f"deviation of the critic's gap, {DRIFT_RATIO:g} times whose mean", stdev(gaps), limit)
+    return f"{evidence}, over {steps:.0f} steps" if evidence else None
+
+
+def _below(name: str, value: float | None, limit: float) -> str | None:
+    return f"{name} is {value:.4g} < {limit:.4g}" if value is not None and value < limit else None
+
+
+def _above(name: str, value: float | None, limit: float) -> str | None:
+    return f"{name} is {value:.4g} > {limit:.4g}" if value is not None and value > limit else None
+
+
+def _entropy(shares: Iterable[float]) -> float:
+    return -sum(share * math.log(share) for share in shares if share > 0)
