@@ -105,3 +105,13 @@ def test_the_generators_state_loads_into_a_fresh_network_and_samples_alike(syste
 def test_every_field_of_the_configuration_says_what_it_is(system_id: str) -> None:
     for name, field in type(SYSTEMS[system_id].defaults).model_fields.items():
         assert field.description, f"{name} has no description"
+
+
+@pytest.mark.parametrize("system_id", ["narman-cgan", "monir-sagan", "toh-cgan-1"])
+def test_conditional_systems_learn_from_mixed_images_and_labels(system_id: str) -> None:
+    techniques = {"cutmix": 1.0, "saturation": 0.3, "sharpening": 0.5, "oversampling": 40}
+    trainer = new_trainer(system_id, **techniques)
+    losses = trainer.advance(3 * BATCH)
+    assert all(math.isfinite(value) for value in losses.values())
+    plain = new_trainer(system_id)
+    assert plain.advance(3 * BATCH)["loss_d"] != losses["loss_d"]

@@ -153,7 +153,8 @@ def test_losses_are_finite_and_every_parameter_learns(system_id: str, settings: 
 
 @EVERY
 def test_samples_are_a_function_of_the_seed(system_id: str) -> None:
-    trainer = _trainer(system_id, steps=1)
+    # With the usual initial weights so small a network makes nothing but gray.
+    trainer = _trainer(system_id, steps=1, init_std=0.1)
     images, labels = trainer.sample(23, seed=5)
     again, _ = trainer.sample(23, seed=5)
     other, _ = trainer.sample(23, seed=6)

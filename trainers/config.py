@@ -67,6 +67,13 @@ class Config(BaseModel):
     )
     penalty_weight: float = Field(10.0, gt=0, le=1000, description="weight of the gradient penalty")
 
+    # Changes to real images
+    cutmix: float = Field(0.0, ge=0, le=1, description="share of real images that get a box of another one (CutMix)")
+    cutmix_alpha: float = Field(1.0, gt=0, le=10, description="both parameters of CutMix's Beta distribution")
+    saturation: float = Field(0.0, ge=0, le=1, description="largest change of colour saturation; gray has none")
+    sharpening: float = Field(0.0, ge=0, le=1, description="amount of sharpening; shifts the training distribution")
+    oversampling: int = Field(0, ge=0, description="images per epoch after drawing more, evenly over the classes")
+
     # Networks
     latent: int = Field(100, ge=1, le=4096, description="size of the noise vector z")
     width: float = Field(1.0, gt=0, le=16, description="factor on the filter counts of both networks")
@@ -80,6 +87,8 @@ class Config(BaseModel):
             raise ValueError(f"smoothing is {self.smoothing!r} but loss {self.loss} has no labels: allowed is 'none'")
         if self.loss in ("wasserstein", "hinge") and self.label_flip:
             raise ValueError(f"label_flip is {self.label_flip!r} but loss {self.loss} has no labels: allowed is 0")
+        if self.cutmix and self.controls("penalty"):
+            raise ValueError(f"cutmix is {self.cutmix!r}, but a gradient penalty needs unmixed labels: allowed is 0")
         if self.saturating and self.loss != "bce":
             raise ValueError(f"saturating is true but loss is {self.loss!r}: allowed with bce only")
         return self

@@ -31,7 +31,7 @@ class Batch:
     real: Tensor
     """Float [B, C, H, W] in [-1, 1]."""
     labels: Tensor
-    """Classes of the real images, int64 [B]."""
+    """Classes of the real images, int64 [B], or their shares, float [B, classes], where images were mixed."""
     z: Tensor
     """Noise, float [B, latent], standard normal."""
     fake_labels: Tensor

@@ -11,6 +11,7 @@ from torch.nn.functional import one_hot
 Activation = Literal["relu", "leaky", "prelu"]
 Norm = Literal["none", "batch", "instance", "layer"]
 _NORMALISED = "parametrizations.weight.original"
+_SETTLING = 15
 
 
 def scaled(filters: int, width: float) -> int:
@@ -92,10 +93,19 @@ def init_normal(module: nn.Module, std: float) -> None:
     for part in module.modules():
         own = dict(part.named_parameters())
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            # Spectral normalisation keeps the trained weight below the layer.
+            # Spectral normalisation keeps the trained weight below the layer, and its estimate belongs to the old one.
             nn.init.normal_(own[_NORMALISED if _NORMALISED in own else "weight"], 0.0, std)
+            if _NORMALISED in own:
+                _settle(part)
             if "bias" in own:
                 nn.init.zeros_(own["bias"])
         elif isinstance(part, nn.BatchNorm2d):
             nn.init.normal_(part.weight, 1.0, std)
             nn.init.zeros_(part.bias)
+
+
+@torch.no_grad()
+def _settle(layer: nn.Module) -> None:
+    """Runs the power iterations of a spectrally normalised layer, one per access of its weight in training."""
+    for _ in range(_SETTLING):
+        _ = layer.weight

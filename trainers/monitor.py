@@ -5,7 +5,7 @@ Every detector is a pure function of the rungs so far; it stays silent where a n
 All thresholds are start values: those of the failure table of the reference systems (reports in brackets), which asks
 for moving averages and 500 steps of persistence. Rungs hold means over the steps since the rung before, or one look at
 the samples, so persistence is counted here between rungs: from the first rung of an unbroken row of bad ones to the
-last. One bad rung is therefore never enough, except for numbers that are not finite.
+last. One bad rung is never enough, but for losses that are not finite and classes that are not drawn.
 """
 
 from __future__ import annotations
@@ -46,8 +46,7 @@ VANISHED_RATIO = 1e-3
 #: Exploding gradients [monir-2019, hamed-2019]: norm of a gradient, and its ratio to the median over the run.
 EXPLODED_NORM = 1e3
 EXPLODED_RATIO = 100.0
-#: Divergence of a Wasserstein critic [hamed-2019]: deviation over mean of the gap E D(x) - E D(G(z)). The gaps are rung
-#: means, which deviate less than single steps do: what is found is a slow drift.
+#: Wasserstein critic [hamed-2019]: deviation over mean of E D(x) - E D(G(z)); rung means show slow swings alone.
 DRIFT_RATIO = 3.0
 DRIFT_STEPS = 1000
 DRIFT_RUNGS = 5
@@ -65,7 +64,6 @@ DECAY_EVALUATIONS = 3
 #: Too short a run [hamed-2019, monir-2019]: fall of log FID along a line fitted to the last part of the run.
 LAST_PART = 0.2
 LOG_FID_FALL = -0.02
-LAST_EVALUATIONS = 3
 
 
 @dataclass(frozen=True)
@@ -227,9 +225,9 @@ def late_decay(history: Sequence[Observation], config: Config, classes: int) -> 
 
     if len(recent) < DECAY_EVALUATIONS or not all(map(decayed, recent)):
         return None
-    margin = f"{DECAY_SHARE:.0%} and {DECAY_ERRORS:g} standard errors"
     values = ", ".join(f"{score.value:.4g}" for score in recent)
-    return Verdict("late-decay", f"{metric.name} {values} are worse than the best, {best.value:.4g}, by over {margin}")
+    margin = f"over {DECAY_SHARE:.0%} and {DECAY_ERRORS:g} standard errors worse than the best, {best.value:.4g}"
+    return Verdict("late-decay", f"{metric.name} is {values}, {margin}")
 
 
 def under_trained(history: Sequence[Observation], config: Config, classes: int) -> Verdict | None:
@@ -238,7 +236,7 @@ def under_trained(history: Sequence[Observation], config: Config, classes: int) 
     late = [seen for seen in history if "fid" in seen.scores and end - seen.images <= LAST_PART * end]
     fids = [seen.scores["fid"].value for seen in late]
     # A line through fewer points is noise, and a FID of 0 has no logarithm.
-    if len(fids) < LAST_EVALUATIONS or not all(0 < fid < math.inf for fid in fids):
+    if len(fids) < 3 or not all(0 < fid < math.inf for fid in fids):
         return None
     slope = linear_regression([seen.images for seen in late], [math.log(fid) for fid in fids]).slope
     change = _below(f"change of log FID over the last {LAST_PART:.0%}", slope * LAST_PART * end, LOG_FID_FALL)
@@ -302,10 +300,7 @@ def class_shares(logits: Tensor) -> tuple[float, ...]:
 
 
 def per_class_accuracy(logits: Tensor, labels: Tensor) -> tuple[float, ...]:
-    """Share of the images of each class that the classifier puts there, logits [N, K] and labels int64 [N].
-
-    NaN for a class that no image was asked for.
-    """
+    """Share of the images of each class (labels int64 [N]) with the highest of logits [N, K] there; NaN without any."""
     wanted = _one_hot(labels.to(logits.device), logits.shape[1])
     right = wanted * (logits.argmax(dim=1) == labels.to(logits.device))[:, None]
     return tuple((right.sum(dim=0) / wanted.sum(dim=0)).tolist())

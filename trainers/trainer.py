@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainers.augment import augment, oversampled
 from trainers.batches import IndexStream, seeded
 from trainers.config import Config
 from trainers.data import ImageData
@@ -36,7 +37,11 @@ class Trainer:
         self.iteration = 0
         self._batches = 0
         self._drawn = min(config.drawn_classes or data.classes, data.classes)
-        self._stream = IndexStream(len(data.images), config.batch, config.sampling, config.seed)
+        count = max(len(data.images), config.oversampling)
+        self._indices: Tensor | None = None
+        if count > len(data.images):
+            self._indices = oversampled(data.labels.cpu(), count, seeded(config.seed, 3)).to(self.device)
+        self._stream = IndexStream(count, config.batch, config.sampling, config.seed)
         self._real: tuple[Tensor, Tensor]
         self._random_state = _seeded_random_state(config.seed, self.device)
         with self._own_environment():
@@ -100,7 +105,7 @@ class Trainer:
             for index, kept in optimizer.state_dict()["state"].items():
                 tensors |= {f"opt.{phase}.{index}.{slot}": t for slot, t in kept.items() if t is not None}
         tensors |= {f"random.{kind}": t for kind, t in self._random_state.items()}
-        header = {"iteration": self.iteration, "batches": self._batches, "config": self.config.model_dump()}
+        header = {"iteration": self.iteration, "batches": self._batches, "config": self.config.model_dump(mode="json")}
         return tensors, header
 
     def load_state(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
@@ -108,7 +113,7 @@ class Trainer:
 
         Raises ValueError where the configurations differ, RuntimeError where tensors are missing, unknown or misshapen.
         """
-        own = self.config.model_dump()
+        own = self.config.model_dump(mode="json")
         if header["config"] != own:
             changed = [f"{k} {v!r}, not {own.get(k)!r}" for k, v in header["config"].items() if own.get(k) != v]
             raise ValueError(f"the checkpoint was written with {', '.join(changed) or 'fewer settings'}")
@@ -163,7 +168,10 @@ class Trainer:
     def _batch(self, fresh: bool) -> Batch:
         if fresh:
             index = self._stream(self._batches).to(self.device, non_blocking=True)
-            self._real = self.data.images[index].float() / 127.5 - 1, self.data.labels[index]
+            if self._indices is not None:
+                index = self._indices[index]
+            images, labels = self.data.images[index].float() / 127.5 - 1, self.data.labels[index]
+            self._real = augment(images, labels, self.data.classes, self.config)
             self._batches += 1
         real, labels = self._real
         size = self.config.batch

@@ -24,13 +24,16 @@ CIFAR = (3, 32, 32)
 PIXELS = 28 * 28
 
 
-class Unconditional(nn.Sequential):
-    """Layers as a generator or discriminator that ignores labels."""
+class Unconditional(nn.Module):
+    """Layers in sequence as a generator or discriminator that ignores labels."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        for layer in self:
-            x = layer(x)
-        return x
+        y: Tensor = self.layers(x)
+        return y
 
 
 def _initialised(nets: dict[str, nn.Module], config: Config) -> dict[str, nn.Module]:
@@ -200,7 +203,7 @@ class ACGANDiscriminator(nn.Module):
 
 
 class DasACGAN(AdversarialGAN):
-    """D maximises L_S + L_C, G maximises L_C - L_S (Odena et al., 2016), L_S and L_C log-likelihoods of source and class.
+    """D maximises L_S + L_C, G maximises L_C - L_S: log-likelihoods of source and class (Odena et al., 2016).
 
     L_C judges real images by their labels and generated ones by the labels that were asked for.
     """

@@ -113,12 +113,11 @@ class DasSAGAN(AdversarialGAN):
         config = self.config
         assert isinstance(config, SAGANConfig)
         nets = {"g": Generator(config, self.classes), "d": Discriminator(config, self.classes)}
-        for net in nets.values():
-            init_normal(net, config.init_std)
-            # Normalised last, so that the power iteration starts from the weights that are trained.
-            for part in list(net.modules()):
-                if config.controls("spectral") and isinstance(part, nn.Conv2d | nn.Linear):
-                    spectral(part)
+        for part in [part for net in nets.values() for part in net.modules()]:
+            if isinstance(part, nn.Conv2d | nn.Linear):
+                init_normal(part, config.init_std)
+                # Normalised last, so that the power iteration starts from the weights that are trained.
+                spectral(part, config.controls("spectral"))
         return nets
 
 
