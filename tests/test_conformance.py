@@ -18,6 +18,9 @@ from trainers.trainer import Trainer
 
 BATCH = 4
 STEPS = 6
+#: The critic of hamed-csawgan in the reference's default build adds a term of the label alone to its score. Under a
+#: gradient penalty real and generated images share their labels, so that the term cancels. Its field `hidden` mends it.
+CANCELLED = {"hamed-csawgan": {"embedding.weight", "embedding.bias"}}
 EVERY = pytest.mark.parametrize("system_id", SYSTEMS)
 
 
@@ -64,7 +67,8 @@ def test_losses_are_finite_and_every_parameter_learns_and_a_restart_changes_no_b
     assert all(math.isfinite(value) for value in losses.values()), losses
     for name, net in whole.nets.items():
         still = {k for k, p in net.named_parameters() if torch.equal(p, before[name][k])}
-        assert still <= undriven(net), f"{name}: nothing drives {sorted(still - undriven(net))}"
+        exempt = undriven(net) | CANCELLED.get(system_id, set())
+        assert still <= exempt, f"{name}: nothing drives {sorted(still - exempt)}"
     half.advance(STEPS // 2 * BATCH)
     checkpoint.write(tmp_path / "half", *half.state(), {})
     resumed = new_trainer(system_id)

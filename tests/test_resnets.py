@@ -121,6 +121,18 @@ def test_the_shortcut_is_the_identity_only_where_nothing_changes() -> None:
     assert len(_parts(Block(4, 5, 0.0, "none").shortcut, nn.Conv2d)) == 1
 
 
+@EVERY
+def test_the_first_convolution_sees_the_image_itself_and_the_pooling_rectified_features(system_id: str) -> None:
+    d, seen = _networks(system_id, width=0.125)["d"], dict[str, Tensor]()
+    _parts(d, nn.Conv2d)[0].register_forward_pre_hook(lambda _, x: seen.update(image=x[0]))
+    d.get_submodule("features").register_forward_hook(lambda _, x, y: seen.update(features=y))
+    images = torch.rand(3, 3, 32, 32, generator=seeded(0)) - 1
+    d(images, torch.zeros(3, dtype=torch.int64))
+    assert torch.equal(seen["image"], images)
+    assert seen["features"].min() == 0
+    assert seen["features"].max() > 0
+
+
 def test_sum_pooling_is_mean_pooling_times_the_64_positions() -> None:
     summed, mean = (_networks("wgan-gp-32", width=0.125, pool=pool)["d"] for pool in ("sum", "mean"))
     images, labels = torch.rand(3, 3, 32, 32, generator=seeded(0)), torch.zeros(3, dtype=torch.int64)

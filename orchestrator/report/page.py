@@ -15,6 +15,7 @@ from markupsafe import Markup
 from plotly.graph_objects import Figure
 
 from orchestrator.report import charts
+from orchestrator.report.reported import REPORTED, differences
 from orchestrator.status import SweepStatus
 from orchestrator.store import store_of
 from orchestrator.study import SweepStudy, TrialRecord
@@ -67,6 +68,7 @@ def write_report(status: SweepStatus, study: SweepStudy, path: Path) -> None:
         columns=_columns(status, sweep, searched),
         rows=_rows(status, sweep, searched),
         searched=len(searched),
+        beside=_beside(status, sweep),
         figures=_embedded(figures),
         unscored=[_epitaph(record) for record in status.records if not record.best],
         unranked=[d.name for d in searched if importances and d.name not in importances],
@@ -196,6 +198,25 @@ def _embedded(figures: dict[str, Figure | None]) -> dict[str, Markup | None]:
         else None
         for name, figure in figures.items()
     }
+
+
+def _beside(status: SweepStatus, sweep: Sweep) -> list[list[str]]:
+    """Reported numbers next to those of the best trial of each system, with what keeps them from comparing."""
+    rows, seen = [], set()
+    for record in status.ranking:
+        system = str(record.params["system"])
+        if system in seen or not record.best:
+            continue
+        seen.add(system)
+        for reported in REPORTED.get(system, ()):
+            score = record.best.scores.get(reported.metric)
+            if score is None:
+                continue
+            samples = f"{reported.samples:,}" if reported.samples else "unknown"
+            why = differences(reported, score, sweep.dataset.name) or "nothing known"
+            head = [system, reported.metric, f"{reported.text} ({reported.document})", samples]
+            rows.append([*head, measured(score), f"{score.n:,}", str(record.number), why])
+    return rows
 
 
 def _grids(status: SweepStatus, study: SweepStudy) -> list[Grid]:

@@ -3,8 +3,8 @@
 SNGAN is the unconditional CIFAR-10 network of Miyato et al. (2018), appendix B.4; WGAN-GP that of Gulrajani et al.
 (2017), section 5.3 and the appendix on CIFAR-10. They share one build and differ in their defaults.
 
-Both deviate from the authors' code in the generator's step, which here sees a batch of 64 and not of 128, and in the
-real images, to which no noise is added. The dense layer of SNGAN's discriminator has a bias.
+Deviations from the authors' code: the generator's step sees a batch of 64, not of 128; real images get no uniform noise
+(WGAN-GP); the dense layer of SNGAN's discriminator has a bias, and its run 100,000 generator steps instead of 50,000.
 """
 
 from __future__ import annotations
