@@ -101,6 +101,8 @@ def trial_line(record: TrialRecord, metric: str) -> str:
         parts.append(_scores(record.rungs[-1], metric))
     if record.reason:
         parts.append(f"({record.reason})")
+    if record.rungs and (kinds := [v.partition(":")[0] for v in record.rungs[-1].verdicts]):
+        parts.append(f"[{', '.join(kinds)}]")
     return "  ".join(parts)
 
 

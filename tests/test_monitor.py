@@ -14,6 +14,7 @@ from trainers import SYSTEMS, monitor
 from trainers.config import Config, overlay
 from trainers.data import ImageData
 from trainers.evaluation.scores import Score
+from trainers.losses import d_loss
 from trainers.monitor import Observation, inspect
 from trainers.trainer import Trainer
 
@@ -26,7 +27,7 @@ LOSSES = {
     "bce": {"loss_d": 1.2, "loss_g": 0.9, "d_real": 0.4, "d_fake": -0.4, "d_accuracy": 0.7},
     "wasserstein": {"loss_d": -3.0, "loss_g": 1.0, "d_real": 2.0, "d_fake": -1.0},
 }
-NORMS = {"grad_norm_g": 0.5, "grad_norm_d": 2.0, "clipped_share": 0.2, "penalty_slope": 1.0}
+NORMS = {"grad_norm_g": 0.5, "grad_norm_d": 20.0, "clipped_share": 0.2, "penalty_slope": 1.0}
 
 
 def _config(**settings: Any) -> Config:
@@ -70,6 +71,11 @@ def _fids(*values: float) -> list[Observation]:
     return [replace(seen, scores={"fid": _score("fid", v)}) for seen, v in zip(healthy, values, strict=True)]
 
 
+def _falling(change: float) -> list[Observation]:
+    """15 rungs, from each to the next of which log FID falls by `change`."""
+    return _fids(*(30 * math.exp(-change * index) for index in range(15)))
+
+
 def _kids(*values: float, stderr: float) -> list[Observation]:
     healthy = _healthy(rungs=len(values))
     return [replace(seen, scores={"kid": _score("kid", v, stderr)}) for seen, v in zip(healthy, values, strict=True)]
@@ -93,129 +99,74 @@ TWO_SIDED = _config(smoothing="two-sided", smoothing_strength=0.1)
 WASSERSTEIN = _config(loss="wasserstein")
 CLIPPED = _config(loss="wasserstein", lipschitz="clip+spectral")
 PENALISED = _config(loss="wasserstein", lipschitz="penalty")
-W = "wasserstein"
+W, CONFIDENT = "wasserstein", "over-confident-discriminator"
 
-#: Kind, configuration, a history just beyond the threshold, one just before it.
-TABLE: dict[str, tuple[str, Config, list[Observation], list[Observation]]] = {
-    "samples alike": ("mode-collapse", BCE, _ends(_healthy(), diversity=0.49), _ends(_healthy(), diversity=0.51)),
+Changes = dict[str, Any]
+#: Kind, configuration, changes to the last three rungs just beyond the threshold, and just before it.
+PERSISTENT: dict[str, tuple[str, Config, Changes, Changes]] = {
+    "samples alike": ("mode-collapse", BCE, {"diversity": 0.49}, {"diversity": 0.51}),
+    # exp(entropy) is 7.99 and 8.04; no class is below 1 %.
     "few classes": (
         "mode-collapse",
         BCE,
-        # exp(entropy) is 7.98 and 8.07; no class is below 1 %.
-        _ends(_healthy(), class_shares=(0.02,) * 3 + (0.94 / 7,) * 7),
-        _ends(_healthy(), class_shares=(0.0213,) * 3 + (0.9361 / 7,) * 7),
+        {"class_shares": (0.013,) * 3 + (0.961 / 7,) * 7},
+        {"class_shares": (0.014,) * 3 + (0.958 / 7,) * 7},
     ),
     "a class gone": (
         "mode-collapse",
         BCE,
-        _ends(_healthy(), class_shares=_one_of_ten(0.009, 0.991 / 9)),
-        _ends(_healthy(), class_shares=_one_of_ten(0.011, 0.989 / 9)),
+        {"class_shares": _one_of_ten(0.009, 0.991 / 9)},
+        {"class_shares": _one_of_ten(0.011, 0.989 / 9)},
     ),
-    "D always right": (
-        "over-confident-discriminator",
-        BCE,
-        _ends(_healthy(), d_accuracy=0.981, d_fake=-3.9),  # sigmoid(-3.9) is 0.0198
-        _ends(_healthy(), d_accuracy=0.981, d_fake=-3.88),
-    ),
-    "D right but not sure": (
-        "over-confident-discriminator",
-        BCE,
-        _ends(_healthy(), d_accuracy=0.981, d_fake=-3.9),
-        _ends(_healthy(), d_accuracy=0.979, d_fake=-9.0),
-    ),
-    "D always right, two-sided": (
-        "over-confident-discriminator",
-        TWO_SIDED,
-        _ends(_healthy(), d_accuracy=0.99, d_fake=-2.0),  # 0.1192 < 0.1 + 0.02
-        _ends(_healthy(), d_accuracy=0.99, d_fake=-1.98),
-    ),
-    "D loss at 0": (
-        "over-confident-discriminator",
-        BCE,
-        _ends(_healthy(), loss_d=0.049),
-        _ends(_healthy(), loss_d=0.051),
-    ),
-    "D loss at its smoothed floor": (
-        "over-confident-discriminator",
-        SMOOTH,
-        _ends(_healthy(), loss_d=0.3251 + 0.049),
-        _ends(_healthy(), loss_d=0.3251 + 0.051),
-    ),
-    "G loss beyond a log guard": (
-        "over-confident-discriminator",
-        BCE,
-        _ends(_healthy(), loss_g=27.6),
-        _ends(_healthy(), loss_g=15.9),
-    ),
+    # The sigmoid of -3.9 is 0.0198, that of -2 is 0.1192.
+    "D is right": (CONFIDENT, BCE, {"d_accuracy": 0.981, "d_fake": -3.9}, {"d_accuracy": 0.979, "d_fake": -3.9}),
+    "D is sure": (CONFIDENT, BCE, {"d_accuracy": 0.981, "d_fake": -3.9}, {"d_accuracy": 0.981, "d_fake": -3.88}),
+    "two-sided": (CONFIDENT, TWO_SIDED, {"d_accuracy": 1.0, "d_fake": -2.0}, {"d_accuracy": 1.0, "d_fake": -1.98}),
+    "D loss at 0": (CONFIDENT, BCE, {"loss_d": 0.049}, {"loss_d": 0.051}),
+    "D loss at a smoothed floor": (CONFIDENT, SMOOTH, {"loss_d": 0.3251 + 0.049}, {"loss_d": 0.3251 + 0.051}),
+    "G loss beyond a log guard": (CONFIDENT, BCE, {"loss_g": 16.0}, {"loss_g": 15.9}),
     "no gradient": (
         "vanishing-gradients",
         BCE,
-        _ends(_healthy(), grad_norm_g=0.9e-6, grad_norm_d=1e-6),
-        _ends(_healthy(), grad_norm_g=1.1e-6, grad_norm_d=1e-6),
+        {"grad_norm_g": 0.9e-6, "grad_norm_d": 1e-6},
+        {"grad_norm_g": 1.1e-6, "grad_norm_d": 1e-6},
     ),
-    "D takes all the gradient": (
-        "vanishing-gradients",
-        BCE,
-        _ends(_healthy(), grad_norm_g=0.9e-3, grad_norm_d=1.0),
-        _ends(_healthy(), grad_norm_g=1.1e-3, grad_norm_d=1.0),
-    ),
+    "D takes the gradient": ("vanishing-gradients", BCE, {"grad_norm_g": 0.019}, {"grad_norm_g": 0.021}),
+    "100 times G's median": ("exploding-gradients", BCE, {"grad_norm_g": 51.0}, {"grad_norm_g": 49.0}),
     "huge gradient of D": (
         "exploding-gradients",
         BCE,
-        _ends(_healthy(), 12, grad_norm_d=1001.0, grad_norm_g=20.0),
-        _ends(_healthy(), 12, grad_norm_d=999.0, grad_norm_g=20.0),
+        {"grad_norm_d": 1001.0, "grad_norm_g": 2.0},
+        {"grad_norm_d": 999.0, "grad_norm_g": 2.0},
     ),
-    "a hundred times G's usual gradient": (
-        "exploding-gradients",
-        BCE,
-        _ends(_healthy(), grad_norm_g=51.0),
-        _ends(_healthy(), grad_norm_g=49.0),
-    ),
-    "the critic swings": ("critic-drift", WASSERSTEIN, _gaps(-4, 5, -4, 5, -1), _gaps(1, 5, 1, 5, 1)),
-    "clipped to two points": (
-        "critic-drift",
-        CLIPPED,
-        _ends(_healthy(W), clipped_share=0.51),
-        _ends(_healthy(W), clipped_share=0.49),
-    ),
-    "the critic is flat": (
-        "critic-drift",
-        PENALISED,
-        _ends(_healthy(W), penalty_slope=0.49),
-        _ends(_healthy(W), penalty_slope=0.51),
-    ),
-    "the critic is steep": (
-        "critic-drift",
-        PENALISED,
-        _ends(_healthy(W), penalty_slope=2.01),
-        _ends(_healthy(W), penalty_slope=1.99),
-    ),
-    "label 9 is never drawn": (
-        "missing-class",
-        BCE,
-        _ends(_healthy(), 1, drawn_classes=tuple(range(9))),
-        _ends(_healthy(), 1, drawn_classes=tuple(range(10))),
-    ),
+    "clipped to two points": ("critic-drift", CLIPPED, {"clipped_share": 0.51}, {"clipped_share": 0.49}),
+    "the critic is flat": ("critic-drift", PENALISED, {"penalty_slope": 0.49}, {"penalty_slope": 0.51}),
+    "the critic is steep": ("critic-drift", PENALISED, {"penalty_slope": 2.01}, {"penalty_slope": 1.99}),
     "label 9 is not learnt": (
         "missing-class",
         BCE,
-        _ends(_healthy(), per_class_accuracy=_one_of_ten(0.49, 0.97)),
-        _ends(_healthy(), per_class_accuracy=_one_of_ten(0.51, 0.97)),
+        {"per_class_accuracy": _one_of_ten(0.49, 0.97)},
+        {"per_class_accuracy": _one_of_ten(0.51, 0.97)},
     ),
+}
+
+#: As above with whole histories, for what is not told from three rungs in turn.
+TABLE: dict[str, tuple[str, Config, list[Observation], list[Observation]]] = {
+    "the critic swings": ("critic-drift", WASSERSTEIN, _gaps(-4, 5, -4, 5, 6.4), _gaps(-4, 5, -4, 5, 7.2)),
+    "label 9 is never drawn": ("missing-class", BCE, _ends(_healthy(), 1, drawn_classes=tuple(range(9))), _healthy()),
     "FID rises": ("late-decay", BCE, _fids(20, 10, 11.1, 11.1, 11.1), _fids(20, 10, 11.1, 10.9, 11.1)),
+    # Two combined standard errors are 0.00283.
     "KID leaves its noise": (
         "late-decay",
         BCE,
-        _kids(0.02, -0.001, 0.0020, 0.0020, 0.0020, stderr=0.001),  # 2 combined errors are 0.00283
+        _kids(0.02, -0.001, 0.0020, 0.0020, 0.0020, stderr=0.001),
         _kids(0.02, -0.001, 0.0018, 0.0018, 0.0018, stderr=0.001),
     ),
-    # Over the last fifth, rungs 12 to 15, the line falls by 3 times the rung's change.
-    "FID still falls": (
-        "under-trained",
-        BCE,
-        _fids(*(30 * math.exp(-0.0068 * index) for index in range(15))),
-        _fids(*(30 * math.exp(-0.0065 * index) for index in range(15))),
-    ),
+    # Over the last fifth, from rung 12 to 15, the line falls by three times this change.
+    "FID still falls": ("under-trained", BCE, _falling(0.0068), _falling(0.0065)),
+} | {
+    name: (kind, config, _ends(_healthy(config.loss), **failing), _ends(_healthy(config.loss), **sound))
+    for name, (kind, config, failing, sound) in PERSISTENT.items()
 }
 
 
@@ -227,15 +178,10 @@ def test_a_detector_fires_beyond_its_threshold_and_not_before(
     assert _kinds(sound, config) == []
 
 
-@pytest.mark.parametrize("config", [BCE, SMOOTH, TWO_SIDED], ids=["none", "fixed", "two-sided"])
+@pytest.mark.parametrize("config", [BCE, SMOOTH, TWO_SIDED, WASSERSTEIN, CLIPPED, PENALISED])
 def test_a_healthy_run_has_no_verdict_at_any_rung(config: Config) -> None:
-    history = _healthy()
+    history = _healthy(config.loss)
     assert [_kinds(history[:end], config) for end in range(len(history) + 1)] == [[]] * 13
-
-
-@pytest.mark.parametrize("config", [WASSERSTEIN, CLIPPED, PENALISED], ids=["free", "clipped", "penalised"])
-def test_a_healthy_critic_has_no_verdict(config: Config) -> None:
-    assert _kinds(_healthy(W), config) == []
 
 
 def test_every_detector_is_in_the_table() -> None:
@@ -255,24 +201,14 @@ def test_a_score_that_is_not_finite_is_divergence() -> None:
     assert _kinds(_fids(20, math.nan), BCE) == ["diverged"]
 
 
-def _persistent(row: tuple[str, Config, list[Observation], list[Observation]]) -> bool:
-    """Whether the row's failure is told from rungs in turn rather than from one rung or from the scores."""
-    kind, _, failing, _ = row
-    return kind not in ("late-decay", "under-trained") and failing[-1].drawn_classes == tuple(range(CLASSES))
-
-
-PERSISTENT = {name: row for name, row in TABLE.items() if _persistent(row) and name != "the critic swings"}
-
-
-@pytest.mark.parametrize(("kind", "config", "failing", "sound"), PERSISTENT.values(), ids=PERSISTENT)
-def test_a_failure_must_persist_for_500_steps_up_to_the_last_rung(
-    kind: str, config: Config, failing: list[Observation], sound: list[Observation]
-) -> None:
+@pytest.mark.parametrize("name", PERSISTENT)
+def test_a_failure_must_persist_for_500_steps_up_to_the_last_rung(name: str) -> None:
+    kind, config, failing, _ = TABLE[name]
+    assert _kinds(failing, config) == [kind]
     healthy = _healthy(config.loss)
     assert _kinds([*healthy[:-2], *failing[-2:]], config) == []
     assert _kinds([*failing[:-1], healthy[-1]], config) == []
     assert _kinds([*failing[:-2], healthy[-2], failing[-1]], config) == []
-    assert kind in _kinds([*healthy[:-3], *failing[-3:]], config)
 
 
 def test_persistence_counts_generator_steps_not_images() -> None:
@@ -302,12 +238,8 @@ def test_a_saturating_generators_loss_is_not_held_against_a_log_guard() -> None:
     assert _kinds(_ends(_healthy(), loss_g=27.6), _config(saturating=True)) == []
 
 
-@pytest.mark.parametrize("config", [WASSERSTEIN, PENALISED], ids=["free", "penalised"])
-def test_a_clipped_share_counts_only_under_clipping(config: Config) -> None:
-    assert _kinds(_ends(_healthy(W), clipped_share=0.9), config) == []
-
-
-def test_a_slope_counts_only_under_a_penalty() -> None:
+def test_a_clipped_share_counts_under_clipping_alone_and_a_slope_under_a_penalty_alone() -> None:
+    assert _kinds(_ends(_healthy(W), clipped_share=0.9), PENALISED) == []
     assert _kinds(_ends(_healthy(W), penalty_slope=9.0), CLIPPED) == []
 
 
@@ -315,7 +247,7 @@ def test_the_critics_swing_needs_five_rungs_over_1000_steps() -> None:
     gaps = _gaps(-4, 5, -4, 5, -1)
     assert _kinds(gaps[1:], WASSERSTEIN) == []
     assert _kinds(gaps, overlay(WASSERSTEIN, {"batch": BATCH + 1})) == []
-    assert _kinds(gaps, BCE) == []
+    assert _kinds(gaps, _config(loss="hinge")) == []
 
 
 def test_classes_missing_from_few_draws_are_chance() -> None:
@@ -366,7 +298,9 @@ FLOORS = [("none", 0.1, 0.0), ("fixed", 0.1, 0.3251), ("fixed", 0.05, 0.1985), (
 @pytest.mark.parametrize(("smoothing", "strength", "floor"), FLOORS)
 def test_the_floor_of_the_real_half_is_the_published_one(smoothing: str, strength: float, floor: float) -> None:
     config = _config(smoothing=smoothing, smoothing_strength=strength)
-    assert monitor.bce_floor(config) == (pytest.approx(floor, abs=5e-5), 0.0)
+    real, fake = monitor.bce_floor(config)
+    assert real == pytest.approx(floor, abs=5e-5)
+    assert fake == 0
 
 
 @pytest.mark.parametrize(
@@ -380,25 +314,18 @@ def test_the_floor_of_the_real_half_is_the_published_one(smoothing: str, strengt
     ],
     ids=str,
 )
-def test_the_best_constant_discriminator_reaches_the_floor_and_none_goes_below(settings: dict[str, Any]) -> None:
-    from trainers.losses import d_loss
-
+def test_the_floor_is_the_lowest_loss_over_all_logits(settings: dict[str, Any]) -> None:
     config = _config(**settings)
-    torch.manual_seed(0)
-    logits = torch.linspace(-6, 6, 61, dtype=torch.float64)
-    count = 20_000
 
-    def mean_loss(real: float, fake: float) -> float:
-        return d_loss(torch.full((count,), real), torch.full((count,), fake), config).item()
+    def loss(real: float, fake: float) -> float:
+        torch.manual_seed(0)
+        return d_loss(torch.full((20_000,), real), torch.full((20_000,), fake), config).item()
 
-    far = -30.0  # here the generated half is at its floor without two-sided smoothing
-    on_real = [mean_loss(logit, far) for logit in logits.tolist()]
-    on_fake = [mean_loss(30.0, logit) for logit in logits.tolist()]
-    offset = mean_loss(30.0, far)
-    real, fake = monitor.bce_floor(config)
-    # What one half adds is known up to what the other adds at its fixed logit.
-    lowest = min(on_real) + min(on_fake) - offset
-    assert lowest == pytest.approx(real + fake, abs=0.3)
+    # The two halves depend on one logit each, so they are minimised in turn.
+    logits = [-40.0, *(step / 10 for step in range(-60, 61)), 40.0]
+    best_real = min(logits, key=lambda logit: loss(logit, 0.0))
+    lowest = min(loss(best_real, logit) for logit in logits)
+    assert lowest == pytest.approx(sum(monitor.bce_floor(config)), abs=0.01)
 
 
 def _noise(count: int, seed: int, channels: int = 1) -> torch.Tensor:
@@ -440,7 +367,7 @@ def test_shares_and_accuracies_of_classes_are_those_of_the_decisions() -> None:
     logits = torch.tensor([[3.0, 0, 0], [0, 2, 1], [0, 2, 1], [1, 0, -1]])
     assert monitor.class_shares(logits) == (0.5, 0.5, 0.0)
     accuracies = monitor.per_class_accuracy(logits, torch.tensor([0, 1, 0, 0]))
-    assert accuracies[:2] == (pytest.approx(2 / 3), 1.0)
+    assert accuracies[:2] == pytest.approx((2 / 3, 1.0))
     assert math.isnan(accuracies[2])
 
 
@@ -459,13 +386,13 @@ def _train(data: ImageData, steps: Sequence[int], **settings: Any) -> tuple[list
 
 def test_a_small_run_at_default_settings_has_no_verdict(mnist_mini: tuple[ImageData, ImageData]) -> None:
     history, config = _train(mnist_mini[0], (50, 300, 560))
-    assert history[-1].diversity is not None
     assert [_kinds(history[:end], config) for end in (1, 2, 3)] == [[], [], []]
+    first, *later = [seen.diversity or 0.0 for seen in history]
+    # The first samples are alike in sound runs too, which is why a collapse must persist.
+    assert first < monitor.DIVERSITY < min(later)
 
 
-def test_a_learning_rate_of_one_collapses_under_an_over_confident_discriminator(
-    mnist_mini: tuple[ImageData, ImageData],
-) -> None:
+def test_a_learning_rate_of_one_makes_an_over_confident_discriminator(mnist_mini: tuple[ImageData, ImageData]) -> None:
     history, config = _train(mnist_mini[0], (50, 300, 560), g_lr=1.0, d_lr=1.0)
-    assert _kinds(history, config) == ["over-confident-discriminator", "mode-collapse"]
-    assert history[-1].diversity == 0
+    # What becomes of the samples differs between seeds: mostly one image for each class.
+    assert "over-confident-discriminator" in _kinds(history, config)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from trainers import checkpoint, samples
+from trainers import checkpoint, monitor, samples
+from trainers.batches import seeded
 from trainers.config import Config
 from trainers.data import ImageData
 from trainers.evaluation.scores import METRICS, Evaluator, Score
@@ -33,6 +35,10 @@ class Rung:
     score_seconds: float
     diverged: str | None = None
     """Why the run is beyond help, in words; None while it is sound."""
+    diversity: float | None = None
+    """Mean distance between samples over that between real images, within classes where the system has them."""
+    verdicts: tuple[str, ...] = ()
+    """What the monitor says of the run so far, each with its evidence."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON: a non-finite loss is kept as its name, since JSON has no NaN."""
@@ -43,7 +49,7 @@ class Rung:
     def from_json(cls, record: dict[str, Any]) -> Rung:
         scores = {name: Score(**score) for name, score in record["scores"].items()}
         losses = {name: float(value) for name, value in record["losses"].items()}
-        return cls(**{**record, "scores": scores, "losses": losses})
+        return cls(**{**record, "scores": scores, "losses": losses, "verdicts": tuple(record["verdicts"])})
 
 
 @dataclass
@@ -90,9 +96,11 @@ class Run:
         trained = time.perf_counter()
         bad = [f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)]
         scores: dict[str, Score] = {}
+        diversity = None
         if not bad:
             images, labels = self.trainer.sample(self.sample_count, self.evaluator.seed)
             scores = self.evaluator(images, labels, conditional=self.system.conditional)
+            diversity = self._diversity(images, labels)
             self.grid = samples.grid(images)
         rung = Rung(
             images=self.trainer.images,
@@ -101,9 +109,19 @@ class Run:
             train_seconds=trained - start,
             score_seconds=time.perf_counter() - trained,
             diverged=", ".join(bad) or None,
+            diversity=diversity,
         )
+        seen = [monitor.Observation(r.images, r.losses, r.scores, r.diversity) for r in (*self.history, rung)]
+        verdicts = monitor.inspect(seen, self.config, self.data.classes)
+        rung = replace(rung, verdicts=tuple(f"{verdict.kind}: {verdict.evidence}" for verdict in verdicts))
         self.history.append(rung)
         return rung
+
+    def _diversity(self, images: Tensor, labels: Tensor) -> float | None:
+        # Data may lie in the order of its classes, so that its first images show one class alone.
+        real = torch.randperm(len(self.data.images), generator=seeded(0, 4))[: monitor.COMPARED]
+        pairs = (labels, self.data.labels[real]) if self.system.conditional else None
+        return monitor.diversity(images, self.data.images[real], pairs)
 
     def save(self, folder: Path) -> None:
         """Writes samples and a checkpoint of the last rung below `folder`; keeps the two newest and the best."""

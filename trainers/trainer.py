@@ -160,10 +160,12 @@ class Trainer:
         optimizer = self._optimizers[phase.name]
         optimizer.zero_grad()
         # Only the phase's own parameters: the other networks' weight gradients would be thrown away.
-        next(iter(losses.values())).backward(inputs=[p for group in optimizer.param_groups for p in group["params"]])
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        next(iter(losses.values())).backward(inputs=parameters)
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         optimizer.step()
         self.gan.after_step(phase.name, self.nets)
-        return losses
+        return {**losses, f"grad_norm_{phase.name}": norm}
 
     def _batch(self, fresh: bool) -> Batch:
         if fresh:

@@ -6,7 +6,7 @@ The report gives no layer tables; sizes and settings are those of the papers it 
 from __future__ import annotations
 
 import math
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import torch
 from pydantic import Field, model_validator
@@ -32,8 +32,7 @@ class Unconditional(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        y: Tensor = self.layers(x)
-        return y
+        return cast(Tensor, self.layers(x))
 
 
 def _initialised(nets: dict[str, nn.Module], config: Config) -> dict[str, nn.Module]:
@@ -95,6 +94,10 @@ class DasDCGAN(AdversarialGAN):
         return _initialised({"g": g, "d": d}, config)
 
 
+class CGANConfig(Config):
+    max_norm: float = Field(1.9365, gt=0, le=1000, description="bound on the norm of the weights into each unit of D")
+
+
 class Maxout(nn.Module):
     """[B, inputs] -> [B, units], each the largest of `pieces` linear maps (Goodfellow et al., 2013)."""
 
@@ -143,16 +146,28 @@ class CGANDiscriminator(nn.Module):
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         label = self.label(as_one_hot(labels, self.classes))
-        logits: Tensor = self.joint(torch.cat([self.image(images.flatten(1)), label], dim=1))
-        return logits
+        pixels = (images.flatten(1) + 1) / 2  # in [0, 1], as in the paper
+        return cast(Tensor, self.joint(torch.cat([self.image(pixels), label], dim=1)))
 
 
 class DasCGAN(AdversarialGAN):
-    """Perceptrons that see the label (Mirza and Osindero, 2014)."""
+    """Perceptrons that see the label (Mirza and Osindero, 2014).
+
+    The norm of the weights into each unit of D is bounded, as in the paper's code (after Goodfellow et al., 2013):
+    maxout has no upper bound, and SGD at the paper's rate would diverge.
+    """
+
+    config: CGANConfig
 
     def networks(self) -> dict[str, nn.Module]:
         g, d = CGANGenerator(self.config, self.classes), CGANDiscriminator(self.config, self.classes)
         return _initialised({"g": g, "d": d}, self.config)
+
+    @torch.no_grad()
+    def after_step(self, phase: str, nets: dict[str, nn.Module]) -> None:
+        super().after_step(phase, nets)
+        for weight in regularizers.clipped(nets["d"], "weights") if phase == "d" else ():
+            weight.copy_(weight.renorm(2, 0, self.config.max_norm))
 
 
 class ACGANConfig(Config):
@@ -175,8 +190,7 @@ class ACGANGenerator(nn.Module):
         )  # fmt: skip
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        images: Tensor = self.layers(append_one_hot(z, labels, self.classes))
-        return images
+        return cast(Tensor, self.layers(append_one_hot(z, labels, self.classes)))
 
 
 class ACGANDiscriminator(nn.Module):
@@ -296,8 +310,7 @@ class InfoGANGenerator(nn.Module):
         )  # fmt: skip
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        images: Tensor = self.layers(torch.cat(split_code(z, self.categories, self.continuous), dim=1))
-        return images
+        return cast(Tensor, self.layers(torch.cat(split_code(z, self.categories, self.continuous), dim=1)))
 
 
 class InfoGANDiscriminator(nn.Module):
@@ -314,8 +327,7 @@ class InfoGANDiscriminator(nn.Module):
         self.source = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(c, 1), nn.Flatten(0))
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        logits: Tensor = self.source(self.features(images))
-        return logits
+        return cast(Tensor, self.source(self.features(images)))
 
 
 class DasInfoGAN(AdversarialGAN):
@@ -357,6 +369,9 @@ class DasInfoGAN(AdversarialGAN):
         }
 
 
+_FALL: dict[str, Any] = {"schedule": "exponential", "schedule_rate": 1 / 1.00004, "schedule_period": 1}
+
+
 def _system(gan: type[AdversarialGAN], defaults: Config, summary: str, conditional: bool = False) -> System:
     shape = CIFAR if gan is DasACGAN else MNIST
     return System(gan, defaults, shape, conditional, f"{summary} (das-2019)")
@@ -370,17 +385,7 @@ SYSTEMS = {
     "das-dcgan": _system(DasDCGAN, Config(kimg=1200.0, batch=128), "DCGAN by its guidelines on MNIST"),
     "das-cgan": _system(
         DasCGAN,
-        Config(
-            kimg=3000.0,
-            batch=100,
-            optimizer="sgd",
-            g_lr=0.1,
-            d_lr=0.1,
-            schedule="exponential",
-            schedule_rate=1 / 1.00004,
-            schedule_period=1,
-            dropout=0.5,
-        ),
+        CGANConfig(kimg=3000.0, batch=100, optimizer="sgd", g_lr=0.1, d_lr=0.1, dropout=0.5, **_FALL),
         "conditional perceptrons with a maxout discriminator on MNIST",
         conditional=True,
     ),
