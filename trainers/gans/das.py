@@ -52,8 +52,7 @@ def uniform(normal: Tensor) -> Tensor:
 
 
 class DasGAN(AdversarialGAN):
-    """Perceptrons (Goodfellow et al., 2014). G: z -> 256 -> 512 -> 1024 -> 28x28, batch norm on all hidden layers but
-    the first. D: 512 -> 256 -> logit."""
+    """Perceptrons (Goodfellow et al., 2014); batch norm on all hidden layers of G but the first."""
 
     def networks(self) -> dict[str, nn.Module]:
         config = self.config
@@ -95,6 +94,8 @@ class DasDCGAN(AdversarialGAN):
 
 
 class CGANConfig(Config):
+    """Hyper-parameters of the conditional GAN."""
+
     max_norm: float = Field(1.9365, gt=0, le=1000, description="bound on the norm of the weights into each unit of D")
 
 
@@ -171,6 +172,8 @@ class DasCGAN(AdversarialGAN):
 
 
 class ACGANConfig(Config):
+    """Hyper-parameters of the auxiliary classifier GAN."""
+
     dropout: float = Field(0.5, ge=0, lt=1, description="dropout behind every convolution of the discriminator")
     class_weight: float = Field(1.0, ge=0, le=100, description="weight of the class loss L_C beside the source loss")
 
@@ -217,10 +220,8 @@ class ACGANDiscriminator(nn.Module):
 
 
 class DasACGAN(AdversarialGAN):
-    """D maximises L_S + L_C, G maximises L_C - L_S: log-likelihoods of source and class (Odena et al., 2016).
-
-    L_C judges real images by their labels and generated ones by the labels that were asked for.
-    """
+    """D maximises L_S + L_C, G maximises L_C - L_S: log-likelihoods of source and class, the latter of real images'
+    labels and of the labels that were asked for (Odena et al., 2016)."""
 
     config: ACGANConfig
 
@@ -233,21 +234,16 @@ class DasACGAN(AdversarialGAN):
         if phase == "g":
             source, classes = d.heads(nets["g"](batch.z, batch.fake_labels))
             class_loss = cross_entropy(classes, batch.fake_labels)
-            loss = losses.g_loss(source, config) + config.class_weight * class_loss
-            return {"loss_g": loss, "class_g": class_loss.detach()}
+            return {"loss_g": losses.g_loss(source, config) + config.class_weight * class_loss}
         with torch.no_grad():
             fake = nets["g"](batch.z, batch.fake_labels)
         (real_source, real_classes), (fake_source, fake_classes) = d.heads(batch.real), d.heads(fake)
         class_real = cross_entropy(real_classes, batch.labels)
         class_fake = cross_entropy(fake_classes, batch.fake_labels)
         loss = losses.d_loss(real_source, fake_source, config) + config.class_weight * (class_real + class_fake)
-        return {
-            "loss_d": _penalised(loss, config, d, batch, fake),
-            "d_real": real_source.detach().mean(),
-            "d_fake": fake_source.detach().mean(),
-            "class_real": class_real.detach(),
-            "class_fake": class_fake.detach(),
-        }
+        record = {"d_real": real_source.mean(), "d_fake": fake_source.mean(), "class_real": class_real}
+        record = {name: value.detach() for name, value in {**record, "class_fake": class_fake}.items()}
+        return {"loss_d": _penalised(loss, config, d, batch, fake), **record}
 
 
 def _penalised(loss: Tensor, config: Config, d: nn.Module, batch: Batch, fake: Tensor) -> Tensor:
@@ -258,6 +254,8 @@ def _penalised(loss: Tensor, config: Config, d: nn.Module, batch: Batch, fake: T
 
 
 class InfoGANConfig(Config):
+    """Hyper-parameters of InfoGAN: what its code is and what reading it is worth."""
+
     latent: int = Field(74, ge=1, le=4096, description="size of the noise vector z, of which the code is the last part")
     categories: int = Field(10, ge=2, le=1000, description="values of the categorical code")
     continuous: int = Field(2, ge=0, le=100, description="continuous codes, uniform in [-1, 1]")
@@ -362,11 +360,8 @@ class DasInfoGAN(AdversarialGAN):
             return {"loss_g": losses.g_loss(fake_logits, config) - gain, **record}
         real_logits = d(batch.real, batch.labels)
         loss = losses.d_loss(real_logits, fake_logits, config) - gain
-        return {
-            "loss_d": _penalised(loss, config, d, batch, fake),
-            "d_real": real_logits.detach().mean(),
-            "d_fake": fake_logits.detach().mean(),
-        }
+        record = {"d_real": real_logits.detach().mean(), "d_fake": fake_logits.detach().mean()}
+        return {"loss_d": _penalised(loss, config, d, batch, fake), **record}
 
 
 _FALL: dict[str, Any] = {"schedule": "exponential", "schedule_rate": 1 / 1.00004, "schedule_period": 1}

@@ -21,6 +21,8 @@ _FILTERS = (512, 256, 128, 64)
 
 
 class SAGANConfig(Config):
+    """Hyper-parameters of the self-attention GAN."""
+
     attention_reduction: int = Field(8, ge=1, le=64, description="factor by which attention narrows its channels")
 
 

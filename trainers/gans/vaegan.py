@@ -22,6 +22,8 @@ _MAP = 8
 
 
 class VAEGANConfig(Config):
+    """Hyper-parameters of the VAE-GAN."""
+
     loss: Literal["bce"] = Field("bce", description="adversarial loss; the paper's three terms are logarithms")
     enc_lr: float = Field(3e-4, gt=0, le=1, description="learning rate of the encoder")
     gamma: float = Field(1e-2, gt=0, le=1, description="weight of the mean feature error in the generator's loss")
