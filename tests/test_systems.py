@@ -25,9 +25,9 @@ PLAIN = pytest.mark.parametrize("system_id", ["monir-dcgan", "narman-dcgan", "na
 #: Their discriminators tell the class instead of being told.
 AUXILIARY = {"das-acgan"}
 CONDITIONAL = pytest.mark.parametrize("system_id", [name for name, system in SYSTEMS.items() if system.conditional])
-UN  #: Their discriminators tell the class instead of being told.
-AUXILIARY = {"das-acgan"}
-CONDITIONAL = pytest.mark.parametrize("system_id", [name for name, system in SYSTEMS.items() if not system.conditional])
+UNCONDITIONAL = pytest.mark.parametrize(
+    "system_id", [name for name, system in SYSTEMS.items() if not system.conditional]
+)
 
 
 def _data(system: System, count: int = 22) -> ImageData:
