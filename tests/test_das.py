@@ -124,7 +124,7 @@ def test_every_phase_has_a_finite_loss_and_every_parameter_learns(system_id: str
     trainer = _trainer(system_id)
     before = {name: {k: p.clone() for k, p in net.named_parameters()} for name, net in trainer.nets.items()}
     recorded = trainer.advance(4 * BATCH)
-    assert {"d_real", "d_fake"} | {f"loss_{phase.name}" for phase in trainer.gan.phases} <= set(recorded)
+    assert {"d_real", "d_fake", "d_accuracy"} | {f"loss_{phase.name}" for phase in trainer.gan.phases} <= set(recorded)
     assert all(math.isfinite(value) for value in recorded.values())
     for name, net in trainer.nets.items():
         assert not [k for k, p in net.named_parameters() if torch.equal(p, before[name][k])], name

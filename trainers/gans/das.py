@@ -108,12 +108,11 @@ class Maxout(nn.Module):
         self.linear = nn.Linear(inputs, units * pieces)
 
     def forward(self, x: Tensor) -> Tensor:
-        largest: Tensor = self.linear(x).unflatten(1, (-1, self.pieces)).amax(2)
-        return largest
+        return cast(Tensor, self.linear(x).unflatten(1, (-1, self.pieces)).amax(2))
 
 
 class CGANGenerator(nn.Module):
-    """z [B, latent], made uniform in the unit cube, and the label -> images [B, 1, 28, 28]; no convolution."""
+    """z [B, latent], made uniform in [-1, 1], and the label -> images [B, 1, 28, 28]; no convolution."""
 
     def __init__(self, config: Config, classes: int) -> None:
         super().__init__()
@@ -125,11 +124,9 @@ class CGANGenerator(nn.Module):
         self.output = nn.Linear(joint, PIXELS)
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        cube = (1 + uniform(z)) / 2
-        hidden = torch.cat([relu(self.noise(cube)), relu(self.label(as_one_hot(labels, self.classes)))], dim=1)
+        hidden = torch.cat([relu(self.noise(uniform(z))), relu(self.label(as_one_hot(labels, self.classes)))], dim=1)
         pixels = torch.sigmoid(self.output(relu(self.joint(hidden))))
-        images: Tensor = 2 * pixels.unflatten(1, MNIST) - 1
-        return images
+        return cast(Tensor, 2 * pixels.unflatten(1, MNIST) - 1)
 
 
 class CGANDiscriminator(nn.Module):
@@ -146,9 +143,9 @@ class CGANDiscriminator(nn.Module):
         )
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        label = self.label(as_one_hot(labels, self.classes))
         pixels = (images.flatten(1) + 1) / 2  # in [0, 1], as in the paper
-        return cast(Tensor, self.joint(torch.cat([self.image(pixels), label], dim=1)))
+        hidden = torch.cat([self.image(pixels), self.label(as_one_hot(labels, self.classes))], dim=1)
+        return cast(Tensor, self.joint(hidden))
 
 
 class DasCGAN(AdversarialGAN):
@@ -233,24 +230,28 @@ class DasACGAN(AdversarialGAN):
         config, d = self.config, cast(ACGANDiscriminator, nets["d"])
         if phase == "g":
             source, classes = d.heads(nets["g"](batch.z, batch.fake_labels))
-            class_loss = cross_entropy(classes, batch.fake_labels)
-            return {"loss_g": losses.g_loss(source, config) + config.class_weight * class_loss}
+            loss, class_fake = losses.g_loss(source, config), cross_entropy(classes, batch.fake_labels)
+            return {"total_g": loss + config.class_weight * class_fake, "loss_g": loss}
         with torch.no_grad():
             fake = nets["g"](batch.z, batch.fake_labels)
         (real_source, real_classes), (fake_source, fake_classes) = d.heads(batch.real), d.heads(fake)
         class_real = cross_entropy(real_classes, batch.labels)
         class_fake = cross_entropy(fake_classes, batch.fake_labels)
-        loss = losses.d_loss(real_source, fake_source, config) + config.class_weight * (class_real + class_fake)
-        record = {"d_real": real_source.mean(), "d_fake": fake_source.mean(), "class_real": class_real}
-        record = {name: value.detach() for name, value in {**record, "class_fake": class_fake}.items()}
-        return {"loss_d": _penalised(loss, config, d, batch, fake), **record}
+        loss = losses.d_loss(real_source, fake_source, config)
+        total = loss + config.class_weight * (class_real + class_fake) + _penalty(config, d, batch, fake)
+        return _record(total, loss, real_source, fake_source) | {"class_real": class_real, "class_fake": class_fake}
 
 
-def _penalised(loss: Tensor, config: Config, d: nn.Module, batch: Batch, fake: Tensor) -> Tensor:
-    """`loss` of a discriminator that sees no labels, with its gradient penalty where the configuration has one."""
-    if not config.controls("penalty"):
-        return loss
-    return loss + config.penalty_weight * regularizers.gradient_penalty(d, batch.real, fake, batch.labels)
+def _penalty(config: Config, d: nn.Module, batch: Batch, fake: Tensor) -> Tensor | float:
+    """The weighted gradient penalty of a discriminator that sees no labels, 0 without one."""
+    on = config.controls("penalty")
+    return config.penalty_weight * regularizers.gradient_penalty(d, batch.real, fake, batch.labels) if on else 0.0
+
+
+def _record(total: Tensor, loss: Tensor, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    """Scalars of D's phase; loss_d is the adversarial part alone, to be compared between GANs."""
+    right = ((real > 0).float().mean() + (fake < 0).float().mean()) / 2
+    return {"total_d": total, "loss_d": loss, "d_real": real.mean(), "d_fake": fake.mean(), "d_accuracy": right}
 
 
 class InfoGANConfig(Config):
@@ -329,10 +330,8 @@ class InfoGANDiscriminator(nn.Module):
 
 
 class DasInfoGAN(AdversarialGAN):
-    """V(D, G) - lambda L_I(G, Q): a network `q` reads the code back from D's features (Chen et al., 2016).
-
-    Q learns with G; the shared trunk learns to tell codes apart with D. Labels are not used.
-    """
+    """V(D, G) - lambda L_I(G, Q): a network `q` reads the code back from D's features (Chen et al., 2016). Q learns
+    with G; the shared trunk learns to tell codes apart with D."""
 
     phases = (Phase("d", nets=("d",), repeat="n_critic"), Phase("g", nets=("g", "q"), fresh=False))
     config: InfoGANConfig
@@ -356,12 +355,12 @@ class DasInfoGAN(AdversarialGAN):
         gain = config.categorical_weight * of_category + config.continuous_weight * of_continuous
         fake_logits = d.source(features)
         if phase == "g":
-            record = {"info_categorical": of_category.detach(), "info_continuous": of_continuous.detach()}
-            return {"loss_g": losses.g_loss(fake_logits, config) - gain, **record}
+            record = {"info_categorical": of_category, "info_continuous": of_continuous}
+            loss = losses.g_loss(fake_logits, config)
+            return {"total_g": loss - gain, "loss_g": loss, **record}
         real_logits = d(batch.real, batch.labels)
-        loss = losses.d_loss(real_logits, fake_logits, config) - gain
-        record = {"d_real": real_logits.detach().mean(), "d_fake": fake_logits.detach().mean()}
-        return {"loss_d": _penalised(loss, config, d, batch, fake), **record}
+        loss = losses.d_loss(real_logits, fake_logits, config)
+        return _record(loss - gain + _penalty(config, d, batch, fake), loss, real_logits, fake_logits)
 
 
 _FALL: dict[str, Any] = {"schedule": "exponential", "schedule_rate": 1 / 1.00004, "schedule_period": 1}
@@ -380,7 +379,7 @@ SYSTEMS = {
     "das-dcgan": _system(DasDCGAN, Config(kimg=1200.0, batch=128), "DCGAN by its guidelines on MNIST"),
     "das-cgan": _system(
         DasCGAN,
-        CGANConfig(kimg=3000.0, batch=100, optimizer="sgd", g_lr=0.1, d_lr=0.1, dropout=0.5, **_FALL),
+        CGANConfig(kimg=3000.0, batch=100, optimizer="sgd", g_lr=0.1, d_lr=0.1, dropout=0.5, init_std=0.05, **_FALL),
         "conditional perceptrons with a maxout discriminator on MNIST",
         conditional=True,
     ),

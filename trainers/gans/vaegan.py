@@ -164,7 +164,8 @@ class DasVAEGAN(GAN):
         real, fake, again = d(batch.real, batch.labels), d(sampled, batch.fake_labels), d(rebuilt, batch.labels)
         # Reconstructions are a second set of generated images, of the same target.
         loss = losses.d_loss(real, fake, config) + (softplus(again) - losses.fake_target(config) * again).mean()
-        record = {"d_real": real.detach().mean(), "d_fake": fake.detach().mean(), "d_rebuilt": again.detach().mean()}
+        accuracy = ((real > 0).float().mean() + (fake < 0).float().mean()) / 2
+        record = {"d_real": real.mean(), "d_fake": fake.mean(), "d_rebuilt": again.mean(), "d_accuracy": accuracy}
         if config.controls("penalty"):
             penalty = regularizers.gradient_penalty(d, batch.real, sampled, batch.labels)
             loss = loss + config.penalty_weight * penalty
