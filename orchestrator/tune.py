@@ -52,9 +52,6 @@ class Trainable(tune.Trainable):  # type: ignore[misc]  # ray ships no types for
         self.setup(new_config)
         return True
 
-    def save_checkpoint(self, checkpoint_dir: str) -> None:
-        raise NotImplementedError("trials keep their checkpoints in the store")
-
 
 class _Transient:
     """Tune pickles searcher and scheduler into its experiment state, from which nothing is ever restored here."""

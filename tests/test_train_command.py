@@ -139,7 +139,7 @@ def test_other_ways_of_scoring_are_not_mixed_into_one_history(
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["toh-dcgan-1"], "toh-dcgan-1"),
+        (["toh-dcgan-9"], "toh-dcgan-9"),
         (["narman-cgan", "--set", "g_lrr=1e-3"], "--set: g_lrr: unknown key"),
         (["narman-cgan", "--set", "g_lr=5"], "--set: g_lr: "),
         (["narman-cgan", "--set", "g_lr"], "--set g_lr"),

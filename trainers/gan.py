@@ -67,7 +67,7 @@ class GAN(ABC):
 class AdversarialGAN(GAN):
     """A generator `g` against a discriminator `d` under the loss the configuration names."""
 
-    phases = (Phase("d", nets=("d",), repeat="n_critic"), Phase("g", nets=("g",), fresh=False))
+    phases: tuple[Phase, ...] = (Phase("d", nets=("d",), repeat="n_critic"), Phase("g", nets=("g",), fresh=False))
 
     def loss(self, phase: str, nets: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
         if phase == "g":
