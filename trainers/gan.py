@@ -80,8 +80,7 @@ class AdversarialGAN(GAN):
             fake = nets["g"](batch.z, fake_labels)
         real_logits, fake_logits = nets["d"](batch.real, batch.labels), nets["d"](fake, fake_labels)
         loss = losses.d_loss(real_logits, fake_logits, self.config)
-        right = ((real_logits > 0).float().mean() + (fake_logits < 0).float().mean()) / 2
-        record = {"d_real": real_logits.detach().mean(), "d_fake": fake_logits.detach().mean(), "d_accuracy": right}
+        record = losses.judgement(real_logits, fake_logits)
         if penalised:
             penalty = regularizers.gradient_penalty(nets["d"], batch.real, fake, fake_labels)
             loss = loss + self.config.penalty_weight * penalty

@@ -34,6 +34,13 @@ def g_loss(fake: Tensor, config: Config) -> Tensor:
     return -softplus(fake).mean() if config.saturating else softplus(-fake).mean()
 
 
+def judgement(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
+    """What a discriminator says, from its logits [B]: mean on real and on generated images, and its share of hits."""
+    real, fake = real.detach(), fake.detach()
+    right = ((real > 0).float().mean() + (fake < 0).float().mean()) / 2
+    return {"d_real": real.mean(), "d_fake": fake.mean(), "d_accuracy": right}
+
+
 def real_target(logits: Tensor, config: Config) -> Tensor:
     """Targets of real images, shaped like `logits`: 1, 1 - s, or uniform in [1 - s, 1]; flipped ones are 0.
 

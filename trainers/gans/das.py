@@ -250,8 +250,7 @@ def _penalty(config: Config, d: nn.Module, batch: Batch, fake: Tensor) -> Tensor
 
 def _record(total: Tensor, loss: Tensor, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
     """Scalars of D's phase; loss_d is the adversarial part alone, to be compared between GANs."""
-    right = ((real > 0).float().mean() + (fake < 0).float().mean()) / 2
-    return {"total_d": total, "loss_d": loss, "d_real": real.mean(), "d_fake": fake.mean(), "d_accuracy": right}
+    return {"total_d": total, "loss_d": loss, **losses.judgement(real, fake)}
 
 
 class InfoGANConfig(Config):

@@ -164,8 +164,7 @@ class DasVAEGAN(GAN):
         real, fake, again = d(batch.real, batch.labels), d(sampled, batch.fake_labels), d(rebuilt, batch.labels)
         # Reconstructions are a second set of generated images, of the same target.
         loss = losses.d_loss(real, fake, config) + (softplus(again) - losses.fake_target(config) * again).mean()
-        accuracy = ((real > 0).float().mean() + (fake < 0).float().mean()) / 2
-        record = {"d_real": real.mean(), "d_fake": fake.mean(), "d_rebuilt": again.mean(), "d_accuracy": accuracy}
+        record = {**losses.judgement(real, fake), "d_rebuilt": again.mean()}
         if config.controls("penalty"):
             penalty = regularizers.gradient_penalty(d, batch.real, sampled, batch.labels)
             loss = loss + config.penalty_weight * penalty
