@@ -8,6 +8,9 @@ from trainers.errors import InputError
 
 __all__ = ["DATASETS", "Dataset", "DatasetSpec", "ImageData", "Split", "check", "load", "shape_of"]
 
+#: Fields of DatasetSpec that mean something with every data set.
+COMMON_OPTIONS = frozenset({"fit"})
+
 DATASETS: dict[str, Dataset] = {
     "mnist-mini": Dataset(
         summary="8,000 + 2,000 real MNIST digits, 28x28 gray, built in",
@@ -76,8 +79,8 @@ def _dataset(spec: DatasetSpec) -> Dataset:
         raise InputError(f"unknown data set {spec.name!r}: allowed are {', '.join(DATASETS)}")
     dataset = DATASETS[spec.name]
     changed = {key for key, value in spec if key != "name" and value != DatasetSpec.model_fields[key].default}
-    if useless := sorted(changed - dataset.options):
-        allowed = ", ".join(sorted(dataset.options)) or "none"
+    if useless := sorted(changed - dataset.options - COMMON_OPTIONS):
+        allowed = ", ".join(sorted(dataset.options | COMMON_OPTIONS))
         raise InputError(
             f"data set {spec.name}: {', '.join(useless)} has no meaning here: allowed options are {allowed}"
         )

@@ -14,6 +14,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
+from trainers.data.fit import fitted
+
 Split = Literal["train", "test"]
 
 
@@ -30,6 +32,9 @@ class DatasetSpec(BaseModel):
     verify: bool = Field(default=True, description="refuse files whose checksums are not the published ones")
     size: int | None = Field(
         default=None, ge=4, le=1024, description="height and width in pixels (folder only; default 32)"
+    )
+    fit: bool = Field(
+        default=False, description="give each system its own size and colours, and score samples in the data's"
     )
 
     @model_validator(mode="before")
@@ -62,6 +67,16 @@ class ImageData:
         checksum.update(self.images.cpu().contiguous().numpy().data)
         checksum.update(self.labels.cpu().contiguous().numpy().data)
         return checksum.hexdigest()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """C, H, W of an image."""
+        channels, height, width = self.images.shape[1:]
+        return channels, height, width
+
+    def fitted(self, shape: tuple[int, int, int]) -> ImageData:
+        """The same images in another size or number of channels, see `fit.fitted`."""
+        return replace(self, images=fitted(self.images, shape))
 
     def to(self, device: torch.device | str) -> ImageData:
         """The same data on `device`."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from trainers.layers import (
     append_label_planes,
     append_one_hot,
     downsample,
+    dropouts,
     init_normal,
     scaled,
     upsample,
@@ -27,24 +28,41 @@ SHAPE = (1, 28, 28)
 REPORTED_KIMG = 1800.0
 
 
+class Plan(NamedTuple):
+    """Both networks in numbers, from images inwards; the generator runs it backwards."""
+
+    filters: tuple[int, ...]
+    strides: tuple[int, ...]
+    """Of the layers between hidden ones; the layer at the images has stride 2."""
+    end: int
+    """Height and width of the innermost features, and kernel of the layer there."""
+
+
+#: By `depth`.
+PLANS = {3: Plan((32, 64), (2,), end=7), 4: Plan((32, 64, 128), (2, 1), end=7)}
+#: The DCGAN of Radford et al. (2015) on 64x64 images.
+PLAN_64 = Plan((64, 128, 256, 512), (2, 2, 2), end=4)
+
+
 class NarmanConfig(Config):
     """The shape of both networks beside what every GAN has."""
 
-    depth: Literal[3, 4] = Field(3, description="layers of each network; 4 adds one of stride 1 and wider ends")
+    depth: Literal[3, 4] = Field(
+        3, description="layers of each network; 4 adds one of stride 1 and wider ends; narman-dcgan-64 has its own five"
+    )
     kernel: Literal[4, 5] = Field(5, description="kernel of the layers that change the size by 2; 7x7 ends stay")
     g_activation: Activation = Field("leaky", description="activation of the generator's hidden layers")
 
 
 class Generator(nn.Module):
-    """z [B, latent], with the one-hot label where there are classes -> images [B, 1, 28, 28]."""
+    """z [B, latent], with the one-hot label where there are classes -> images [B, 1, H, W]."""
 
-    def __init__(self, config: NarmanConfig, classes: int) -> None:
+    def __init__(self, config: NarmanConfig, plan: Plan, classes: int) -> None:
         super().__init__()
         self.classes = classes
-        filters = [scaled(count, config.width) for count in ((64, 32) if config.depth == 3 else (128, 64, 32))]
-        strides = (2,) if config.depth == 3 else (2, 1)
-        layers: list[nn.Module] = [nn.ConvTranspose2d(config.latent + classes, filters[0], 7)]
-        for (inputs, outputs), stride in zip(pairwise(filters), strides, strict=True):
+        filters = [scaled(count, config.width) for count in reversed(plan.filters)]
+        layers: list[nn.Module] = [nn.ConvTranspose2d(config.latent + classes, filters[0], plan.end)]
+        for (inputs, outputs), stride in zip(pairwise(filters), plan.strides, strict=True):
             layers += [nn.BatchNorm2d(inputs), activation(config.g_activation, config.slope)]
             layers += [upsample(inputs, outputs, config.kernel if stride == 2 else 5, stride)]
         layers += [nn.BatchNorm2d(filters[-1]), activation(config.g_activation, config.slope)]
@@ -57,29 +75,26 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images [B, 1, 28, 28], with one plane per class where there are classes -> logits [B].
+    """Images [B, 1, H, W], with one plane per class where there are classes -> logits [B]."""
 
-    Dropout acts on the features that feed the output layer.
-    """
-
-    def __init__(self, config: NarmanConfig, classes: int) -> None:
+    def __init__(self, config: NarmanConfig, plan: Plan, classes: int) -> None:
         super().__init__()
         self.classes = classes
         normalised = config.controls("spectral")
-        filters = [scaled(count, config.width) for count in ((32, 64) if config.depth == 3 else (32, 64, 128))]
-        strides = (2,) if config.depth == 3 else (2, 1)
+        filters = [scaled(count, config.width) for count in plan.filters]
         layers: list[nn.Module] = [
             spectral(downsample(1 + classes, filters[0], config.kernel), normalised),
             nn.LeakyReLU(config.slope),
         ]
-        for (inputs, outputs), stride in zip(pairwise(filters), strides, strict=True):
+        for (inputs, outputs), stride in zip(pairwise(filters), plan.strides, strict=True):
             layers += [
                 spectral(downsample(inputs, outputs, config.kernel if stride == 2 else 5, stride), normalised),
                 nn.BatchNorm2d(outputs),
                 nn.LeakyReLU(config.slope),
             ]
-        layers += [nn.Dropout(config.dropout), spectral(nn.Conv2d(filters[-1], 1, 7), normalised), nn.Flatten(0)]
-        self.layers = nn.Sequential(*layers)
+        logit = spectral(nn.Conv2d(filters[-1], 1, plan.end), normalised)
+        of_features, of_logit = dropouts(config)
+        self.layers = nn.Sequential(*layers, of_features, logit, nn.Flatten(0), of_logit)
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         seen = append_label_planes(images, labels, self.classes) if self.classes else images
@@ -92,15 +107,23 @@ class NarmanGAN(AdversarialGAN):
 
     def networks(self) -> dict[str, nn.Module]:
         assert isinstance(self.config, NarmanConfig)
-        classes = self.classes if self.conditional else 0
-        nets = {"g": Generator(self.config, classes), "d": Discriminator(self.config, classes)}
+        classes, plan = self.classes if self.conditional else 0, self.plan(self.config)
+        nets = {"g": Generator(self.config, plan, classes), "d": Discriminator(self.config, plan, classes)}
         for net in nets.values():
             init_normal(net, self.config.init_std)
         return nets
 
+    def plan(self, config: NarmanConfig) -> Plan:
+        return PLANS[config.depth]
+
 
 class NarmanCGAN(NarmanGAN):
     conditional = True
+
+
+class NarmanDCGAN64(NarmanGAN):
+    def plan(self, config: NarmanConfig) -> Plan:
+        return PLAN_64
 
 
 _DCGAN = NarmanConfig(kimg=REPORTED_KIMG, batch=100, dropout=0.3, depth=4, g_activation="relu")
@@ -119,6 +142,13 @@ def _cgan(summary: str, **changes: object) -> System:
 #: The report leaves the settings of the two failing runs out; these are ours, chosen to fail in the way it shows.
 SYSTEMS = {
     "narman-dcgan": _dcgan("DCGAN on MNIST with dropout before the discriminator's output"),
+    "narman-dcgan-64": System(
+        NarmanDCGAN64,
+        overlay(_DCGAN, {"kernel": 4}),
+        (1, 64, 64),
+        conditional=False,
+        summary="DCGAN on MNIST resized to 64x64, four hidden layers (narman-2019)",
+    ),
     "narman-dcgan-collapse": _dcgan("DCGAN that falls to few modes: G learns too fast", g_lr=4e-3, beta1=0.9),
     "narman-dcgan-overconfident": _dcgan("DCGAN whose D wins: fast D, no dropout", d_lr=2e-3, dropout=0.0),
     "narman-cgan": _cgan("conditional GAN on MNIST, label planes at the discriminator"),

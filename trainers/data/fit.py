@@ -1,0 +1,31 @@
+"""Images of one shape as images of another, so that systems of unlike shapes can share a data set."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+#: Weights of red, green and blue in a gray value (ITU-R BT.601).
+LUMA = (0.299, 0.587, 0.114)
+#: Images converted at once: as floats all of them would not fit in memory.
+_PART = 1000
+
+
+def fitted(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    """uint8 [N, C, H, W] as uint8 [N, *shape], bilinear with antialiasing; the same tensor where the shape fits.
+
+    Channels are 1 (gray) or 3 (colour): gray is repeated, colour becomes its luma.
+    """
+    if tuple(images.shape[1:]) == shape:
+        return images
+    return torch.cat([_fitted(part, shape) for part in images.split(_PART)])
+
+
+def _fitted(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
+    pixels = images.float()
+    if pixels.shape[1] > shape[0]:
+        pixels = torch.einsum("nchw,c->nhw", pixels, torch.tensor(LUMA, device=images.device))[:, None]
+    if tuple(pixels.shape[2:]) != shape[1:]:
+        pixels = interpolate(pixels, shape[1:], mode="bilinear", antialias=True)
+    return pixels.round().clamp(0, 255).to(torch.uint8).expand(-1, shape[0], -1, -1).contiguous()
