@@ -12,7 +12,7 @@ from torch.nn.utils.parametrize import is_parametrized
 from trainers.config import Config
 from trainers.gan import AdversarialGAN, Batch
 from trainers.layers import SelfAttention, init_normal
-from trainers.regularizers import clip, gradient_penalty, spectral
+from trainers.regularizers import clip, clipped_share, gradient_penalty, spectral
 
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
     "conv-512-256": (lambda: nn.Conv2d(512, 256, 5, padding=2), (512, 1, 1), 512 * 25),
@@ -127,6 +127,17 @@ def test_clipping_is_symmetric_and_leaves_what_lies_within() -> None:
     assert torch.equal(net.weight, torch.tensor([[-0.01, 0.004, 0.01]]))
 
 
+def test_the_clipped_share_counts_the_numbers_on_the_bound_in_its_scope_alone() -> None:
+    critic = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    with torch.no_grad():
+        critic[0].weight.copy_(torch.tensor([[0.3, -0.002], [0.001, -0.3]]))
+        critic[0].bias.zero_()
+    assert isinstance(critic[1], nn.BatchNorm1d)  # 4 weights, 2 biases, 2 scales of 1, 2 shifts of 0
+    clip(critic, 0.01, "trainable")
+    shares = {scope: clipped_share(critic, 0.01, scope) for scope in ("weights", "all-but-norm", "trainable")}
+    assert shares == {"weights": 0.5, "all-but-norm": pytest.approx(2 / 6), "trainable": pytest.approx(4 / 10)}
+
+
 class _Linear(nn.Module):
     """The score <w, x>, whose gradient is w everywhere."""
 
@@ -150,18 +161,20 @@ def _pair(count: int = 5, channels: int = 3) -> tuple[Tensor, Tensor, Tensor]:
 def test_the_penalty_of_a_linear_critic_is_its_slope_less_one_squared(length: float) -> None:
     w = nn.functional.normalize(torch.randn(48, dtype=torch.float64, generator=torch.Generator().manual_seed(3)), dim=0)
     critic = _Linear(length * w)
-    penalty = gradient_penalty(critic, *_pair())
+    penalty, slope = gradient_penalty(critic, *_pair())
     penalty.backward()
     assert penalty.item() == pytest.approx((length - 1) ** 2, abs=1e-12)
+    assert slope.item() == pytest.approx(length, abs=1e-12)
+    assert not slope.requires_grad
     assert critic.w.grad is not None
     assert torch.allclose(critic.w.grad, 2 * (length - 1) * w, atol=1e-12)
 
 
 def test_a_flat_critic_has_a_penalty_of_one_and_a_finite_gradient() -> None:
     critic = _Linear(torch.zeros(48, dtype=torch.float64))
-    penalty = gradient_penalty(critic, *_pair())
+    penalty, slope = gradient_penalty(critic, *_pair())
     penalty.backward()
-    assert penalty.item() == 1
+    assert (penalty.item(), slope.item()) == (1, 0)
     assert critic.w.grad is not None
     assert critic.w.grad.isfinite().all()
 
@@ -173,14 +186,16 @@ def test_the_penalty_is_taken_per_image_on_the_segment_between_real_and_fake() -
             return images.flatten(1).square().sum(1) / 2
 
     critic, (real, fake, labels) = Square(torch.zeros(1)), _pair()
-    penalty = gradient_penalty(critic, real, fake, labels)
+    penalty, slope = gradient_penalty(critic, real, fake, labels)
     ((between, given),) = critic.seen
     share = ((between - fake) / (real - fake)).flatten(1)
     assert torch.allclose(share, share[:, :1].expand_as(share), atol=1e-9)
     assert ((share >= 0) & (share <= 1)).all()
     assert share[:, 0].unique().numel() == len(real)
     assert torch.equal(given, labels)
-    assert penalty.item() == pytest.approx(float((between.flatten(1).norm(dim=1) - 1).square().mean()), rel=1e-12)
+    norms = between.flatten(1).norm(dim=1)
+    assert penalty.item() == pytest.approx(float((norms - 1).square().mean()), rel=1e-12)
+    assert slope.item() == pytest.approx(float(norms.mean()), rel=1e-12)
 
 
 def test_the_penalty_is_differentiable_through_attention_and_spectral_norm() -> None:
@@ -204,7 +219,7 @@ def test_the_penalty_is_differentiable_through_attention_and_spectral_norm() -> 
 
     def penalty() -> Tensor:
         torch.manual_seed(1)
-        return gradient_penalty(critic, *pair)
+        return gradient_penalty(critic, *pair).value
 
     penalty().backward()
     step = 1e-5

@@ -162,13 +162,56 @@ def test_a_critic_with_attention_and_layer_norm_takes_a_gradient_penalty() -> No
     assert all(math.isfinite(value) for value in losses.values())
 
 
-@pytest.mark.parametrize(("attention_size", "channels"), [(8, 128), (16, 64)])
+@pytest.mark.parametrize(("attention_size", "channels"), [(8, 128), (16, 64), (32, 32)])
 def test_attention_can_be_moved(attention_size: int, channels: int) -> None:
-    nets = _networks("toh-sadcgan-2", attention_size=attention_size)
+    nets = _networks("toh-sadcgan-2", attention_size=attention_size, d_stem=32)
+    seen = []
     for net in nets.values():
         (attention,) = _kinds(net, SelfAttention)
-        assert isinstance(attention, SelfAttention)
-        assert attention.h.out_channels == channels
+        attention.register_forward_pre_hook(lambda _, x: seen.append(tuple(x[0].shape)))
+    _images_and_logits(nets)
+    assert seen == [(2, channels, attention_size, attention_size)] * 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "sound", "reason"),
+    [
+        ({"attention": "g", "g_output_doubles": True}, {"attention": "none"}, "g_output_doubles leaves G's stages"),
+        ({"attention": "both"}, {"d_stem": 8}, "D has such a stage with a d_stem alone"),
+        ({"attention": "both"}, {"attention": "g"}, "D has such a stage with a d_stem alone"),
+    ],
+)
+def test_attention_at_full_size_needs_a_stage_there(
+    settings: dict[str, Any], sound: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(InputError, match=f"attention_size is 32 but {reason}.*: allowed is 8 or 16"):
+        configure(TohConfig(), {"attention_size": 32, **settings}, "sweep")
+    configure(TohConfig(), {"attention_size": 32, **settings, **sound}, "sweep")
+    configure(TohConfig(), {"attention_size": 16, **settings}, "sweep")
+
+
+@pytest.mark.parametrize("g_spectral", [False, True])
+def test_shuffled_doubling_convolves_to_four_times_the_filters(g_spectral: bool) -> None:
+    nets = _networks("toh-dcgan-3", upsampling="shuffle", g_spectral=g_spectral)
+    convolutions = [part for part in nets["g"].modules() if isinstance(part, nn.Conv2d)]
+    assert [(part.in_channels, part.out_channels) for part in convolutions] == [(128, 512), (128, 256), (64, 3)]
+    assert [is_parametrized(part) for part in convolutions] == [g_spectral, g_spectral, False]
+    g, d = COUNTS["toh-dcgan-3"]
+    more = 3 * (128 * 128 * 9 + 128) + 3 * (128 * 64 * 9 + 64)
+    assert tuple(sum(p.numel() for p in nets[name].parameters()) for name in "gd") == (g + more, d)
+    assert _images_and_logits(nets)[0].shape == (2, 3, 32, 32)
+
+
+def test_a_shuffled_output_makes_each_colour_of_four_channels() -> None:
+    g = _networks("toh-dcgan-5", upsampling="shuffle", width=0.25)["g"].eval()
+    assert isinstance(g, Generator)
+    (convolution,) = _kinds(g.output, nn.Conv2d)
+    seen: list[Tensor] = []
+    convolution.register_forward_hook(lambda _, x, y: seen.append(y))
+    with torch.no_grad():
+        images = g(torch.randn(2, 100, generator=seeded(1)), torch.arange(2))
+    assert seen[0].shape == (2, 12, 16, 16)
+    assert torch.equal(images[:, 1, 1::2, 0::2], seen[0][:, 4 + 2].tanh())  # green, lower left of every square
 
 
 def test_a_spectrally_normalised_critic_normalises_its_attention() -> None:
@@ -202,6 +245,8 @@ def test_every_choice_of_every_field_builds(system_id: str) -> None:
     assert len(alternatives) > 20
     for name, value in alternatives:
         settings = {"width": 0.0625, "attention": "both", name: value}
+        if name == "attention_size":
+            settings |= {"d_stem": 16, "g_output_doubles": False}  # so that there is a stage of each size
         images, logits = _images_and_logits(_networks(system_id, **settings))
         assert images.shape == (2, 3, 32, 32), (name, value)
         assert logits.isfinite().all(), (name, value)

@@ -14,6 +14,8 @@ from trainers.errors import InputError
 #: Images in one kimg, the unit in which people read and write training length.
 KIMG = 1000
 
+Lipschitz = Literal["none", "clip", "penalty", "spectral", "clip+penalty", "clip+spectral", "penalty+spectral"]
+
 
 class Config(BaseModel):
     """Hyper-parameters that every GAN shares; a family adds its own by subclassing.
@@ -33,6 +35,10 @@ class Config(BaseModel):
     drawn_classes: int = Field(0, ge=0, description="classes asked of G in training: the first n, or all for 0")
     seed: int = Field(0, ge=0, lt=2**31, description="seed of initial weights, data order and noise")
     threads: int = Field(1, ge=1, le=256, description="CPU threads; gradients differ in the last bits between counts")
+
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="arithmetic of convolutions and matrix products in training; weights stay float32"
+    )
 
     # Optimisation
     optimizer: Literal["adam", "rmsprop", "sgd"] = Field("adam", description="optimizer of every network")
@@ -58,7 +64,7 @@ class Config(BaseModel):
     label_flip: float = Field(0.0, ge=0, lt=0.5, description="share of real images that D is told are fake")
 
     # Lipschitz control of the discriminator
-    lipschitz: Literal["none", "clip", "penalty", "spectral", "clip+spectral", "penalty+spectral"] = Field(
+    lipschitz: Lipschitz = Field(
         "none", description="weight clipping, gradient penalty, spectral normalisation, or two of them"
     )
     clip_value: float = Field(0.01, gt=0, le=10, description="bound of the clipped parameters")
@@ -76,9 +82,15 @@ class Config(BaseModel):
 
     # Networks
     latent: int = Field(100, ge=1, le=4096, description="size of the noise vector z")
+    latent_law: Literal["normal", "uniform"] = Field(
+        "normal", description="law of the noise: standard normal, or uniform in [-1, 1]"
+    )
     width: float = Field(1.0, gt=0, le=16, description="factor on the filter counts of both networks")
     slope: float = Field(0.2, ge=0, lt=1, description="negative slope of leaky ReLU")
-    dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the discriminator's output layer")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout at the discriminator's output layer")
+    dropout_place: Literal["features", "logit"] = Field(
+        "features", description="whether dropout acts on the features before D's output layer, or on its logit"
+    )
     init_std: float = Field(0.02, gt=0, le=1, description="standard deviation of initial weights")
 
     @model_validator(mode="after")

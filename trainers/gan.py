@@ -33,7 +33,7 @@ class Batch:
     labels: Tensor
     """Classes of the real images, int64 [B], or their shares, float [B, classes], where images were mixed."""
     z: Tensor
-    """Noise, float [B, latent], standard normal."""
+    """Noise, float [B, latent], of the law `latent_law`."""
     fake_labels: Tensor
     """Classes to generate, int64 [B], uniform."""
 
@@ -83,8 +83,8 @@ class AdversarialGAN(GAN):
         record = losses.judgement(real_logits, fake_logits)
         if penalised:
             penalty = regularizers.gradient_penalty(nets["d"], batch.real, fake, fake_labels)
-            loss = loss + self.config.penalty_weight * penalty
-            record["penalty"] = penalty.detach()
+            loss = loss + self.config.penalty_weight * penalty.value
+            record |= {"penalty": penalty.value.detach(), "penalty_slope": penalty.slope}
         return {"loss_d": loss, **record}
 
     def after_step(self, phase: str, nets: dict[str, nn.Module]) -> None:

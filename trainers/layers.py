@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
+
+from trainers.config import Config
 
 Activation = Literal["relu", "leaky", "prelu"]
 Norm = Literal["none", "batch", "instance", "layer"]
@@ -47,19 +50,34 @@ def norm(kind: Norm, channels: int) -> nn.Module:
     return nn.GroupNorm(1, channels) if kind == "layer" else nn.Identity()
 
 
-def as_one_hot(labels: Tensor, classes: int) -> Tensor:
-    """Classes int64 [B] as float [B, classes]; labels that are mixed already, float [B, classes], as they are."""
-    return labels if labels.is_floating_point() else one_hot(labels, classes).float()
+def dropouts(config: Config) -> tuple[nn.Module, nn.Module]:
+    """What acts on the features before a discriminator's output layer, and what acts on its logits [B].
+
+    One is the configured dropout, the other does nothing. On logits it sets each to 0 with probability `dropout`, so
+    that the image counts as undecided, and divides the rest by 1 - `dropout`.
+    """
+    dropout, nothing = nn.Dropout(config.dropout), nn.Identity()
+    return (dropout, nothing) if config.dropout_place == "features" else (nothing, dropout)
+
+
+def uniform(normal: Tensor) -> Tensor:
+    """Standard normal numbers as uniform ones in [-1, 1], by their distribution function: 2 Phi(z) - 1."""
+    return torch.erf(normal / math.sqrt(2))
+
+
+def as_one_hot(labels: Tensor, classes: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Classes int64 [B] as shares [B, classes] of `dtype`; labels that are mixed already, float [B, classes], stay."""
+    return (labels if labels.is_floating_point() else one_hot(labels, classes)).to(dtype)
 
 
 def append_one_hot(z: Tensor, labels: Tensor, classes: int) -> Tensor:
     """Vectors [B, n] with their labels behind them, [B, n + classes]."""
-    return torch.cat([z, as_one_hot(labels, classes)], dim=1)
+    return torch.cat([z, as_one_hot(labels, classes, z.dtype)], dim=1)
 
 
 def append_label_planes(images: Tensor, labels: Tensor, classes: int) -> Tensor:
     """Images [B, C, H, W] with one plane per class behind them, all 1 for the image's class and else 0."""
-    planes = as_one_hot(labels, classes)[:, :, None, None]
+    planes = as_one_hot(labels, classes, images.dtype)[:, :, None, None]
     return torch.cat([images, planes.expand(-1, -1, *images.shape[2:])], dim=1)
 
 

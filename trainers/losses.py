@@ -15,6 +15,7 @@ def d_loss(real: Tensor, fake: Tensor, config: Config) -> Tensor:
     bce (Goodfellow et al., 2014) and least-squares (Mao et al., 2017) see smoothed targets; wasserstein (Arjovsky et
     al., 2017) and hinge (Lim and Ye, 2017) have none.
     """
+    real, fake = wide(real), wide(fake)
     if config.loss == "wasserstein":
         return fake.mean() - real.mean()
     if config.loss == "hinge":
@@ -27,6 +28,7 @@ def d_loss(real: Tensor, fake: Tensor, config: Config) -> Tensor:
 
 def g_loss(fake: Tensor, config: Config) -> Tensor:
     """The generator's loss on the discriminator's logits for its images, [B]; its own target is never smoothed."""
+    fake = wide(fake)
     if config.loss in ("wasserstein", "hinge"):
         return -fake.mean()
     if config.loss == "least-squares":
@@ -36,9 +38,14 @@ def g_loss(fake: Tensor, config: Config) -> Tensor:
 
 def judgement(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
     """What a discriminator says, from its logits [B]: mean on real and on generated images, and its share of hits."""
-    real, fake = real.detach(), fake.detach()
+    real, fake = wide(real.detach()), wide(fake.detach())
     right = ((real > 0).float().mean() + (fake < 0).float().mean()) / 2
     return {"d_real": real.mean(), "d_fake": fake.mean(), "d_accuracy": right}
+
+
+def wide(values: Tensor) -> Tensor:
+    """`values` in a type whose sums keep their digits: bfloat16 as float32, others as they are."""
+    return values.float() if values.dtype == torch.bfloat16 else values
 
 
 def real_target(logits: Tensor, config: Config) -> Tensor:

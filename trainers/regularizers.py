@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -43,13 +44,33 @@ def clip(critic: nn.Module, value: float, scope: str) -> None:
         parameter.clamp_(-value, value)
 
 
-def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, labels: Tensor) -> Tensor:
+@torch.no_grad()
+def clipped_share(critic: nn.Module, value: float, scope: str) -> float:
+    """Share in [0, 1] of the numbers in `scope` that lie on the bound `value` of `clip`; 0 where nothing is clipped.
+
+    A critic with most of them there has no more freedom than one of two-valued weights (Gulrajani et al., 2017).
+    """
+    parameters = list(clipped(critic, scope))
+    on_bound = sum(int((parameter.abs() >= value).sum()) for parameter in parameters)
+    return on_bound / max(1, sum(parameter.numel() for parameter in parameters))
+
+
+class Penalty(NamedTuple):
+    """A gradient penalty and what it acts on, both scalars."""
+
+    value: Tensor
+    """To be minimised; differentiable."""
+    slope: Tensor
+    """Mean norm of the critic's gradient where it is penalised, to be recorded."""
+
+
+def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, labels: Tensor) -> Penalty:
     """Mean of (|gradient of the critic| - 1)^2 at points drawn between real and fake images of the same labels.
 
     Images [B, C, H, W]; differentiable twice (Gulrajani et al., 2017).
     """
     share = torch.rand(len(real), 1, 1, 1, device=real.device)
     between = (share * real + (1 - share) * fake).requires_grad_(True)
-    (slope,) = torch.autograd.grad(critic(between, labels).sum(), between, create_graph=True)
-    penalty: Tensor = (slope.flatten(1).norm(dim=1) - 1).square().mean()
-    return penalty
+    (gradient,) = torch.autograd.grad(critic(between, labels).sum(), between, create_graph=True)
+    slopes = gradient.flatten(1).norm(dim=1)
+    return Penalty((slopes - 1).square().mean(), slopes.detach().mean())

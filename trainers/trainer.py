@@ -12,11 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from trainers import losses
 from trainers.augment import augment, oversampled
 from trainers.batches import IndexStream, seeded
 from trainers.config import Config
 from trainers.data import ImageData
 from trainers.gan import Batch, Phase, System
+from trainers.layers import uniform
 from trainers.optimizers import make_optimizer, slots
 from trainers.schedules import lr_factor
 
@@ -27,12 +29,21 @@ class Trainer:
     """One GAN in training on one device; everything that changes is in `state()`.
 
     The trainer keeps random numbers of its own: whatever else runs between two calls changes nothing, and the
-    outer random state and thread count are left as they were.
+    outer random state, thread count and default dtype are left as they were. `dtype` is that of weights, images and
+    noise.
     """
 
-    def __init__(self, system: System, config: Config, data: ImageData, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        system: System,
+        config: Config,
+        data: ImageData,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         self.config = config
         self.device = torch.device(device)
+        self.dtype = dtype
         self.data = data.to(self.device)
         self.iteration = 0
         self._batches = 0
@@ -46,7 +57,7 @@ class Trainer:
         self._random_state = _seeded_random_state(config.seed, self.device)
         with self._own_environment():
             self.gan = system.gan(config, data.classes)
-            self.nets = {name: net.to(self.device) for name, net in self.gan.networks().items()}
+            self.nets = {name: self._placed(net) for name, net in self.gan.networks().items()}
         self._ema = deepcopy(self.nets["g"]).requires_grad_(False) if config.ema_decay else None
         self._optimizers = {
             phase.name: make_optimizer(
@@ -91,7 +102,10 @@ class Trainer:
         g.eval()
         try:
             with torch.no_grad(), self._own_environment():
-                parts = [_to_uint8(g(noise.to(self.device), wanted.to(self.device))) for noise, wanted in batches]
+                parts = [
+                    _to_uint8(g(self._noise(normal.to(self.device, self.dtype)), wanted.to(self.device)))
+                    for normal, wanted in batches
+                ]
         finally:
             g.train(training)
         return torch.cat(parts), labels.to(self.device)
@@ -109,7 +123,7 @@ class Trainer:
         return tensors, header
 
     def load_state(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
-        """Continues from `state()` of a trainer of the same system and configuration.
+        """Continues from `state()` of a trainer of the same system, configuration and dtype.
 
         Raises ValueError where the configurations differ, RuntimeError where tensors are missing, unknown or misshapen.
         """
@@ -142,6 +156,13 @@ class Trainer:
             names |= {f"opt.{phase.name}.{index}.{slot}" for index in range(len(parameters)) for slot in kept}
         return names
 
+    def _placed(self, net: nn.Module) -> nn.Module:
+        net.to(self.device)
+        if self.config.precision == "bfloat16":
+            # Convolutions in bfloat16 are faster with the channels innermost; those in float32 are not.
+            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own types lack it
+        return net
+
     def _iterate(self, sums: dict[str, Tensor], counts: Counter[str]) -> None:
         factor = lr_factor(self.config, self.iteration)
         for phase in self.gan.phases:
@@ -150,29 +171,32 @@ class Trainer:
                 group["lr"] = getattr(self.config, f"{phase.name}_lr") * factor
             for _ in range(repeat):
                 for name, value in self._update(phase).items():
-                    sums[name] = sums[name] + value.detach() if name in sums else value.detach()
+                    value = losses.wide(value.detach())
+                    sums[name] = sums[name] + value if name in sums else value
                     counts[name] += 1
         self.iteration += 1
         self._average()
 
     def _update(self, phase: Phase) -> dict[str, Tensor]:
-        losses = self.gan.loss(phase.name, self.nets, self._batch(phase.fresh))
+        batch = self._batch(phase.fresh)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+            found = self.gan.loss(phase.name, self.nets, batch)
         optimizer = self._optimizers[phase.name]
         optimizer.zero_grad()
         # Only the phase's own parameters: the other networks' weight gradients would be thrown away.
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        next(iter(losses.values())).backward(inputs=parameters)
+        next(iter(found.values())).backward(inputs=parameters)
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         optimizer.step()
         self.gan.after_step(phase.name, self.nets)
-        return {**losses, f"grad_norm_{phase.name}": norm}
+        return {**found, f"grad_norm_{phase.name}": norm}
 
     def _batch(self, fresh: bool) -> Batch:
         if fresh:
             index = self._stream(self._batches).to(self.device, non_blocking=True)
             if self._indices is not None:
                 index = self._indices[index]
-            images, labels = self.data.images[index].float() / 127.5 - 1, self.data.labels[index]
+            images, labels = self.data.images[index].to(self.dtype) / 127.5 - 1, self.data.labels[index]
             self._real = augment(images, labels, self.data.classes, self.config)
             self._batches += 1
         real, labels = self._real
@@ -180,9 +204,13 @@ class Trainer:
         return Batch(
             real=real,
             labels=labels,
-            z=torch.randn(size, self.config.latent, device=self.device),
+            z=self._noise(torch.randn(size, self.config.latent, device=self.device, dtype=self.dtype)),
             fake_labels=torch.randint(self._drawn, (size,), device=self.device),
         )
+
+    def _noise(self, normal: Tensor) -> Tensor:
+        """Standard normal numbers as noise of the configured law."""
+        return uniform(normal) if self.config.latent_law == "uniform" else normal
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -197,7 +225,8 @@ class Trainer:
 
     @contextmanager
     def _own_environment(self) -> Iterator[None]:
-        threads, outer = torch.get_num_threads(), _random_state(self.device)
+        threads, dtype, outer = torch.get_num_threads(), torch.get_default_dtype(), _random_state(self.device)
+        torch.set_default_dtype(self.dtype)
         if self.device.type == "cpu":
             torch.set_num_threads(self.config.threads)
         _set_random_state(self._random_state, self.device)
@@ -207,6 +236,7 @@ class Trainer:
             self._random_state = _random_state(self.device)
             _set_random_state(outer, self.device)
             torch.set_num_threads(threads)
+            torch.set_default_dtype(dtype)
 
 
 def _to_uint8(images: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ The report gives no layer tables; sizes and settings are those of the papers it 
 from __future__ import annotations
 
 import math
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast
 
 import torch
 from pydantic import Field, model_validator
@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy, log_softmax, one_hot, relu
 from trainers import losses, regularizers
 from trainers.config import Config
 from trainers.gan import AdversarialGAN, Batch, Phase, System
-from trainers.layers import append_one_hot, as_one_hot, downsample, init_normal, scaled, upsample
+from trainers.layers import append_one_hot, as_one_hot, downsample, dropouts, init_normal, scaled, uniform, upsample
 from trainers.regularizers import spectral
 
 MNIST = (1, 28, 28)
@@ -46,17 +46,13 @@ def _initialised(nets: dict[str, nn.Module], config: Config) -> dict[str, nn.Mod
     return nets
 
 
-def uniform(normal: Tensor) -> Tensor:
-    """Standard normal numbers as uniform ones in [-1, 1], by their distribution function."""
-    return torch.erf(normal / math.sqrt(2))
-
-
 class DasGAN(AdversarialGAN):
     """Perceptrons (Goodfellow et al., 2014); batch norm on all hidden layers of G but the first."""
 
     def networks(self) -> dict[str, nn.Module]:
         config = self.config
         a, b, c = (scaled(units, config.width) for units in (256, 512, 1024))
+        of_features, of_logit = dropouts(config)
         g = Unconditional(
             nn.Linear(config.latent, a), nn.LeakyReLU(config.slope),
             nn.Linear(a, b, bias=False), nn.BatchNorm1d(b), nn.LeakyReLU(config.slope),
@@ -66,7 +62,7 @@ class DasGAN(AdversarialGAN):
         d = Unconditional(
             nn.Flatten(), nn.Linear(PIXELS, b), nn.LeakyReLU(config.slope),
             nn.Linear(b, a), nn.LeakyReLU(config.slope),
-            nn.Dropout(config.dropout), nn.Linear(a, 1), nn.Flatten(0),
+            of_features, nn.Linear(a, 1), nn.Flatten(0), of_logit,
         )  # fmt: skip
         return _initialised({"g": g, "d": d}, config)
 
@@ -77,6 +73,7 @@ class DasDCGAN(AdversarialGAN):
     def networks(self) -> dict[str, nn.Module]:
         config = self.config
         a, b, c = (scaled(filters, config.width) for filters in (128, 64, 32))
+        of_features, of_logit = dropouts(config)
         g = Unconditional(
             nn.Unflatten(1, (config.latent, 1, 1)),
             nn.ConvTranspose2d(config.latent, a, 7, bias=False), nn.BatchNorm2d(a), nn.ReLU(),
@@ -88,7 +85,7 @@ class DasDCGAN(AdversarialGAN):
             downsample(1, c), nn.LeakyReLU(config.slope),
             nn.Conv2d(c, b, 5, 2, 2, bias=False), nn.BatchNorm2d(b), nn.LeakyReLU(config.slope),
             nn.Conv2d(b, a, 5, 1, 2, bias=False), nn.BatchNorm2d(a), nn.LeakyReLU(config.slope),
-            nn.Dropout(config.dropout), nn.Conv2d(a, 1, 7), nn.Flatten(0),
+            of_features, nn.Conv2d(a, 1, 7), nn.Flatten(0), of_logit,
         )  # fmt: skip
         return _initialised({"g": g, "d": d}, config)
 
@@ -112,7 +109,7 @@ class Maxout(nn.Module):
 
 
 class CGANGenerator(nn.Module):
-    """z [B, latent], made uniform in [-1, 1], and the label -> images [B, 1, 28, 28]; no convolution."""
+    """z [B, latent] and the label -> images [B, 1, 28, 28]; no convolution."""
 
     def __init__(self, config: Config, classes: int) -> None:
         super().__init__()
@@ -124,7 +121,8 @@ class CGANGenerator(nn.Module):
         self.output = nn.Linear(joint, PIXELS)
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        hidden = torch.cat([relu(self.noise(uniform(z))), relu(self.label(as_one_hot(labels, self.classes)))], dim=1)
+        label = as_one_hot(labels, self.classes, z.dtype)
+        hidden = torch.cat([relu(self.noise(z)), relu(self.label(label))], dim=1)
         pixels = torch.sigmoid(self.output(relu(self.joint(hidden))))
         return cast(Tensor, 2 * pixels.unflatten(1, MNIST) - 1)
 
@@ -138,13 +136,15 @@ class CGANDiscriminator(nn.Module):
         image, label, joint = (scaled(units, config.width) for units in (240, 50, 240))
         self.image = Maxout(PIXELS, image, 5)
         self.label = Maxout(classes, label, 5)
+        of_features, of_logit = dropouts(config)
         self.joint = nn.Sequential(
-            Maxout(image + label, joint, 4), nn.Dropout(config.dropout), nn.Linear(joint, 1), nn.Flatten(0)
+            Maxout(image + label, joint, 4), of_features, nn.Linear(joint, 1), nn.Flatten(0), of_logit
         )
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         pixels = (images.flatten(1) + 1) / 2  # in [0, 1], as in the paper
-        hidden = torch.cat([self.image(pixels), self.label(as_one_hot(labels, self.classes))], dim=1)
+        label = as_one_hot(labels, self.classes, images.dtype)
+        hidden = torch.cat([self.image(pixels), self.label(label)], dim=1)
         return cast(Tensor, self.joint(hidden))
 
 
@@ -172,6 +172,7 @@ class ACGANConfig(Config):
     """Hyper-parameters of the auxiliary classifier GAN."""
 
     dropout: float = Field(0.5, ge=0, lt=1, description="dropout behind every convolution of the discriminator")
+    dropout_place: Literal["features"] = Field("features", description="place of dropout, every layer of features here")
     class_weight: float = Field(1.0, ge=0, le=100, description="weight of the class loss L_C beside the source loss")
 
 
@@ -238,14 +239,19 @@ class DasACGAN(AdversarialGAN):
         class_real = cross_entropy(real_classes, batch.labels)
         class_fake = cross_entropy(fake_classes, batch.fake_labels)
         loss = losses.d_loss(real_source, fake_source, config)
-        total = loss + config.class_weight * (class_real + class_fake) + _penalty(config, d, batch, fake)
-        return _record(total, loss, real_source, fake_source) | {"class_real": class_real, "class_fake": class_fake}
+        penalty, penalised = _penalty(config, d, batch, fake)
+        total = loss + config.class_weight * (class_real + class_fake) + penalty
+        record = {**penalised, "class_real": class_real, "class_fake": class_fake}
+        return _record(total, loss, real_source, fake_source) | record
 
 
-def _penalty(config: Config, d: nn.Module, batch: Batch, fake: Tensor) -> Tensor | float:
-    """The weighted gradient penalty of a discriminator that sees no labels, 0 without one."""
-    on = config.controls("penalty")
-    return config.penalty_weight * regularizers.gradient_penalty(d, batch.real, fake, batch.labels) if on else 0.0
+def _penalty(config: Config, d: nn.Module, batch: Batch, fake: Tensor) -> tuple[Tensor | float, dict[str, Tensor]]:
+    """The weighted gradient penalty of a discriminator that sees no labels, 0 without one, and what to record of it."""
+    if not config.controls("penalty"):
+        return 0.0, {}
+    penalty = regularizers.gradient_penalty(d, batch.real, fake, batch.labels)
+    record = {"penalty": penalty.value.detach(), "penalty_slope": penalty.slope}
+    return config.penalty_weight * penalty.value, record
 
 
 def _record(total: Tensor, loss: Tensor, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
@@ -257,6 +263,7 @@ class InfoGANConfig(Config):
     """Hyper-parameters of InfoGAN: what its code is and what reading it is worth."""
 
     latent: int = Field(74, ge=1, le=4096, description="size of the noise vector z, of which the code is the last part")
+    latent_law: Literal["normal"] = Field("normal", description="law of the noise, from which the code is computed")
     categories: int = Field(10, ge=2, le=1000, description="values of the categorical code")
     continuous: int = Field(2, ge=0, le=100, description="continuous codes, uniform in [-1, 1]")
     categorical_weight: float = Field(1.0, ge=0, le=100, description="weight of the categorical code's information")
@@ -276,7 +283,7 @@ def split_code(z: Tensor, categories: int, continuous: int) -> tuple[Tensor, Ten
     distribution function makes numbers uniform in [-1, 1]. So z alone says everything about an image.
     """
     noise, scores, normal = z.split([z.shape[1] - categories - continuous, categories, continuous], dim=1)
-    return noise, one_hot(scores.argmax(1), categories).float(), uniform(normal)
+    return noise, one_hot(scores.argmax(1), categories).to(z.dtype), uniform(normal)
 
 
 def information(answer: Tensor, category: Tensor, continuous: Tensor) -> tuple[Tensor, Tensor]:
@@ -322,7 +329,8 @@ class InfoGANDiscriminator(nn.Module):
             nn.Conv2d(a, b, 4, 2, 1, bias=False), nn.BatchNorm2d(b), nn.LeakyReLU(config.slope),
             nn.Flatten(), nn.Linear(b * 49, c, bias=False), nn.BatchNorm1d(c), nn.LeakyReLU(config.slope),
         )  # fmt: skip
-        self.source = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(c, 1), nn.Flatten(0))
+        of_features, of_logit = dropouts(config)
+        self.source = nn.Sequential(of_features, nn.Linear(c, 1), nn.Flatten(0), of_logit)
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         return cast(Tensor, self.source(self.features(images)))
@@ -359,10 +367,12 @@ class DasInfoGAN(AdversarialGAN):
             return {"total_g": loss - gain, "loss_g": loss, **record}
         real_logits = d(batch.real, batch.labels)
         loss = losses.d_loss(real_logits, fake_logits, config)
-        return _record(loss - gain + _penalty(config, d, batch, fake), loss, real_logits, fake_logits)
+        penalty, penalised = _penalty(config, d, batch, fake)
+        return _record(loss - gain + penalty, loss, real_logits, fake_logits) | penalised
 
 
 _FALL: dict[str, Any] = {"schedule": "exponential", "schedule_rate": 1 / 1.00004, "schedule_period": 1}
+_SGD: dict[str, Any] = {"optimizer": "sgd", "g_lr": 0.1, "d_lr": 0.1, **_FALL}
 
 
 def _system(gan: type[AdversarialGAN], defaults: Config, summary: str, conditional: bool = False) -> System:
@@ -378,7 +388,7 @@ SYSTEMS = {
     "das-dcgan": _system(DasDCGAN, Config(kimg=1200.0, batch=128), "DCGAN by its guidelines on MNIST"),
     "das-cgan": _system(
         DasCGAN,
-        CGANConfig(kimg=3000.0, batch=100, optimizer="sgd", g_lr=0.1, d_lr=0.1, dropout=0.5, init_std=0.05, **_FALL),
+        CGANConfig(kimg=3000.0, batch=100, latent_law="uniform", dropout=0.5, init_std=0.05, **_SGD),
         "conditional perceptrons with a maxout discriminator on MNIST",
         conditional=True,
     ),

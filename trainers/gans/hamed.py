@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from trainers.config import Config
 from trainers.gan import AdversarialGAN, System
-from trainers.layers import SelfAttention, append_one_hot, as_one_hot, init_normal, scaled
+from trainers.layers import SelfAttention, append_one_hot, as_one_hot, dropouts, init_normal, scaled
 from trainers.regularizers import spectral
 
 SHAPE = (3, 32, 32)
@@ -62,11 +62,12 @@ class DCGANDiscriminator(nn.Module):
     def __init__(self, config: Config) -> None:
         super().__init__()
         a, b, c = (scaled(filters, config.width) for filters in (64, 128, 256))
+        of_features, of_logit = dropouts(config)
         self.layers = nn.Sequential(
             _halve(3, a, bias=False), nn.LeakyReLU(config.slope),
             _halve(a, b, bias=False), nn.BatchNorm2d(b), nn.LeakyReLU(config.slope),
             _halve(b, c, bias=False), nn.BatchNorm2d(c), nn.LeakyReLU(config.slope),
-            nn.Dropout(config.dropout), nn.Conv2d(c, 1, 4, bias=False), nn.Flatten(0),
+            of_features, nn.Conv2d(c, 1, 4, bias=False), nn.Flatten(0), of_logit,
         )  # fmt: skip
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -118,10 +119,11 @@ class CSAWGANCritic(nn.Module):
         width = d * 4 + config.embedding
         hidden = [nn.Linear(width, config.hidden), nn.LeakyReLU(config.slope)] if config.hidden else []
         output = nn.Linear(config.hidden or width, 1)
-        self.head = nn.Sequential(*hidden, nn.Dropout(config.dropout), output, nn.Flatten(0))
+        of_features, of_logit = dropouts(config)
+        self.head = nn.Sequential(*hidden, of_features, output, nn.Flatten(0), of_logit)
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        embedded = self.embedding(as_one_hot(labels, self.classes))
+        embedded = self.embedding(as_one_hot(labels, self.classes, images.dtype))
         scores: Tensor = self.head(torch.cat([self.features(images), embedded], dim=1))
         return scores
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from trainers.config import Config
 from trainers.gan import AdversarialGAN, System
-from trainers.layers import SelfAttention, append_one_hot, downsample, init_normal, scaled, upsample
+from trainers.layers import SelfAttention, append_one_hot, downsample, dropouts, init_normal, scaled, upsample
 from trainers.regularizers import spectral
 
 SHAPE = (3, 32, 32)
@@ -62,12 +62,13 @@ class Discriminator(nn.Module):
             if config.extra_layer
             else []
         )
+        of_features, of_logit = dropouts(config)
         self.layers = nn.Sequential(
             spectral(downsample(3, a), on), nn.LeakyReLU(config.slope), *extra,
             spectral(downsample(a, b), on), nn.BatchNorm2d(b), nn.LeakyReLU(config.slope),
             spectral(downsample(b, c), on), nn.BatchNorm2d(c), nn.LeakyReLU(config.slope),
             spectral(downsample(c, d), on), nn.BatchNorm2d(d), nn.LeakyReLU(config.slope),
-            nn.Flatten(), nn.Dropout(config.dropout), spectral(nn.Linear(d * 4, 1), on), nn.Flatten(0),
+            nn.Flatten(), of_features, spectral(nn.Linear(d * 4, 1), on), nn.Flatten(0), of_logit,
         )  # fmt: skip
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -118,12 +119,14 @@ class SaganCritic(nn.Module):
         layers.append(SelfAttention(filters[0], config.attention_reduction))
         for inputs, outputs in pairwise(filters):
             layers += [convolution(inputs, outputs), nn.BatchNorm2d(outputs), nn.LeakyReLU(config.slope)]
-        self.features = nn.Sequential(*layers, nn.Flatten(), nn.Dropout(config.dropout))
+        of_features, of_logit = dropouts(config)
+        self.features = nn.Sequential(*layers, nn.Flatten(), of_features)
         self.head = nn.Sequential(
             nn.Linear(filters[-1] * 4 + classes, config.hidden),
             nn.LeakyReLU(config.slope),
             nn.Linear(config.hidden, 1),
             nn.Flatten(0),
+            of_logit,
         )
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from trainers.config import Config
 from trainers.gan import AdversarialGAN, System
-from trainers.layers import Norm, init_normal, norm, scaled
+from trainers.layers import Norm, dropouts, init_normal, norm, scaled
 from trainers.regularizers import spectral
 
 SHAPE = (3, 32, 32)
@@ -94,7 +94,8 @@ class Discriminator(nn.Module):
             Block(3, n, slope, "down", first=True), Block(n, n, slope, "down"),
             Block(n, n, slope, "none"), Block(n, n, slope, "none"), nn.LeakyReLU(slope),
         )  # fmt: skip
-        self.output = nn.Sequential(nn.Dropout(config.dropout), nn.Linear(n, 1), nn.Flatten(0))
+        of_features, of_logit = dropouts(config)
+        self.output = nn.Sequential(of_features, nn.Linear(n, 1), nn.Flatten(0), of_logit)
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         maps = self.features(images).flatten(2)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from trainers.config import Config
 from trainers.gan import AdversarialGAN, System
-from trainers.layers import SelfAttention, as_one_hot, downsample, init_normal, scaled
+from trainers.layers import SelfAttention, as_one_hot, downsample, dropouts, init_normal, scaled
 from trainers.regularizers import spectral
 
 _FILTERS = (512, 256, 128, 64)
@@ -39,7 +39,7 @@ class ConditionalBatchNorm(nn.Module):
         self.shift = nn.Parameter(torch.zeros(classes, channels))
 
     def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        of_class = as_one_hot(labels, len(self.scale))
+        of_class = as_one_hot(labels, len(self.scale), x.dtype)
         scale, shift = of_class @ self.scale, of_class @ self.shift
         scaled_x: Tensor = self.norm(x) * scale[:, :, None, None] + shift[:, :, None, None]
         return scaled_x
@@ -94,7 +94,7 @@ class Discriminator(nn.Module):
         for inputs, outputs in pairwise(filters):
             layers += [downsample(inputs, outputs), nn.LeakyReLU(config.slope)]
         self.trunk = nn.Sequential(*layers)
-        self.dropout = nn.Dropout(config.dropout)
+        self.of_features, self.of_logit = dropouts(config)
         self.embedding = nn.Linear(classes, filters[-1], bias=False)
         self.output = nn.Linear(filters[-1], 1)
 
@@ -104,9 +104,9 @@ class Discriminator(nn.Module):
         return summed
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        h = self.dropout(self.features(images))
-        projection = (self.embedding(as_one_hot(labels, self.classes)) * h).sum(dim=1)
-        logits: Tensor = self.output(h).flatten() + projection
+        h = self.of_features(self.features(images))
+        projection = (self.embedding(as_one_hot(labels, self.classes, h.dtype)) * h).sum(dim=1)
+        logits: Tensor = self.of_logit(self.output(h).flatten() + projection)
         return logits
 
 

@@ -7,9 +7,9 @@ of blocks only: filter counts are chosen here.
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, PlainSerializer
+from pydantic import Field, PlainSerializer, model_validator
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
@@ -23,6 +23,7 @@ from trainers.layers import (
     append_label_planes,
     append_one_hot,
     downsample,
+    dropouts,
     init_normal,
     norm,
     scaled,
@@ -50,8 +51,8 @@ class TohConfig(Config):
         description="filters of the generator's dense layer, then of each stage that doubles height and width",
     )
     g_output_doubles: bool = Field(False, description="whether the generator's output layer doubles the size as well")
-    upsampling: Literal["nearest", "transposed"] = Field(
-        "nearest", description="doubling: nearest neighbours and a 3x3 convolution, or a 4x4 transposed convolution"
+    upsampling: Literal["nearest", "transposed", "shuffle"] = Field(
+        "nearest", description="doubling: nearest neighbours and 3x3, 4x4 transposed, or 3x3 and channels as pixels"
     )
     g_norm: Norm = Field("batch", description="normalisation of every stage of the generator")
     g_activation: Activation = Field("leaky", description="activation of every stage of the generator")
@@ -77,8 +78,19 @@ class TohConfig(Config):
         True, description="whether spectral normalisation of the discriminator includes its output layer"
     )
     attention: Literal["none", "g", "both"] = Field("none", description="networks with self-attention")
-    attention_size: Literal[8, 16] = Field(16, description="height and width of the stage that attention follows")
+    attention_size: Literal[8, 16, 32] = Field(
+        16, description="height and width of the stage that attention follows; the discriminator's at 32 is its stem"
+    )
     attention_reduction: int = Field(8, ge=1, le=64, description="channels per channel of attention's queries and keys")
+
+    @model_validator(mode="after")
+    def _attention_has_its_stage(self) -> Self:
+        full = self.attention_size == SIZE
+        if full and self.attention != "none" and self.g_output_doubles:
+            raise ValueError("attention_size is 32 but g_output_doubles leaves G's stages smaller: allowed is 8 or 16")
+        if full and self.attention == "both" and not self.d_stem:
+            raise ValueError("attention_size is 32 but D has such a stage with a d_stem alone: allowed is 8 or 16")
+        return self
 
 
 class Generator(nn.Module):
@@ -132,10 +144,12 @@ class Discriminator(nn.Module):
         super().__init__()
         self.classes = classes
         on = config.controls("spectral")
+        of_features, of_logit = dropouts(config)
         channels, size, stages = CHANNELS + classes, SIZE, list[nn.Module]()
         if config.d_stem:
             stem = scaled(config.d_stem, config.width)
             stages += [spectral(_same(channels, stem), on), activation(config.d_activation, config.slope)]
+            stages += _critic_attention(config, stem, size)
             channels = stem
         for outputs in (scaled(count, config.width) for count in config.d_filters):
             size //= 2
@@ -144,11 +158,10 @@ class Discriminator(nn.Module):
                 norm(config.d_norm if stages else "none", outputs),
                 activation(config.d_activation, config.slope),
             ]
-            if config.attention == "both" and size == config.attention_size:
-                stages.append(_critic_attention(outputs, config.attention_reduction, on))
+            stages += _critic_attention(config, outputs, size)
             channels = outputs
         dense = spectral(nn.Linear(channels * size**2, 1), on and config.d_spectral_output)
-        self.layers = nn.Sequential(*stages, nn.Flatten(), nn.Dropout(config.dropout), dense, nn.Flatten(0))
+        self.layers = nn.Sequential(*stages, nn.Flatten(), of_features, dense, nn.Flatten(0), of_logit)
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         logits: Tensor = self.layers(append_label_planes(images, labels, self.classes) if self.classes else images)
@@ -163,15 +176,19 @@ def _doubling(config: TohConfig, inputs: int, outputs: int, on: bool = False) ->
     """Layers that double height and width, under spectral normalisation where `on`."""
     if config.upsampling == "nearest":
         return [nn.Upsample(scale_factor=2), spectral(_same(inputs, outputs), on)]
+    if config.upsampling == "shuffle":  # sub-pixel convolution, Shi et al. (2016)
+        return [spectral(_same(inputs, 4 * outputs), on), nn.PixelShuffle(2)]
     return [spectral(upsample(inputs, outputs, kernel=4), on)]
 
 
-def _critic_attention(channels: int, reduction: int, on: bool) -> SelfAttention:
-    """Self-attention whose convolutions are spectrally normalised where `on`, like all of the critic's."""
-    module = SelfAttention(channels, reduction)
+def _critic_attention(config: TohConfig, channels: int, size: int) -> list[SelfAttention]:
+    """Self-attention after the critic's stage of this size, if it is there; spectrally normalised as the critic is."""
+    if config.attention != "both" or size != config.attention_size:
+        return []
+    module = SelfAttention(channels, config.attention_reduction)
     for convolution in (module.f, module.g, module.h):
-        spectral(convolution, on)
-    return module
+        spectral(convolution, config.controls("spectral"))
+    return [module]
 
 
 class TohGAN(AdversarialGAN):

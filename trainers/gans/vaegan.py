@@ -16,7 +16,7 @@ from torch.nn.functional import softplus
 from trainers import losses, regularizers
 from trainers.config import Config
 from trainers.gan import GAN, Batch, Phase, System
-from trainers.layers import downsample, init_normal, scaled
+from trainers.layers import downsample, dropouts, init_normal, scaled
 
 _MAP = 8
 
@@ -25,6 +25,7 @@ class VAEGANConfig(Config):
     """Hyper-parameters of the VAE-GAN."""
 
     loss: Literal["bce"] = Field("bce", description="adversarial loss; the paper's three terms are logarithms")
+    latent_law: Literal["normal"] = Field("normal", description="law of the noise, the prior of the encoder's z")
     enc_lr: float = Field(3e-4, gt=0, le=1, description="learning rate of the encoder")
     gamma: float = Field(1e-2, gt=0, le=1, description="weight of the mean feature error in the generator's loss")
 
@@ -85,9 +86,10 @@ class Discriminator(nn.Module):
             _halve(a, b), nn.BatchNorm2d(b), nn.LeakyReLU(config.slope),
             _halve(b, c), nn.BatchNorm2d(c), nn.LeakyReLU(config.slope),
         )  # fmt: skip
+        of_features, of_logit = dropouts(config)
         self.head = nn.Sequential(
             nn.Flatten(), nn.Linear(c * _MAP**2, d, bias=False), nn.BatchNorm1d(d), nn.LeakyReLU(config.slope),
-            nn.Dropout(config.dropout), nn.Linear(d, 1), nn.Flatten(0),
+            of_features, nn.Linear(d, 1), nn.Flatten(0), of_logit,
         )  # fmt: skip
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -167,8 +169,8 @@ class DasVAEGAN(GAN):
         record = {**losses.judgement(real, fake), "d_rebuilt": again.mean()}
         if config.controls("penalty"):
             penalty = regularizers.gradient_penalty(d, batch.real, sampled, batch.labels)
-            loss = loss + config.penalty_weight * penalty
-            record["penalty"] = penalty.detach()
+            loss = loss + config.penalty_weight * penalty.value
+            record |= {"penalty": penalty.value.detach(), "penalty_slope": penalty.slope}
         return {"loss_d": loss, **record}
 
 
