@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: setup demo test test-all faults check bench clean
+.PHONY: setup demo test test-all faults golden check bench clean
 
 setup: $(READY)
 
@@ -24,6 +24,9 @@ test-all: $(READY)
 
 faults: $(READY)
 	$(BIN)/python -m pytest -m faults
+
+golden: $(READY)
+	$(BIN)/python -m tests.golden
 
 bench: $(READY)
 	$(BIN)/python benchmarks/rung.py
