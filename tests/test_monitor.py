@@ -90,7 +90,7 @@ def _kinds(history: Sequence[Observation], config: Config) -> list[str]:
     return [verdict.kind for verdict in inspect(history, config, CLASSES)]
 
 
-def _one_of_ten(value: float, others: float) -> tuple[float, ...]:
+def _one_of_ten(value: float | None, others: float) -> tuple[float | None, ...]:
     return (*(others,) * (CLASSES - 1), value)
 
 
@@ -185,7 +185,7 @@ def test_a_healthy_run_has_no_verdict_at_any_rung(config: Config) -> None:
 
 
 def test_every_detector_is_in_the_table() -> None:
-    assert len(monitor.DETECTORS) == len({kind for kind, *_ in TABLE.values()} | {"diverged"})
+    assert set(monitor.KINDS) == {kind for kind, *_ in TABLE.values()} | {"diverged"}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -209,6 +209,19 @@ def test_a_failure_must_persist_for_500_steps_up_to_the_last_rung(name: str) -> 
     assert _kinds([*healthy[:-2], *failing[-2:]], config) == []
     assert _kinds([*failing[:-1], healthy[-1]], config) == []
     assert _kinds([*failing[:-2], healthy[-2], failing[-1]], config) == []
+
+
+def test_classes_that_a_run_has_never_had_are_yet_to_be_learnt_not_lost() -> None:
+    few = {"class_shares": (0.5, 0.5, *(0.0,) * 8)}
+    assert _kinds(_ends(_healthy(), 12, **few), BCE) == []
+    assert _kinds(_ends(_healthy(), 11, **few), BCE) == ["mode-collapse"]
+
+
+@pytest.mark.parametrize("name", PERSISTENT)
+def test_a_young_run_is_not_judged_by_levels(name: str) -> None:
+    kind, config, changes, _ = PERSISTENT[name]
+    assert _kinds(_ends(_healthy(config.loss, rungs=9), **changes), config) == []
+    assert _kinds(_ends(_healthy(config.loss, rungs=10), **changes), config) == [kind]
 
 
 def test_persistence_counts_generator_steps_not_images() -> None:
@@ -258,11 +271,13 @@ def test_classes_missing_from_few_draws_are_chance() -> None:
 
 def test_a_run_in_which_most_classes_are_not_learnt_yet_misses_none() -> None:
     assert _kinds(_ends(_healthy(), per_class_accuracy=(0.9,) * 4 + (0.3,) * 6), BCE) == []
+    assert _kinds(_ends(_healthy(), per_class_accuracy=_one_of_ten(0.4, 0.79)), BCE) == []
+    assert _kinds(_ends(_healthy(), per_class_accuracy=_one_of_ten(0.4, 0.81)), BCE) == ["missing-class"]
 
 
 def test_a_class_that_nobody_asked_for_has_no_accuracy() -> None:
-    assert _kinds(_ends(_healthy(), per_class_accuracy=_one_of_ten(math.nan, 0.97)), BCE) == []
-    evidence = inspect(_ends(_healthy(), per_class_accuracy=(math.nan, 0.2, *(0.9,) * 8)), BCE, CLASSES)[0].evidence
+    assert _kinds(_ends(_healthy(), per_class_accuracy=_one_of_ten(None, 0.97)), BCE) == []
+    evidence = inspect(_ends(_healthy(), per_class_accuracy=(None, 0.2, *(0.9,) * 8)), BCE, CLASSES)[0].evidence
     assert evidence == "accuracy of class 1 is 0.2 < 0.5, for 500 steps"
 
 
@@ -284,7 +299,7 @@ def test_decay_within_a_tenth_is_none_however_sure() -> None:
 
 
 def test_under_training_is_for_information() -> None:
-    assert {kind for kind, *_ in TABLE.values()} > monitor.INFORMATIONAL == {"under-trained"}
+    assert set(monitor.KINDS) - set(monitor.STOPPING) == monitor.INFORMATIONAL == {"under-trained"}
 
 
 def test_two_evaluations_or_a_fid_of_zero_have_no_slope() -> None:
@@ -363,12 +378,16 @@ def test_diversity_is_unknown_without_pairs_or_with_equal_real_images() -> None:
     assert monitor.diversity(real, torch.zeros_like(real)) is None
 
 
-def test_shares_and_accuracies_of_classes_are_those_of_the_decisions() -> None:
-    logits = torch.tensor([[3.0, 0, 0], [0, 2, 1], [0, 2, 1], [1, 0, -1]])
-    assert monitor.class_shares(logits) == (0.5, 0.5, 0.0)
-    accuracies = monitor.per_class_accuracy(logits, torch.tensor([0, 1, 0, 0]))
-    assert accuracies[:2] == pytest.approx((2 / 3, 1.0))
-    assert math.isnan(accuracies[2])
+def test_balanced_is_every_class_within_a_factor_of_its_fair_share() -> None:
+    def labels(*counts: int) -> torch.Tensor:
+        return torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+
+    assert monitor.balanced(labels(10, 10, 10, 10), 4)
+    assert monitor.balanced(labels(15, 7, 9, 9), 4)
+    assert not monitor.balanced(labels(16, 8, 8, 8), 4)
+    assert not monitor.balanced(labels(11, 6, 11, 12), 4)
+    assert not monitor.balanced(labels(10, 10, 10), 4)
+    assert monitor.balanced(labels(7), 1)
 
 
 def _train(data: ImageData, steps: Sequence[int], **settings: Any) -> tuple[list[Observation], Config]:
@@ -384,7 +403,10 @@ def _train(data: ImageData, steps: Sequence[int], **settings: Any) -> tuple[list
     return history, config
 
 
-def test_a_small_run_at_default_settings_has_no_verdict(mnist_mini: tuple[ImageData, ImageData]) -> None:
+def test_a_small_run_at_default_settings_has_no_verdict(
+    mnist_mini: tuple[ImageData, ImageData], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor, "WARMUP_STEPS", 0)
     history, config = _train(mnist_mini[0], (50, 300, 560))
     assert [_kinds(history[:end], config) for end in (1, 2, 3)] == [[], [], []]
     first, *later = [seen.diversity or 0.0 for seen in history]
@@ -392,7 +414,10 @@ def test_a_small_run_at_default_settings_has_no_verdict(mnist_mini: tuple[ImageD
     assert first < monitor.DIVERSITY < min(later)
 
 
-def test_a_learning_rate_of_one_makes_an_over_confident_discriminator(mnist_mini: tuple[ImageData, ImageData]) -> None:
+def test_a_learning_rate_of_one_makes_an_over_confident_discriminator(
+    mnist_mini: tuple[ImageData, ImageData], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor, "WARMUP_STEPS", 0)
     history, config = _train(mnist_mini[0], (50, 300, 560), g_lr=1.0, d_lr=1.0)
     # What becomes of the samples differs between seeds: mostly one image for each class.
     assert "over-confident-discriminator" in _kinds(history, config)

@@ -14,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainers import checkpoint, monitor, samples
+from trainers import checkpoint, monitor, regularizers, samples
 from trainers.batches import seeded
 from trainers.config import Config
 from trainers.data import ImageData
-from trainers.evaluation.scores import METRICS, Evaluator, Score
+from trainers.data.fit import fitted
+from trainers.evaluation.scores import METRICS, Evaluation, Evaluator, Score
 from trainers.gan import System
 from trainers.trainer import Trainer
 
@@ -30,13 +31,17 @@ class Rung:
     images: int
     scores: dict[str, Score]
     losses: dict[str, float]
-    """Mean of each recorded loss since the rung before, and images/s."""
+    """Mean of each recorded loss since the rung before, images/s, and the share of a clipped critic on its bound."""
     train_seconds: float
     score_seconds: float
     diverged: str | None = None
     """Why the run is beyond help, in words; None while it is sound."""
     diversity: float | None = None
     """Mean distance between samples over that between real images, within classes where the system has them."""
+    class_shares: tuple[float, ...] | None = None
+    """Share of each class among the samples, None where the extractor is no classifier."""
+    per_class_accuracy: tuple[float | None, ...] | None = None
+    """Accuracy of the samples of each class; None without a classifier or classes, and for a class without samples."""
     verdicts: tuple[str, ...] = ()
     """What the monitor says of the run so far, each with its evidence."""
 
@@ -49,12 +54,16 @@ class Rung:
     def from_json(cls, record: dict[str, Any]) -> Rung:
         scores = {name: Score(**score) for name, score in record["scores"].items()}
         losses = {name: float(value) for name, value in record["losses"].items()}
-        return cls(**{**record, "scores": scores, "losses": losses, "verdicts": tuple(record["verdicts"])})
+        lists = {name: tuple(value) for name, value in record.items() if isinstance(value, list)}
+        return cls(**{**record, "scores": scores, "losses": losses, **lists})
 
 
 @dataclass
 class Run:
     """A run over the rungs `rungs` (images, increasing), scored on `sample_count` images from fixed noise.
+
+    Where system and data differ in shape, data are fitted to the system, and samples back to the data: whatever the
+    system, it is scored as every other one on these data.
 
     `history` holds every rung passed so far, those before a restart included.
     """
@@ -72,7 +81,11 @@ class Run:
     """Samples of the last rung as one picture."""
 
     def __post_init__(self) -> None:
-        self.trainer = Trainer(self.system, self.config, self.data, self.device)
+        self.trainer = Trainer(self.system, self.config, self.data.fitted(self.system.shape), self.device)
+
+        many = self.sample_count >= monitor.SAMPLES_PER_CLASS * self.data.classes
+        even = self.system.conditional or monitor.balanced(self.data.labels, self.data.classes)
+        self._shares_compare, self._accuracies_compare = many and even, many
 
     @property
     def finished(self) -> bool:
@@ -92,30 +105,53 @@ class Run:
         """Trains to the next rung and scores it."""
         target = next(images for images in self.rungs if images > self.trainer.images)
         start = time.perf_counter()
-        losses = self.trainer.advance(target)
+        losses = {**self.trainer.advance(target), **self._clipped()}
         trained = time.perf_counter()
         bad = [f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)]
-        scores: dict[str, Score] = {}
-        diversity = None
+        seen, diversity = Evaluation({}, None, None), None
         if not bad:
             images, labels = self.trainer.sample(self.sample_count, self.evaluator.seed)
-            scores = self.evaluator(images, labels, conditional=self.system.conditional)
-            diversity = self._diversity(images, labels)
             self.grid = samples.grid(images)
+            images = fitted(images, self.data.shape)
+            seen = self.evaluator(images, labels, conditional=self.system.conditional)
+            diversity = self._diversity(images, labels)
         rung = Rung(
             images=self.trainer.images,
-            scores=scores,
+            scores=seen.scores,
             losses=losses,
             train_seconds=trained - start,
             score_seconds=time.perf_counter() - trained,
             diverged=", ".join(bad) or None,
             diversity=diversity,
+            class_shares=seen.class_shares,
+            per_class_accuracy=seen.per_class_accuracy,
         )
-        seen = [monitor.Observation(r.images, r.losses, r.scores, r.diversity) for r in (*self.history, rung)]
-        verdicts = monitor.inspect(seen, self.config, self.data.classes)
+        verdicts = monitor.inspect([*map(self._observed, (*self.history, rung))], self.config, self.data.classes)
         rung = replace(rung, verdicts=tuple(f"{verdict.kind}: {verdict.evidence}" for verdict in verdicts))
         self.history.append(rung)
         return rung
+
+    def _observed(self, rung: Rung) -> monitor.Observation:
+        """`rung` as the monitor judges it."""
+        conditional, classes = self.system.conditional, self.data.classes
+        # The trainer draws uniformly among the first `drawn_classes`: to count its draws would say no more.
+        drawn = range(min(self.config.drawn_classes or classes, classes))
+        return monitor.Observation(
+            images=rung.images,
+            losses=rung.losses,
+            scores=rung.scores,
+            diversity=rung.diversity,
+            class_shares=rung.class_shares if self._shares_compare else None,
+            per_class_accuracy=rung.per_class_accuracy if self._accuracies_compare else None,
+            drawn_classes=tuple(drawn) if conditional else None,
+        )
+
+    def _clipped(self) -> dict[str, float]:
+        config = self.config
+        if not config.controls("clip"):
+            return {}
+        share = regularizers.clipped_share(self.trainer.nets["d"], config.clip_value, config.clip_scope)
+        return {"clipped_share": share}
 
     def _diversity(self, images: Tensor, labels: Tensor) -> float | None:
         # Data may lie in the order of its classes, so that its first images show one class alone.

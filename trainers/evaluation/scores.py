@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from trainers.errors import InputError
@@ -53,6 +54,18 @@ class Score:
     seed: int
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """All that one pass through the extractor says of generated images."""
+
+    scores: dict[str, Score]
+    """By metric, the one that decides first."""
+    class_shares: tuple[float, ...] | None
+    """As `class_shares` gives them; None where the extractor is no classifier."""
+    per_class_accuracy: tuple[float | None, ...] | None
+    """As `per_class_accuracy` gives them; None without a classifier or where labels mean nothing."""
+
+
 class Evaluator:
     """Scores images against a reference; one pass through the extractor serves all metrics."""
 
@@ -74,10 +87,10 @@ class Evaluator:
         self.metrics = metrics
         self.seed = seed
 
-    def __call__(self, images: Tensor, labels: Tensor, conditional: bool = True) -> dict[str, Score]:
-        """Scores by metric of uint8 images [N, C, H, W] generated for the classes int64 [N].
+    def __call__(self, images: Tensor, labels: Tensor, conditional: bool = True) -> Evaluation:
+        """Scores uint8 images [N, C, H, W] generated for the classes int64 [N].
 
-        Where `conditional` is False the labels mean nothing, and metrics that need them are left out.
+        Where `conditional` is False the labels mean nothing, and what needs them is left out.
         """
         if len(images) != len(labels):
             raise ValueError(f"{len(images)} images but {len(labels)} labels")
@@ -85,7 +98,12 @@ class Evaluator:
         if self.reference.features.device != seen.features.device:
             self.reference = self.reference.to(seen.features.device)
         names = [name for name in self.metrics if conditional or not METRICS[name].needs_labels]
-        return {name: self._score(name, seen, labels) for name in names}
+        logits = seen.logits
+        return Evaluation(
+            scores={name: self._score(name, seen, labels) for name in names},
+            class_shares=None if logits is None else class_shares(logits),
+            per_class_accuracy=per_class_accuracy(logits, labels) if logits is not None and conditional else None,
+        )
 
     def _score(self, name: str, seen: Features, labels: Tensor) -> Score:
         value, stderr = self._value(name, seen, labels)
@@ -112,3 +130,17 @@ def accuracy(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     """
     share = float((logits.argmax(dim=1) == labels.to(logits.device)).double().mean())
     return share, math.sqrt(share * (1 - share) / len(labels))
+
+
+def class_shares(logits: Tensor) -> tuple[float, ...]:
+    """Share of each class among the classifier's decisions, logits [N, K] -> K shares that sum to 1."""
+    counts = torch.bincount(logits.argmax(dim=1).cpu(), minlength=logits.shape[1])
+    return tuple((counts.double() / len(logits)).tolist())
+
+
+def per_class_accuracy(logits: Tensor, labels: Tensor) -> tuple[float | None, ...]:
+    """Share of images of each class (labels int64 [N]) with the highest of logits [N, K] there; None without any."""
+    wanted = labels.cpu()
+    right = wanted[logits.argmax(dim=1).cpu() == wanted]
+    hits, images = (torch.bincount(part, minlength=logits.shape[1]).tolist() for part in (right, wanted))
+    return tuple(hit / count if count else None for hit, count in zip(hits, images, strict=True))
