@@ -1,16 +1,24 @@
 """What is trained: GANs, the loop that trains them, their data and their scores."""
 
+from importlib import import_module
+
 from trainers.gan import System
-from trainers.gans import das, hamed, monir, narman, resnets, sagan, toh, vaegan
+
+#: The files of `gans/` in the order of the catalogue; each holds a dictionary SYSTEMS.
+FAMILIES = (
+    "das",
+    "sagan",
+    "vaegan",
+    "hamed",
+    "monir",
+    "narman",
+    "toh",
+    "resnets",
+)
 
 #: The catalogue: every system by its id, family by family.
 SYSTEMS: dict[str, System] = {
-    **das.SYSTEMS,
-    **sagan.SYSTEMS,
-    **vaegan.SYSTEMS,
-    **hamed.SYSTEMS,
-    **monir.SYSTEMS,
-    **narman.SYSTEMS,
-    **toh.SYSTEMS,
-    **resnets.SYSTEMS,
+    system_id: system
+    for family in FAMILIES
+    for system_id, system in import_module(f"{__name__}.gans.{family}").SYSTEMS.items()
 }

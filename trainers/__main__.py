@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from trainers import SYSTEMS, checkpoint
+from trainers.advice import warnings_of
 from trainers.config import KIMG, configure
 from trainers.data import DatasetSpec, check, load, shape_of
 from trainers.errors import InputError
@@ -22,7 +23,8 @@ from trainers.run import Run, Rung, pick_device
 
 #: What the inception score needs, and enough for a row of samples.
 FEWEST_SAMPLES = 20
-DEFAULT_DATASETS = {(1, 28, 28): "mnist-mini", (3, 32, 32): "cifar10"}
+DEFAULT_DATASETS = {1: "mnist-mini", 3: "cifar10"}
+"""By the number of channels; images are fitted to the system's size."""
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "python -m trainers") -> int:
@@ -51,7 +53,9 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=program, description="Train one GAN; the same command again continues it.")
     parser.add_argument("system", metavar="SYSTEM", help="one of: " + ", ".join(SYSTEMS))
     parser.add_argument("--dataset", help="data set by name; default: the one the system was made for")
+    parser.add_argument("--fit", action="store_true", help="fit the images to the system's size and colours")
     parser.add_argument("--data", type=Path, help="folder of the data set's files")
+    parser.add_argument("--no-verify", action="store_true", help="take files that are not the published ones")
     parser.add_argument("--kimg", type=float, default=60.0, help="length in kimg (default 60)")
     parser.add_argument("--every", type=float, default=10.0, help="kimg between scores and checkpoints (default 10)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a field of the configuration")
@@ -66,12 +70,17 @@ def _parser(program: str) -> argparse.ArgumentParser:
 def _prepare(options: argparse.Namespace) -> Run:
     system = _system(options.system)
     options.out = options.out or Path("runs/train") / options.system
-    name = options.dataset or DEFAULT_DATASETS[system.shape]
-    dataset = DatasetSpec.model_validate({"name": name, "path": options.data})
+    name = options.dataset or DEFAULT_DATASETS[system.shape[0]]
+    fit = options.fit or options.dataset is None
+    dataset = DatasetSpec.model_validate(
+        {"name": name, "path": options.data, "fit": fit, "verify": not options.no_verify}
+    )
     check(dataset)
-    shape, _ = shape_of(dataset)
-    if shape != system.shape:
-        raise InputError(f"--dataset {name}: images are {shape}, but {options.system} makes {system.shape}")
+    shape, classes = shape_of(dataset)
+    if shape != system.shape and not fit:
+        raise InputError(f"--dataset {name}: images are {shape}, but {options.system} makes {system.shape}; add --fit")
+    if system.conditional and classes < 2:
+        raise InputError(f"--dataset {name}: has one class, but {options.system} is conditional and needs two or more")
     settings = _settings(options.set)
     if "kimg" in settings:
         raise InputError(f"--set kimg={settings['kimg']}: the length of the run is --kimg")
@@ -88,6 +97,8 @@ def _prepare(options: argparse.Namespace) -> Run:
         raise InputError(f"--extractor {options.extractor}: unknown; allowed are {', '.join(EXTRACTORS)}")
     extractor_spec = ExtractorSpec(name=options.extractor)
     check_extractor(extractor_spec, options.cache)
+    for warning in warnings_of(system, config):
+        print(f"warning: {warning}", file=sys.stderr)
     train, test = load(dataset, "train"), load(dataset, "test")
     if config.sampling != "random" and config.batch > len(train.images):
         raise InputError(f"--set: batch {config.batch} is larger than the {len(train.images)} images of {name}")
