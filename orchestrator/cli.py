@@ -13,12 +13,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from orchestrator.estimate import estimate
 from orchestrator.progress import trial_line
 from orchestrator.report import write_report
 from orchestrator.status import SweepStatus, read_status, sweep_names
 from orchestrator.study import SweepStudy
 from orchestrator.sweep import REPORT, cache_of, launch
 from search_spaces import resolve, shipped, summary
+from search_spaces.checks import doubts
 from search_spaces.sweep import Sweep, check_sweep, load_sweep
 from trainers import SYSTEMS
 from trainers.__main__ import main as train_main
@@ -53,6 +55,8 @@ def launch_command(
     """Begin a sweep, or go on with it if it exists."""
     overrides = [*(settings or []), *([f"budget.trials={trials}"] if trials is not None else [])]
     sweep = load_sweep(resolve(file), overrides, name)
+    for doubt in doubts(sweep):
+        print(f"warning: {doubt}", file=sys.stderr)
     if dry_run:
         check_sweep(sweep, cache_of(root))
         _print_plan(sweep, root)
@@ -186,6 +190,7 @@ def _print_plan(sweep: Sweep, root: Path) -> None:
         f"at most {longest / KIMG:g} kimg, below {root / sweep.name}",
         soft_wrap=True,
     )
+    console.print(f"cost: {estimate(sweep)}", highlight=False, soft_wrap=True)
 
 
 def main() -> None:

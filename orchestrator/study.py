@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from search_spaces.space import Dimension, suggest
+from search_spaces.space import Dimension, grid, suggest
 from search_spaces.sweep import Pruner, Sweep, parse_sweep
 from trainers.batches import seed_of
 from trainers.config import KIMG
@@ -120,7 +121,8 @@ class SweepStudy:
     def report(self, number: int, history: Sequence[Rung]) -> Decision:
         """Records every rung of `history` that the study lacks and decides what becomes of the trial.
 
-        A diverged trial is pruned with its reason; one at the last rung is complete with its best score so far.
+        A diverged trial is pruned with its reason; one at the last rung is complete with its best score so far; one
+        before it is pruned on a verdict of `stop_on`, else on its scores.
         """
         trial = self._live[number]
         known = trial.user_attrs
@@ -135,6 +137,8 @@ class SweepStudy:
             return self._end(number, Decision.PRUNE, f"diverged at {last.images / KIMG:g} kimg: {last.diverged}")
         if last.images >= self.sweep.rungs[-1]:
             return self._end(number, Decision.COMPLETE, None)
+        if (reason := self._stopped(last)) is not None:
+            return self._end(number, Decision.PRUNE, reason)
         if trial.should_prune():
             return self._end(number, Decision.PRUNE, f"{self.sweep.pruner.name} pruner at {last.images / KIMG:g} kimg")
         return Decision.CONTINUE
@@ -173,6 +177,13 @@ class SweepStudy:
         copy = optuna.create_study(direction=self._study.direction)
         copy.add_trials(finished)
         return dict(get_param_importances(copy, evaluator=FanovaImportanceEvaluator(seed=0)))
+
+    def _stopped(self, rung: Rung) -> str | None:
+        """The gravest verdict on `rung` that ends a trial, as a reason."""
+        for kind, _, evidence in (verdict.partition(": ") for verdict in rung.verdicts):
+            if kind in self.sweep.stop_on:
+                return f"{kind} at {rung.images / KIMG:g} kimg: {evidence}"
+        return None
 
     def _end(self, number: int, decision: Decision, reason: str | None) -> Decision:
         trial = self._live.pop(number)
@@ -226,10 +237,20 @@ def _suggest(trial: Trial, dimension: Dimension) -> Any:
 
 
 def _sampler(sweep: Sweep, position: int) -> optuna.samplers.BaseSampler:
+    """The sampler of the trial at `position`, which is one of the sweep's points, one of the grid, or drawn."""
+    if sweep.sampler.name == "grid":
+        point = next(islice(grid(sweep.space), position, None))
+        return optuna.samplers.PartialFixedSampler(point, optuna.samplers.RandomSampler())
+    sampler: optuna.samplers.BaseSampler
     seed = seed_of(sweep.sampler.seed, position) % 2**32
     if sweep.sampler.name == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=sweep.sampler.startup, multivariate=True, group=True)
+        sampler = optuna.samplers.RandomSampler(seed=seed)
+    else:
+        startup = sweep.sampler.startup
+        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, multivariate=True, group=True)
+    if position < len(sweep.points):
+        return optuna.samplers.PartialFixedSampler(dict(sweep.points[position]), sampler)
+    return sampler
 
 
 def _pruner(pruner: Pruner, rungs: Sequence[int]) -> optuna.pruners.BasePruner:

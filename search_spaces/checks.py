@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from search_spaces.document import Complaint, Path
 from search_spaces.settings import kimg
-from search_spaces.space import Dimension, Value, points
+from search_spaces.space import Dimension, Value, active, grid, points
 from trainers import SYSTEMS
+from trainers.advice import warnings_of
 from trainers.config import Config, overlay, problems
 from trainers.data import DATASETS, shape_of
 from trainers.errors import InputError
 from trainers.evaluation.scores import METRICS
+from trainers.monitor import INFORMATIONAL, STOPPING
 
 if TYPE_CHECKING:
     from search_spaces.sweep import Sweep
@@ -43,12 +46,13 @@ def faults(sweep: Sweep) -> list[Complaint]:
     return [
         *_dataset_faults(sweep),
         *_score_faults(sweep),
+        *_stop_faults(sweep),
         # Each later check relies on the earlier ones.
         *(
             list(_condition_faults(sweep))
             or list(_contradictions(sweep))
             or list(_field_faults(sweep))
-            or [*_combination_faults(sweep), *_rung_faults(sweep)]
+            or [*_combination_faults(sweep), *_rung_faults(sweep), *_point_faults(sweep), *_grid_faults(sweep)]
         ),
     ]
 
@@ -58,9 +62,9 @@ def data_faults(sweep: Sweep) -> Iterator[Complaint]:
     shape, classes = shape_of(sweep.dataset)
     for name in sweep.systems:
         system = SYSTEMS[name]
-        if system.shape != shape:
+        if system.shape != shape and not sweep.dataset.fit:
             text = f"{sweep.dataset.name} has images of shape {shape}, but {name} makes {system.shape}"
-            yield ("dataset",), f"{text}; allowed: {_suited(system.shape)}"
+            yield ("dataset",), f"{text}; allowed: {_suited(system.shape)}, or `fit: true`"
         if system.conditional and classes < 2:
             yield ("dataset",), f"{sweep.dataset.name} has one class, but {name} is conditional and needs two or more"
     if classes < 2 and sweep.score.extractor.name == "lenet":
@@ -68,6 +72,18 @@ def data_faults(sweep: Sweep) -> Iterator[Complaint]:
             ("score", "extractor"),
             f"lenet learns to tell classes apart, but {sweep.dataset.name} has one; use inception",
         )
+
+
+def doubts(sweep: Sweep) -> list[str]:
+    """What the sweep allows but hardly anybody wants, one sentence each."""
+    # Numbers choose no layers, so words alone tell points apart.
+    unlike: dict[tuple[tuple[str, Value], ...], dict[str, Value]] = {}
+    for values in points(sweep.space, TRIED_POINTS):
+        unlike.setdefault(tuple(item for item in values.items() if isinstance(item[1], str | bool)), values)
+    chosen = [sweep.configure(values) for values in unlike.values()]
+    return list(
+        dict.fromkeys(f"{name}: {text}" for name, config in chosen for text in warnings_of(SYSTEMS[name], config))
+    )
 
 
 def inapplicable(metric: str, sweep: Sweep, decides: bool = False) -> str | None:
@@ -117,6 +133,15 @@ def _score_faults(sweep: Sweep) -> Iterator[Complaint]:
             yield path, f"{reason}; allowed here: {fitting}"
 
 
+def _stop_faults(sweep: Sweep) -> Iterator[Complaint]:
+    for index, kind in enumerate(sweep.stop_on):
+        path = ("stop_on", str(index))
+        if kind in INFORMATIONAL:
+            yield path, f"{kind} is for information and ends no trial; allowed: {', '.join(STOPPING)}"
+        elif kind not in STOPPING:
+            yield path, unknown(kind, STOPPING, "verdict")
+
+
 def _condition_faults(sweep: Sweep) -> Iterator[Complaint]:
     for dimension in sweep.search:
         for name, values in dimension.when.items():
@@ -124,7 +149,7 @@ def _condition_faults(sweep: Sweep) -> Iterator[Complaint]:
             parent = sweep.space.get(name)
             if parent is None:
                 yield path, unknown(name, [other.name for other in sweep.space if other is not dimension], "dimension")
-            elif parent.kind in ("uniform", "log_uniform"):
+            elif parent.continuous:
                 yield path, f"{name} is continuous; a condition needs a choice, an int or a constant"
             elif never := [value for value in values if not parent.allows(value)]:
                 yield path, f"{name} is never {never[0]!r}; allowed: {_range(parent)}"
@@ -147,8 +172,8 @@ def _field_faults(sweep: Sweep) -> Iterator[Complaint]:
             yield path, "the system is given at the top: `system: {choice: [ID, ID]}`"
         elif name == "kimg":
             yield path, "the length of a trial is that of its last rung; set rungs"
-        elif name in NOT_SEARCHED and dimension.kind != "constant":
-            yield path, f"{name} may only be a constant: {NOT_SEARCHED[name]}"
+        elif name in NOT_SEARCHED and dimension.kind != "constant" and sweep.sampler.name != "grid":
+            yield path, f"{name} may only be a constant: {NOT_SEARCHED[name]}; sampler grid repeats trials on purpose"
         else:
             # A dictionary as an ordered set: several systems mostly complain alike.
             yield from dict.fromkeys(f for s in reach(dimension, sweep) for f in _against(dimension, s)).keys()
@@ -213,6 +238,32 @@ def _rung_faults(sweep: Sweep) -> Iterator[Complaint]:
             yield ("rungs",), f"rung {kimg(rung)} kimg ({rung} images) is not a multiple of batch {batch} ({source})"
 
 
+def _point_faults(sweep: Sweep) -> Iterator[Complaint]:
+    for index, point in enumerate(sweep.points):
+        for name, value in point.items():
+            path, dimension = ("points", str(index), name), sweep.space.get(name)
+            if dimension is None:
+                yield path, unknown(name, [other.name for other in sweep.space], "dimension")
+            elif not dimension.allows(value):
+                yield path, f"{name} is never {value!r}; allowed: {_range(dimension)}"
+            elif dimension.when and not active(dimension, point):
+                yield path, f"takes no part: the point must give {dimension.when} too"
+    if (count := len(sweep.points)) > sweep.budget.trials:
+        yield ("budget", "trials"), f"{sweep.budget.trials} is less than the {count} points"
+
+
+def _grid_faults(sweep: Sweep) -> Iterator[Complaint]:
+    if sweep.sampler.name != "grid":
+        return
+    if sweep.points:
+        yield ("points",), "sampler grid visits every point anyway; leave one of them out"
+    if continuous := [dimension for dimension in sweep.search if dimension.continuous]:
+        for dimension in continuous:
+            yield ("search", dimension.name, dimension.kind), "sampler grid needs a choice, an int or a constant"
+    elif (asked := sweep.budget.trials) > (count := sum(1 for _ in islice(grid(sweep.space), asked))):
+        yield ("budget", "trials"), f"{asked} is more than the {count} points of the grid"
+
+
 def _batches(sweep: Sweep) -> Iterator[tuple[int, str]]:
     """Every batch size a trial can have, with where it comes from."""
     dimension = sweep.space.get("batch")
@@ -228,6 +279,6 @@ def _batches(sweep: Sweep) -> Iterator[tuple[int, str]]:
 
 
 def _range(dimension: Dimension) -> str:
-    if dimension.kind == "int":
+    if dimension.kind not in ("choice", "constant"):
         return f"{dimension.low} to {dimension.high}"
     return ", ".join(map(repr, dimension.values))

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator, field_validator
 
 from search_spaces.document import invalid
+from search_spaces.space import Value
 from trainers.config import KIMG
 from trainers.evaluation.extractors import ExtractorSpec
 
@@ -112,6 +113,14 @@ Systems = Annotated[tuple[str, ...], PlainValidator(_read_systems), PlainSeriali
 Names = Annotated[tuple[str, ...], PlainValidator(_read_names), PlainSerializer(list)]
 
 
+def _as_tuple(raw: Any) -> Any:
+    return tuple(raw) if isinstance(raw, list) else raw
+
+
+#: Trials to run first, each as values of dimensions; what one leaves out is the sampler's.
+Points = Annotated[tuple[dict[str, Value], ...], BeforeValidator(_as_tuple), PlainSerializer(list)]
+
+
 class Score(Section):
     """What is measured at each rung."""
 
@@ -137,6 +146,12 @@ class Random(Section):
 
     name: Literal["random"] = "random"
     seed: int = Field(default=0, ge=0, lt=2**31)
+
+
+class Grid(Section):
+    """Every point of a space without continuous dimensions, once each, in the order of the file."""
+
+    name: Literal["grid"] = "grid"
 
 
 class Median(Section):
@@ -176,7 +191,7 @@ class Unpruned(Section):
     name: Literal["none"] = "none"
 
 
-SAMPLERS: dict[str, type[Section]] = {"tpe": Tpe, "random": Random}
+SAMPLERS: dict[str, type[Section]] = {"tpe": Tpe, "random": Random, "grid": Grid}
 PRUNERS: dict[str, type[Section]] = {
     "median": Median,
     "percentile": Percentile,
@@ -203,7 +218,7 @@ def _by_name(kinds: dict[str, type[Section]]) -> Callable[[Any], Section]:
     return read
 
 
-Sampler = Annotated[Tpe | Random, BeforeValidator(_by_name(SAMPLERS))]
+Sampler = Annotated[Tpe | Random | Grid, BeforeValidator(_by_name(SAMPLERS))]
 Pruner = Annotated[Median | Percentile | Halving | Hyperband | Unpruned, BeforeValidator(_by_name(PRUNERS))]
 
 

@@ -38,6 +38,14 @@ class Dimension:
         """The extreme values: both bounds, or every listed value."""
         return self.values if self.kind in ("choice", "constant") else (self.low, self.high)
 
+    @property
+    def continuous(self) -> bool:
+        return self.kind in ("uniform", "log_uniform")
+
+    def options(self) -> tuple[Value, ...]:
+        """Every value there is, of a dimension that is not continuous."""
+        return tuple(range(int(self.low), int(self.high) + 1)) if self.kind == "int" else self.values
+
     def draw(self, rng: random.Random) -> Value:
         """A value drawn from the dimension's distribution."""
         if self.kind == "log_uniform":
@@ -124,6 +132,21 @@ def suggest(space: Space, pick: Callable[[Dimension], Value]) -> dict[str, Value
         if active(dimension, values):
             values[dimension.name] = dimension.values[0] if dimension.kind == "constant" else pick(dimension)
     return values
+
+
+def grid(space: Space) -> Iterator[dict[str, Value]]:
+    """Every point of a space without continuous dimensions, once each; the last dimension varies fastest."""
+
+    def extend(values: dict[str, Value], rest: tuple[Dimension, ...]) -> Iterator[dict[str, Value]]:
+        if not rest:
+            yield values
+        elif not active(rest[0], values):
+            yield from extend(values, rest[1:])
+        else:
+            for value in rest[0].options():
+                yield from extend({**values, rest[0].name: value}, rest[1:])
+
+    yield from extend({}, space.dimensions)
 
 
 def points(space: Space, count: int, seed: int = 0) -> Iterator[dict[str, Value]]:

@@ -15,6 +15,7 @@ from search_spaces.document import Complaint
 from search_spaces.notation import read_search, write_search
 from search_spaces.settings import (
     Budget,
+    Points,
     Pruner,
     Resources,
     Rungs,
@@ -45,10 +46,12 @@ class Sweep(Section):
     systems: Systems = Field(alias="system")
     dataset: DatasetSpec
     search: Search = ()
+    points: Points = ()
     rungs: Rungs
     score: Score = Score()
     sampler: Sampler = settings.Tpe()
     pruner: Pruner = settings.Median()
+    stop_on: settings.Names = ()
     budget: Budget
     resources: Resources = Resources()
     store: Store = Store()

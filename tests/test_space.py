@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search_spaces.space import CycleError, Dimension, Space, Value, active, in_order, points, suggest
+from search_spaces.space import CycleError, Dimension, Space, Value, active, grid, in_order, points, suggest
 
 LOSS = Dimension("loss", "choice", values=("bce", "wasserstein"))
 SMOOTHING = Dimension("smoothing", "choice", values=("none", "fixed", "random"), when={"loss": ("bce",)})
@@ -132,3 +132,19 @@ def test_points_meet_every_pair_of_extremes_and_the_interior() -> None:
     assert any(1e-5 < float(rate) < 1e-2 for _, rate in pairs)
     for point in found:
         assert ("strength" in point) == (point.get("smoothing") in ("fixed", "random"))
+
+
+def test_a_grid_has_every_point_once_and_no_inactive_value() -> None:
+    rates = Dimension("rate", "choice", values=(0.1, 0.2), when={"smoothing": ("fixed", "random")})
+    found = list(grid(Space((LOSS, SMOOTHING, rates, DECAY, Dimension("n_critic", "int", 1, 2)))))
+    # bce with no smoothing, with two kinds of two rates, and wasserstein; each with two paces of the critic.
+    assert len(found) == 2 * (1 + 2 * 2 + 1)
+    assert len({tuple(point.items()) for point in found}) == len(found)
+    for point in found:
+        assert ("rate" in point) == (point.get("smoothing") in ("fixed", "random"))
+        assert point["decay"] == 0.99
+
+
+def test_the_last_dimension_of_a_grid_varies_fastest() -> None:
+    space = Space((Dimension("a", "choice", values=("x", "y")), Dimension("b", "int", 0, 1)))
+    assert [tuple(point.values()) for point in grid(space)] == [("x", 0), ("x", 1), ("y", 0), ("y", 1)]

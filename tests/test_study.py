@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from orchestrator.status import status_of
 from orchestrator.study import Decision, SweepStudy
 from tests import made_up
 from trainers.errors import InputError
+from trainers.run import Rung
 
 
 @pytest.fixture
@@ -81,6 +83,46 @@ def test_a_diverged_trial_is_a_recorded_result(study: SweepStudy) -> None:
     assert record.reason == "diverged at 2 kimg: loss_g is nan"
     assert math.isnan(record.rungs[-1].losses["loss_g"])
     assert record.best is not None
+
+
+def _failing(*verdicts: str, images: int = 2000) -> list[Rung]:
+    """A sound rung and one with these verdicts."""
+    return [made_up.rung(1000, 3.0), replace(made_up.rung(images, 2.0), verdicts=verdicts)]
+
+
+ALIKE, CONFIDENT = "mode-collapse: diversity is 0.1 < 0.5, for 500 steps", "over-confident-discriminator: it is: sure"
+
+
+def test_a_trial_is_stopped_by_the_gravest_verdict_of_stop_on_with_its_evidence(tmp_path: Path) -> None:
+    study = SweepStudy.create(tmp_path, made_up.sweep("stop_on=[mode-collapse, over-confident-discriminator]"))
+    assert study.next_ticket() is not None
+    assert study.report(0, _failing(CONFIDENT, ALIKE)) is Decision.PRUNE
+    record = study.records()[0]
+    assert (record.state, record.reason) == ("pruned", "over-confident-discriminator at 2 kimg: it is: sure")
+    assert record.rungs[-1].verdicts == (CONFIDENT, ALIKE)
+    assert record.best is not None
+
+
+def test_verdicts_that_are_not_in_stop_on_are_only_recorded(study: SweepStudy, tmp_path: Path) -> None:
+    assert study.next_ticket() is not None
+    assert study.report(0, _failing(CONFIDENT, ALIKE)) is Decision.CONTINUE
+    (tmp_path / "other").mkdir()
+    other = SweepStudy.create(tmp_path / "other", made_up.sweep("stop_on=[mode-collapse]"))
+    assert other.next_ticket() is not None
+    assert other.report(0, _failing(CONFIDENT)) is Decision.CONTINUE
+
+
+def test_a_failure_that_has_passed_by_the_last_rung_ends_nothing(tmp_path: Path) -> None:
+    study = SweepStudy.create(tmp_path, made_up.sweep("stop_on=[mode-collapse]", "rungs=[1, 2, 3, 4]"))
+    assert study.next_ticket() is not None
+    assert study.report(0, [*_failing(ALIKE), made_up.rung(3000, 1.0)]) is Decision.CONTINUE
+
+
+def test_a_trial_that_reached_its_end_is_complete_whatever_the_verdict(tmp_path: Path) -> None:
+    study = SweepStudy.create(tmp_path, made_up.sweep("stop_on=[mode-collapse]"))
+    assert study.next_ticket() is not None
+    assert study.report(0, _failing(ALIKE, images=3000)) is Decision.COMPLETE
+    assert study.records()[0].reason is None
 
 
 def test_a_failed_trial_counts_and_says_why(study: SweepStudy) -> None:
@@ -158,6 +200,38 @@ def test_every_sampler_and_pruner_runs_a_sweep_to_its_end(tmp_path: Path, sample
     assert sum(counts.values()) == 5
     assert counts["complete"] >= 1
     assert counts["running"] == counts["failed"] == 0
+
+
+def test_a_grid_is_walked_once_in_its_order_whatever_restarts(tmp_path: Path) -> None:
+    search = "search={seed: {choice: [0, 1]}, smoothing: {choice: [none, fixed]}, batch: 100}"
+    study = SweepStudy.create(tmp_path, made_up.sweep("sampler=grid", "pruner=none", search, "budget.trials=4"))
+    found = []
+    while (ticket := study.next_ticket()) is not None:
+        found.append((ticket.params["seed"], ticket.params["smoothing"]))
+        run_to_end(study, ticket.number, 3.0, 2.0, 1.0)
+        reopened = SweepStudy.open(tmp_path)
+        assert reopened is not None
+        study = reopened
+    assert found == [(0, "none"), (0, "fixed"), (1, "none"), (1, "fixed")]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_the_points_come_first_and_the_sampler_fills_what_they_leave_out(tmp_path: Path, sampler: str) -> None:
+    points = "points=[{g_lr: 0.001, smoothing: fixed, smoothing_strength: 0.25}, {smoothing: none}]"
+    study = SweepStudy.create(tmp_path, made_up.sweep(f"sampler={sampler}", "pruner=none", points))
+    tickets = []
+    while (ticket := study.next_ticket()) is not None:
+        tickets.append(ticket.params)
+        run_to_end(study, ticket.number, 3.0, 2.0, 1.0)
+    assert tickets[0] == {
+        "system": "narman-cgan",
+        "g_lr": 0.001,
+        "smoothing": "fixed",
+        "smoothing_strength": 0.25,
+        "batch": 100,
+    }
+    assert tickets[1]["smoothing"] == "none"
+    assert len({params["g_lr"] for params in tickets}) == 5
 
 
 def test_the_study_keeps_the_sweep_it_was_made_for(study: SweepStudy) -> None:

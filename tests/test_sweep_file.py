@@ -16,6 +16,7 @@ from search_spaces.space import Value
 from search_spaces.sweep import Sweep, check_sweep, diff, load_sweep, parse_sweep
 from trainers import SYSTEMS
 from trainers.errors import InputError
+from trainers.monitor import STOPPING
 
 SECTIONS = {
     "system": "narman-cgan",
@@ -64,12 +65,47 @@ BAD: list[tuple[dict[str, str | None], str]] = [
     ({"resources": "{concurrent_trials: 0}"}, "resources.concurrent_trials: input should be greater than or equal to"),
     ({"tracking": "{uri: 'http://x'}"}, "tracking.uri: expected sqlite:///FILE or null, got 'http://x'"),
     ({"store": "{path: 3}"}, "store.path: input should be a valid string, got 3"),
-    ({"sampler": "tpee"}, "sampler.name: unknown name 'tpee'; allowed: tpe, random"),
+    ({"sampler": "tpee"}, "sampler.name: unknown name 'tpee'; allowed: tpe, random, grid"),
+    (
+        {"sampler": "grid", "search": "{g_lr: {log_uniform: [1e-5, 1e-3]}}"},
+        "search.g_lr.log_uniform: sampler grid needs a choice, an int or a constant",
+    ),
+    (
+        {"sampler": "grid", "search": "{slope: {choice: [0.1, 0.2]}}", "budget": "{trials: 3}"},
+        "budget.trials: 3 is more than the 2 points of the grid",
+    ),
+    (
+        {"sampler": "grid", "search": "{slope: {choice: [0.1]}}", "points": "[{slope: 0.1}]", "budget": "{trials: 1}"},
+        "points: sampler grid visits every point anyway",
+    ),
+    ({"points": "[{slope: 0.1}]"}, "points.0.slope: unknown dimension 'slope'"),
+    ({"points": "{slope: 0.1}"}, "points: input should be a valid tuple"),
+    (
+        {"points": "[{slope: 0.3}]", "search": "{slope: {choice: [0.1, 0.2]}}"},
+        "points.0.slope: slope is never 0.3; allowed: 0.1, 0.2",
+    ),
+    (
+        {
+            "points": "[{smoothing_strength: 0.1}]",
+            "search": "{smoothing: {choice: [none, fixed]}, smoothing_strength: {uniform: [0.1, 0.2], when: {smoothing: fixed}}}",
+        },
+        "points.0.smoothing_strength: takes no part: the point must give",
+    ),
+    (
+        {"points": "[{slope: 0.1}, {slope: 0.2}]", "search": "{slope: {choice: [0.1, 0.2]}}", "budget": "{trials: 1}"},
+        "budget.trials: 1 is less than the 2 points",
+    ),
     ({"sampler": "{name: random, startup: 3}"}, "sampler.startup: unknown key 'startup'; allowed: name, seed"),
     ({"pruner": "{name: median, reduction: 3}"}, "pruner.reduction: unknown key 'reduction'; allowed: name, startup,"),
     ({"pruner": "{name: percentile, percentile: 100}"}, "pruner.percentile: input should be less than 100, got 100"),
     ({"pruner": "{warmup: -1}"}, "pruner.warmup: expected a number of kimg from 0 to 1e9, got -1"),
     ({"pruner": "[median]"}, "pruner: expected {name: NAME, ...} with one of median, percentile, halving"),
+    # verdicts
+    ({"stop_on": "[mode-colapse]"}, "small.yaml:6: stop_on.0: unknown verdict 'mode-colapse'; did you mean 'mode-coll"),
+    ({"stop_on": "[diverged, stuck]"}, "stop_on.1: unknown verdict 'stuck'; allowed: diverged, exploding-gradients, v"),
+    ({"stop_on": "[under-trained]"}, "small.yaml:6: stop_on.0: under-trained is for information and ends no trial; al"),
+    ({"stop_on": "[late-decay, late-decay]"}, "small.yaml:6: stop_on: a word is listed twice in ['late-decay', 'late"),
+    ({"stop_on": "{mode-collapse: true}"}, "stop_on: expected a list of words, got {'mode-collapse': True}"),
     # rungs
     ({"rungs": "{every: 10, until: 65}"}, "small.yaml:4: rungs.until: 65 is not a multiple of every 10"),
     ({"rungs": "{every: 0, until: 60}"}, "rungs.every: input should be greater than 0, got 0"),
@@ -227,6 +263,7 @@ def test_the_name_is_the_file_s_unless_it_is_given() -> None:
 def test_sections_left_out_have_their_defaults() -> None:
     plain = sweep(search=None)
     assert (plain.search, plain.sampler, plain.pruner) == ((), Tpe(), Median())
+    assert plain.stop_on == ()
     assert (plain.resources.concurrent_trials, plain.store.path, plain.tracking.uri) == (None, None, None)
 
 
@@ -348,8 +385,8 @@ def test_equal_sweeps_have_no_diff_and_changed_lines_are_shown() -> None:
 def test_every_default_is_written_into_the_normalised_text() -> None:
     written = yaml.safe_load(sweep(search=None).normalised())
     assert set(written) == {
-        "name", "system", "dataset", "search", "rungs", "score", "sampler", "pruner", "budget", "resources", "store",
-        "tracking",
+        "name", "system", "dataset", "search", "points", "rungs", "score", "sampler", "pruner", "stop_on", "budget",
+        "resources", "store", "tracking",
     }  # fmt: skip
     assert written["score"]["also"] == ["fid", "is", "accuracy"]
 
@@ -406,6 +443,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
             )
         ),
         "score": {"samples": draw(st.integers(2, 10_000)), "extractor": draw(st.sampled_from(["lenet", "inception"]))},
+        "stop_on": draw(st.lists(st.sampled_from(STOPPING), unique=True)),
         "sampler": draw(st.sampled_from(["random", {"name": "tpe", "startup": 0, "seed": 7}])),
         "pruner": draw(st.sampled_from(["none", {"name": "percentile", "warmup": 12.8}, {"name": "hyperband"}])),
         "budget": {"trials": draw(st.integers(1, 10**6))},
@@ -430,8 +468,8 @@ PLACES = [
     "name", "system", "system.choice", "dataset", "dataset.path", "search", "search.g_lr", "search.batch.choice",
     "search.n_critic.int", "search.g_lr.log_uniform", "search.slope.uniform", "search.slope.when",
     "search.slope.when.system", "rungs", "rungs.every", "score", "score.samples", "score.extractor", "score.also",
-    "sampler", "sampler.name", "pruner", "pruner.warmup", "budget", "budget.trials", "resources.gpus_per_worker",
-    "store.path", "tracking", "unknown", "",
+    "sampler", "sampler.name", "pruner", "pruner.warmup", "stop_on", "budget", "budget.trials",
+    "resources.gpus_per_worker", "store.path", "tracking", "unknown", "",
 ]  # fmt: skip
 SCALARS = (
     st.none() | st.booleans() | st.integers(-3, 10**400) | st.floats() | st.sampled_from(["kid", "bce", "1e-5", ""])
@@ -480,7 +518,7 @@ def test_a_shipped_sweep_is_found_by_name_where_no_file_is(tmp_path: Path, monke
     (tmp_path / "quickstart.yaml").write_text("mine")
     assert resolve("quickstart.yaml") == Path("quickstart.yaml")
     for text in ("quickstrt", "other/quickstart.yaml", "quickstart.yml"):
-        with pytest.raises(InputError, match=r"no such sweep file; .*mnist-dcgan, quickstart"):
+        with pytest.raises(InputError, match=r"no such sweep file; .*mnist-variants, quickstart"):
             resolve(text)
 
 

@@ -1,0 +1,73 @@
+"""Laws of the expected cost: it knows every trial of the plan, and grows with what is asked."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator import estimate as module
+from orchestrator.estimate import estimate, planned
+from search_spaces.sweep import Sweep
+from tests import made_up
+
+SMALL = ("search.width=0.1", "score.samples=20")
+
+
+def test_a_plan_has_the_budgets_number_of_valid_trials_and_begins_with_the_points() -> None:
+    sweep = made_up.sweep("budget.trials=7", "points=[{smoothing: fixed, smoothing_strength: 0.25}, {g_lr: 1e-4}]")
+    plan = planned(sweep)
+    assert len(plan) == 7
+    assert plan[0]["smoothing_strength"] == 0.25
+    assert plan[1]["g_lr"] == 1e-4
+    for values in plan:
+        sweep.configure(values)
+
+
+def test_a_grids_plan_is_the_grid() -> None:
+    sweep = made_up.sweep("sampler=grid", "search={seed: {choice: [0, 1]}, batch: 100}", "budget.trials=2")
+    assert [values["seed"] for values in planned(sweep)] == [0, 1]
+
+
+@pytest.fixture
+def ticking(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Replaces the measurement: a trial takes as many seconds as its batch has hundreds of images."""
+    measured: list[float] = []
+
+    def seconds(sweep: Sweep, system_id: str, config: object) -> float:
+        measured.append(config.batch / 100)  # type: ignore[attr-defined]
+        return measured[-1]
+
+    monkeypatch.setattr(module, "_trial_seconds", seconds)
+    return measured
+
+
+def test_the_cost_is_the_sum_of_the_trials(ticking: list[float]) -> None:
+    search = "search={batch: {choice: [100, 200, 500]}}"
+    found = estimate(made_up.sweep("sampler=grid", search, "budget.trials=3", "rungs={every: 1, until: 3}"))
+    assert found.seconds == pytest.approx(8)
+    assert found.measured == 3
+
+
+def test_trials_that_differ_in_their_seed_alone_are_measured_once(ticking: list[float]) -> None:
+    found = estimate(made_up.sweep("sampler=grid", "search={seed: {choice: [0, 1, 2]}}", "budget.trials=3"))
+    assert len(ticking) == 1
+    assert found.seconds == pytest.approx(3)
+
+
+def test_of_many_trials_some_stand_for_all(ticking: list[float]) -> None:
+    found = estimate(made_up.sweep("budget.trials=1000"))
+    assert found.measured <= module.MEASURED_TRIALS
+    assert found.seconds == pytest.approx(1000)
+
+
+def test_a_real_step_is_measured_and_more_images_cost_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SECONDS_PER_TRIAL", 0.05)
+    short = estimate(made_up.sweep("budget.trials=1", *SMALL))
+    long = estimate(made_up.sweep("budget.trials=1", "rungs={every: 100, until: 100000}", *SMALL))
+    assert 0 < short.seconds < long.seconds
+    assert "if nothing is pruned" in str(short)
+
+
+def test_no_more_trials_run_at_once_than_are_allowed_or_exist(ticking: list[float]) -> None:
+    assert estimate(made_up.sweep("resources.concurrent_trials=1")).concurrent == 1
+    assert estimate(made_up.sweep("budget.trials=1")).concurrent == 1
+    assert estimate(made_up.sweep("resources.cpus_per_worker=100000")).concurrent == 1
