@@ -204,6 +204,7 @@ def test_a_failure_is_told_when_the_run_is_old_enough(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("system_id", "settings", "kinds"),
     [
