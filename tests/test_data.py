@@ -91,7 +91,7 @@ def test_an_unknown_name_lists_the_allowed_ones() -> None:
 def test_unknown_and_useless_options_are_refused() -> None:
     with pytest.raises(ValidationError, match="colour"):
         DatasetSpec.model_validate({"name": "mnist", "colour": 1})
-    with pytest.raises(InputError, match=r"cifar10: size .*download, path, verify"):
+    with pytest.raises(InputError, match=r"cifar10: size .*download, fit, path, verify"):
         check(DatasetSpec(name="cifar10", size=64))
     with pytest.raises(InputError, match="shapes32: path"):
         check(DatasetSpec(name="shapes32", path=Path("x")))

@@ -87,7 +87,8 @@ BAD: list[tuple[dict[str, str | None], str]] = [
     (
         {
             "points": "[{smoothing_strength: 0.1}]",
-            "search": "{smoothing: {choice: [none, fixed]}, smoothing_strength: {uniform: [0.1, 0.2], when: {smoothing: fixed}}}",
+            "search": "{smoothing: {choice: [none, fixed]}, "
+            "smoothing_strength: {uniform: [0.1, 0.2], when: {smoothing: fixed}}}",
         },
         "points.0.smoothing_strength: takes no part: the point must give",
     ),
