@@ -105,6 +105,7 @@ Changes = dict[str, Any]
 #: Kind, configuration, changes to the last three rungs just beyond the threshold, and just before it.
 PERSISTENT: dict[str, tuple[str, Config, Changes, Changes]] = {
     "samples alike": ("mode-collapse", BCE, {"diversity": 0.49}, {"diversity": 0.51}),
+    "samples repeat": ("mode-collapse", BCE, {"repeats": 0.21}, {"repeats": 0.19}),
     # exp(entropy) is 7.99 and 8.04; no class is below 1 %.
     "few classes": (
         "mode-collapse",
@@ -370,6 +371,24 @@ def test_only_diversity_within_classes_tells_one_image_per_class() -> None:
     assert alone is not None
     assert alone > 0.8
     assert within == 0
+
+
+def test_a_small_set_of_unlike_images_is_told_by_its_repeats_alone() -> None:
+    real = _noise(256, 0)
+    few = _noise(10, 1).repeat(26, 1, 1, 1)[torch.randperm(260)[:256]]
+    few = (few.double() + torch.randn(few.shape)).clamp(0, 255).to(torch.uint8)
+    diversity = monitor.diversity(few, real)
+    assert diversity is not None
+    assert diversity > 0.8
+    assert monitor.repeats(few, real) == 1
+
+
+def test_real_images_hardly_repeat_each_other_and_few_images_tell_nothing() -> None:
+    real = _noise(512, 0)
+    share = monitor.repeats(real[256:], real[:256])
+    assert share is not None
+    assert share < 0.05
+    assert monitor.repeats(real[:99], real) is None
 
 
 def test_diversity_is_unknown_without_pairs_or_with_equal_real_images() -> None:

@@ -203,6 +203,16 @@ def test_a_failure_is_told_when_the_run_is_old_enough(
     assert kind in later
 
 
+def test_the_collapse_of_monir_is_told_by_its_repeats_where_its_diversity_seems_sound(
+    new_run: NewRun, hasty: None
+) -> None:
+    run = new_run("monir-dcgan-collapse", [200, 250], samples=200, **{"g_lr": 2e-2, "width": 0.125})
+    assert "mode-collapse" in to_the_end(run)[-1]
+    last = run.history[-1]
+    assert last.repeats is not None
+    assert last.repeats > 0.9
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(

@@ -42,8 +42,12 @@ RAREST_CLASS = 0.1
 SAMPLES_PER_CLASS = 10
 #: Most that a balanced class is above or below its fair share; exp(entropy) is then at least 0.92 per class.
 BALANCE = 1.5
-#: Images compared by `diversity`.
+#: Images compared by `diversity`, and by `repeats`.
 COMPARED = 64
+REPEATS_COMPARED = 256
+#: A small set of images again and again [monir-2019]: share of samples nearer to another one than real images are.
+REPEATED = 0.2
+REAL_QUANTILE = 0.01
 #: Over-confident discriminator [narman-2019, hamed-2019], under bce.
 D_ACCURACY = 0.98
 D_OF_FAKE = 0.02
@@ -99,6 +103,8 @@ class Observation:
     """By metric; the first one is what the run is judged by."""
     diversity: float | None = None
     """As `diversity` gives it."""
+    repeats: float | None = None
+    """As `repeats` gives it."""
     class_shares: tuple[float, ...] | None = None
     """Shares of the classes among the samples; to be left out where they need not be alike, see `balanced`, and where
     there are fewer than SAMPLES_PER_CLASS."""
@@ -144,7 +150,11 @@ def mode_collapse(history: Sequence[Observation], config: Config, classes: int) 
     had_all = any(seen.class_shares is not None and lacking(seen) is None for seen in history)
 
     def complaint(seen: Observation) -> str | None:
-        return _below("diversity", seen.diversity, DIVERSITY) or (lacking(seen) if had_all else None)
+        return (
+            _below("diversity", seen.diversity, DIVERSITY)
+            or _above("share of samples that repeat another", seen.repeats, REPEATED)
+            or (lacking(seen) if had_all else None)
+        )
 
     return _persistent(history, config, complaint)
 
@@ -316,6 +326,25 @@ def mean_distance(images: Tensor, labels: Tensor | None = None) -> Tensor:
         kept = labels[:COMPARED].to(images.device)
         pairs = pairs * (kept[:, None] == kept)
     return (distances * pairs).sum() / pairs.sum()
+
+
+def repeats(images: Tensor, real: Tensor) -> float | None:
+    """Share of generated images whose nearest other one is nearer than all but the closest 1 % of real images have it.
+
+    Of the first REPEATS_COMPARED of each, uint8 [N, C, H, W]: as many of both, since more lie closer. It tells a small
+    set of unlike images, which are as far from each other as real ones. None for fewer than 100.
+    """
+    count = min(REPEATS_COMPARED, len(images), len(real))
+    if count < 1 / REAL_QUANTILE:
+        return None
+    own, other = (_nearest(part[:count]) for part in (images, real))
+    return float((own < torch.quantile(other, REAL_QUANTILE).to(own.device)).double().mean())
+
+
+def _nearest(images: Tensor) -> Tensor:
+    pixels = images.flatten(1).double()
+    distances = torch.cdist(pixels, pixels, compute_mode="donot_use_mm_for_euclid_dist")
+    return distances.fill_diagonal_(math.inf).amin(dim=1)
 
 
 def balanced(labels: Tensor, classes: int) -> bool:

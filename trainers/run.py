@@ -38,6 +38,8 @@ class Rung:
     """Why the run is beyond help, in words; None while it is sound."""
     diversity: float | None = None
     """Mean distance between samples over that between real images, within classes where the system has them."""
+    repeats: float | None = None
+    """Share of samples that are nearer to another one than real images are."""
     class_shares: tuple[float, ...] | None = None
     """Share of each class among the samples, None where the extractor is no classifier."""
     per_class_accuracy: tuple[float | None, ...] | None = None
@@ -108,13 +110,13 @@ class Run:
         losses = {**self.trainer.advance(target), **self._clipped()}
         trained = time.perf_counter()
         bad = [f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)]
-        seen, diversity = Evaluation({}, None, None), None
+        seen, diversity, repeats = Evaluation({}, None, None), None, None
         if not bad:
             images, labels = self.trainer.sample(self.sample_count, self.evaluator.seed)
             self.grid = samples.grid(images)
             images = fitted(images, self.data.shape)
             seen = self.evaluator(images, labels, conditional=self.system.conditional)
-            diversity = self._diversity(images, labels)
+            diversity, repeats = self._diversity(images, labels)
         rung = Rung(
             images=self.trainer.images,
             scores=seen.scores,
@@ -123,6 +125,7 @@ class Run:
             score_seconds=time.perf_counter() - trained,
             diverged=", ".join(bad) or None,
             diversity=diversity,
+            repeats=repeats,
             class_shares=seen.class_shares,
             per_class_accuracy=seen.per_class_accuracy,
         )
@@ -141,6 +144,7 @@ class Run:
             losses=rung.losses,
             scores=rung.scores,
             diversity=rung.diversity,
+            repeats=rung.repeats,
             class_shares=rung.class_shares if self._shares_compare else None,
             per_class_accuracy=rung.per_class_accuracy if self._accuracies_compare else None,
             drawn_classes=tuple(drawn) if conditional else None,
@@ -153,11 +157,12 @@ class Run:
         share = regularizers.clipped_share(self.trainer.nets["d"], config.clip_value, config.clip_scope)
         return {"clipped_share": share}
 
-    def _diversity(self, images: Tensor, labels: Tensor) -> float | None:
+    def _diversity(self, images: Tensor, labels: Tensor) -> tuple[float | None, float | None]:
         # Data may lie in the order of its classes, so that its first images show one class alone.
-        real = torch.randperm(len(self.data.images), generator=seeded(0, 4))[: monitor.COMPARED]
-        pairs = (labels, self.data.labels[real]) if self.system.conditional else None
-        return monitor.diversity(images, self.data.images[real], pairs)
+        chosen = torch.randperm(len(self.data.images), generator=seeded(0, 4))[: monitor.REPEATS_COMPARED]
+        real, labels_of_real = self.data.images[chosen], self.data.labels[chosen]
+        pairs = (labels, labels_of_real) if self.system.conditional else None
+        return monitor.diversity(images, real, pairs), monitor.repeats(images, real)
 
     def save(self, folder: Path) -> None:
         """Writes samples and a checkpoint of the last rung below `folder`; keeps the two newest and the best."""
