@@ -58,13 +58,12 @@ def copy(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path, mnist_mini_l
         shutil.copytree(sweeps.REPOSITORY / package, folder / package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(sweeps.REPOSITORY / "pyproject.toml", folder)
     sweeps.prepare(folder, cache_dir)
-    file, line = blocks("python")
-    (space,) = blocks("yaml")
+    (file,), (addition,), (space,) = blocks("python"), blocks("diff"), blocks("yaml")
     (folder / "trainers" / "gans" / f"{NAME}.py").write_text(file)
     (folder / "search_spaces" / f"{NAME}.yaml").write_text(space)
     catalogue = folder / "trainers" / "__init__.py"
-    assert line.count("\n") == 1
-    catalogue.write_text(re.sub(r"(?<=FAMILIES = \(\n)", line, catalogue.read_text(), count=1))
+    assert (addition[0], addition.count("\n")) == ("+", 1)
+    catalogue.write_text(re.sub(r"(?<=FAMILIES = \(\n)", addition[1:], catalogue.read_text(), count=1))
     return folder
 
 
