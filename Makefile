@@ -30,6 +30,7 @@ golden: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/rung.py
+	$(BIN)/python -m benchmarks.evaluation
 
 check: $(READY)
 	$(BIN)/ruff check .

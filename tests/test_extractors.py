@@ -4,27 +4,24 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from pydantic import ValidationError
-from torch import Tensor, nn
+from torch import Tensor
 
-from trainers.data import ImageData
+from trainers.data import DatasetSpec, ImageData, load
 from trainers.data.files import digest
 from trainers.errors import InputError
-from trainers.evaluation import inception, lenet, weights
-from trainers.evaluation.extractors import Extractor, ExtractorSpec, build_extractor, check_extractor
+from trainers.evaluation import classifier, cnn, lenet
+from trainers.evaluation.extractors import Extractor, ExtractorName, ExtractorSpec, build_extractor, check_extractor
 from trainers.evaluation.reference import reference_of
 
 Pair = tuple[ImageData, ImageData]
-
-# The official weights are in this format, and so is their stand-in.
-pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*deprecated:DeprecationWarning")
 
 
 def _tiny_data(split: str = "train", classes: int = 2, shape: tuple[int, ...] = (3, 20, 20)) -> ImageData:
@@ -37,11 +34,12 @@ def _tiny_data(split: str = "train", classes: int = 2, shape: tuple[int, ...] = 
 
 @pytest.fixture
 def short_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lenet, "STEPS", (5, 5))
+    for network in (lenet, cnn):
+        monkeypatch.setattr(network, "RECIPE", replace(network.RECIPE, steps=(5, 5)))
 
 
-def _tiny_lenet(cache: Path) -> Extractor:
-    return build_extractor(ExtractorSpec(), _tiny_data(), _tiny_data("test"), cache, "cpu")
+def _tiny(name: ExtractorName, cache: Path, **data: Any) -> Extractor:
+    return build_extractor(ExtractorSpec(name=name), _tiny_data(**data), _tiny_data("test", **data), cache, "cpu")
 
 
 # Specification
@@ -57,6 +55,9 @@ def test_a_bare_string_names_an_extractor_and_lenet_is_the_default() -> None:
     [
         "vgg",
         {"name": "lenet", "weights": "x.pt"},
+        {"name": "cnn", "weights": "x.pt"},
+        "custom",
+        {"name": "lenet", "dtype": "float16"},
         {"name": "inception", "sha256": "0" * 64},
         {"name": "inception", "weights": "x.pt", "sha256": "short"},
         {"name": "inception", "layer": 3},
@@ -103,7 +104,7 @@ def test_the_cache_records_accuracy_and_checksum(
 def test_the_cached_extractor_is_the_trained_one(
     mnist_mini_lenet: Extractor, mnist_mini: Pair, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lenet, "fit", lambda _: pytest.fail("trained again"))
+    monkeypatch.setattr(classifier, "fit", lambda *_: pytest.fail("trained again"))
     cached = build_extractor(ExtractorSpec(), *mnist_mini, cache_dir, "cpu")
     images = mnist_mini[1].images[:600]
     assert cached.id == mnist_mini_lenet.id
@@ -111,11 +112,12 @@ def test_the_cached_extractor_is_the_trained_one(
 
 
 @pytest.mark.usefixtures("short_training")
+@pytest.mark.parametrize("name", ["lenet", "cnn"])
 @pytest.mark.parametrize("damage", ["bit", "truncated", "no summary"])
 def test_a_damaged_cache_is_trained_again_to_the_same_weights(
-    damage: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    damage: str, name: ExtractorName, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    before = _tiny_lenet(tmp_path)
+    before = _tiny(name, tmp_path)
     path = next(tmp_path.glob("*.safetensors"))
     content = bytearray(path.read_bytes())
     if damage == "bit":
@@ -126,7 +128,7 @@ def test_a_damaged_cache_is_trained_again_to_the_same_weights(
     else:
         path.with_suffix(".json").unlink()
     with caplog.at_level(logging.WARNING):
-        after = _tiny_lenet(tmp_path)
+        after = _tiny(name, tmp_path)
     assert "damaged" in caplog.text
     assert after.id == before.id
     assert torch.equal(after(_tiny_data().images).features, before(_tiny_data().images).features)
@@ -142,9 +144,8 @@ def test_training_leaves_random_state_and_thread_count_alone() -> None:
 
 @pytest.mark.usefixtures("short_training")
 def test_other_data_has_another_extractor(tmp_path: Path) -> None:
-    first = _tiny_lenet(tmp_path)
-    gray = _tiny_data(shape=(1, 32, 32), classes=4)
-    second = build_extractor(ExtractorSpec(), gray, gray, tmp_path, "cpu")
+    first = _tiny("lenet", tmp_path)
+    second = _tiny("lenet", tmp_path, shape=(1, 32, 32), classes=4)
     assert (first.classes, second.classes) == (2, 4)
     assert first.id.endswith("bilinear")
     assert second.id.endswith("asis")
@@ -178,6 +179,57 @@ def test_features_need_no_gradient_and_leave_settings_alone(mnist_mini_lenet: Ex
     assert torch.get_num_threads() == threads
 
 
+# The convolutional classifier
+
+
+@pytest.mark.usefixtures("short_training")
+@pytest.mark.parametrize("shape", [(1, 16, 16), (2, 16, 31), (3, 32, 32), (4, 40, 16), (1, 64, 64)])
+def test_the_cnn_takes_any_colours_and_sizes_from_16_pixels(shape: tuple[int, ...], tmp_path: Path) -> None:
+    extractor = _tiny("cnn", tmp_path, shape=shape, classes=4)
+    seen = extractor(_tiny_data(shape=shape).images)
+    assert seen.logits is not None
+    assert tuple(seen.features.shape) == (40, extractor.dim) == (40, cnn.DIM)
+    assert tuple(seen.logits.shape) == (40, 4)
+    assert float(seen.features.min()) >= 0
+    path = next(tmp_path.glob("cnn-*.safetensors"))
+    resize = "asis" if max(shape[1:]) <= 32 else "bilinear32"
+    assert extractor.id == f"cnn-{digest(path)[:12]}-float32-{resize}"
+    assert json.loads(path.with_suffix(".json").read_text())["test_accuracy"] <= 1
+
+
+@pytest.mark.usefixtures("short_training")
+def test_the_cnn_sees_one_image_whatever_is_beside_it(tmp_path: Path) -> None:
+    extractor, images = _tiny("cnn", tmp_path), _tiny_data().images
+    torch.testing.assert_close(extractor(images[3:4]).features[0], extractor(images).features[3])
+
+
+def test_the_cnn_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cnn, "RECIPE", replace(cnn.RECIPE, steps=(60, 60)))
+    spec = DatasetSpec(name="shapes32")
+    build_extractor(ExtractorSpec(name="cnn"), load(spec, "train"), load(spec, "test"), tmp_path, "cpu")
+    assert json.loads(next(tmp_path.glob("cnn-*.json")).read_text())["test_accuracy"] >= 0.7
+
+
+def test_images_too_small_for_the_cnn_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"cnn: data set tiny has images of 15x20 pixels, allowed.*16x16"):
+        _tiny("cnn", tmp_path, shape=(3, 15, 20))
+
+
+@pytest.mark.usefixtures("short_training")
+@pytest.mark.parametrize("name", ["lenet", "cnn"])
+def test_float64_is_the_same_network_with_more_digits(name: ExtractorName, tmp_path: Path) -> None:
+    data = _tiny_data()
+    single, double = (
+        build_extractor(ExtractorSpec(name=name, dtype=dtype), data, data, tmp_path, "cpu")
+        for dtype in ("float32", "float64")
+    )
+    assert double.id == single.id.replace("float32", "float64")
+    features = double(data.images).features
+    assert features.dtype == torch.float64
+    torch.testing.assert_close(single(data.images).features.double(), features, rtol=1e-4, atol=1e-5)
+    assert not torch.equal(features, features.float().double())
+
+
 # Reference
 
 
@@ -200,115 +252,14 @@ def test_a_reference_is_computed_once_and_replaced_when_damaged(
     assert torch.equal(reference_of(mnist_mini_lenet, data, tmp_path).cov, first.cov)
 
 
-# Inception
+@pytest.mark.parametrize("what", ["features", "logits"])
+def test_numbers_that_are_not_finite_are_refused_with_their_image(mnist_mini_lenet: Extractor, what: str) -> None:
+    def forward(images: Tensor) -> tuple[Tensor, Tensor | None]:
+        features, logits = torch.ones(len(images), 84), torch.ones(len(images), 10)
+        {"features": features, "logits": logits}[what][images[:, 0, 0, 0] == 7] = float("nan")
+        return features, logits
 
-
-class _Layers(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.nn.functional.adaptive_avg_pool2d(x, (32, 64))[:, 1:2].contiguous()
-
-
-class _StandIn(nn.Module):
-    """What clean-fid uses of the official module: `layers`, from [-1, 1] to 2048 features in any shape."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = _Layers()
-
-    def forward(self, x: Tensor) -> Tensor:
-        features: Tensor = self.layers(x)
-        return features
-
-
-@pytest.fixture(scope="module")
-def stand_in(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("weights") / "stand-in.pt"
-    torch.jit.save(torch.jit.script(_StandIn()), str(path))
-    return path
-
-
-@pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(target: Path) -> None:
-        target.write_bytes(b"half a file")
-        raise OSError("connection lost")
-
-    monkeypatch.setattr(weights, "download", fail)
-
-
-def _build(spec: ExtractorSpec, cache: Path) -> Extractor:
-    return build_extractor(spec, _tiny_data(), _tiny_data("test"), cache, "cpu")
-
-
-def test_custom_weights_say_so_in_the_id(stand_in: Path, tmp_path: Path) -> None:
-    spec = ExtractorSpec(name="inception", weights=stand_in, sha256=digest(stand_in))
-    check_extractor(spec, tmp_path)
-    assert _build(spec, tmp_path).id.startswith(f"inception-custom-{digest(stand_in)[:12]}-")
-
-
-def test_inception_sees_images_as_clean_fid_prepares_them(stand_in: Path, tmp_path: Path) -> None:
-    images = torch.randint(0, 256, (3, 3, 20, 20), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    seen = _build(ExtractorSpec(name="inception", weights=stand_in), tmp_path)(images)
-    green = images[2, 1].float().numpy()
-    resized = np.asarray(Image.fromarray(green).resize((299, 299), Image.Resampling.BICUBIC)).clip(0, 255)
-    expected = torch.nn.functional.adaptive_avg_pool2d((torch.from_numpy(resized)[None] - 128) / 128, (32, 64))
-    assert seen.logits is None
-    torch.testing.assert_close(seen.features[2], expected.flatten())
-
-
-def test_gray_counts_as_three_equal_channels(stand_in: Path, tmp_path: Path) -> None:
-    extractor = _build(ExtractorSpec(name="inception", weights=stand_in), tmp_path)
-    gray = torch.randint(0, 256, (2, 1, 28, 28), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    assert torch.equal(extractor(gray).features, extractor(gray.expand(-1, 3, -1, -1)).features)
-
-
-def test_batches_do_not_change_features(stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    images = _tiny_data().images[:5]
-    spec = ExtractorSpec(name="inception", weights=stand_in)
-    whole = _build(spec, tmp_path)(images).features
-    monkeypatch.setattr("trainers.evaluation.extractors.INCEPTION_BATCH", 2)
-    torch.testing.assert_close(_build(spec, tmp_path)(images).features, whole)
-
-
-def test_weights_with_another_checksum_are_refused(stand_in: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=f"{stand_in} has the sha256 {digest(stand_in)}, not {'0' * 64}"):
-        check_extractor(ExtractorSpec(name="inception", weights=stand_in, sha256="0" * 64), tmp_path)
-    with pytest.raises(InputError, match=r"none\.pt does not exist"):
-        check_extractor(ExtractorSpec(name="inception", weights=tmp_path / "none.pt"), tmp_path)
-    shutil.copy(stand_in, tmp_path / weights.NAME)
-    with pytest.raises(InputError, match=weights.SHA256):
-        check_extractor(ExtractorSpec(name="inception"), tmp_path)
-
-
-def test_a_file_that_is_no_network_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "some.pt"
-    path.write_bytes(b"no network")
-    with pytest.raises(InputError, match=r"some\.pt is no TorchScript Inception"):
-        _build(ExtractorSpec(name="inception", weights=path), tmp_path)
-
-
-@pytest.mark.usefixtures("offline")
-def test_missing_weights_are_one_sentence_that_says_where_the_file_belongs(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="connection lost") as caught:
-        check_extractor(ExtractorSpec(name="inception"), tmp_path)
-    assert str(tmp_path / weights.NAME) in str(caught.value)
-    assert weights.URL in str(caught.value)
-    assert "\n" not in str(caught.value)
-    assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
-
-
-def test_a_download_of_something_else_never_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "download", lambda target: target.write_bytes(b"an error page"))
-    with pytest.raises(InputError, match="what arrived has the sha256"):
-        check_extractor(ExtractorSpec(name="inception"), tmp_path)
-    assert not (tmp_path / weights.NAME).exists()
-
-
-def test_a_good_download_is_kept(stand_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "SHA256", digest(stand_in))
-    monkeypatch.setattr(weights, "download", lambda target: shutil.copyfile(stand_in, target))
-    check_extractor(ExtractorSpec(name="inception"), tmp_path)
-    monkeypatch.setattr(weights, "download", lambda target: pytest.fail("downloaded again"))
-    extractor = _build(ExtractorSpec(name="inception"), tmp_path)
-    assert extractor.id == f"inception-{digest(stand_in)[:12]}-float32-bicubic299"
-    assert extractor.dim == inception.DIM
+    images = torch.zeros(6, 1, 28, 28, dtype=torch.uint8)
+    images[[3, 4]] = 7
+    with pytest.raises(InputError, match=f"lenet-.*: {what} of 2 of 6 images are not finite, first those of image 3"):
+        replace(mnist_mini_lenet, forward=forward, batch=2)(images)

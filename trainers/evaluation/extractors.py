@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self, get_args
@@ -15,14 +14,24 @@ from torch import Tensor
 
 from trainers.data import ImageData
 from trainers.errors import InputError
-from trainers.evaluation import inception, lenet, weights
+from trainers.evaluation import classifier, cnn, inception, lenet, weights
+from trainers.evaluation.resize import full_precision
 
 #: Images per forward pass; fixed, since single features depend on it in their last bits.
-LENET_BATCH = 500
-INCEPTION_BATCH = 50
+CLASSIFIER_BATCH = 500
+CUSTOM_BATCH = 100
+#: By type of device. On a CPU more than some 20 images of 299x299 make the allocator give the memory back after each
+#: batch, and fetching it again doubles the time of the resize.
+INCEPTION_BATCH = {"cpu": 16, "cuda": 100}
 
-ExtractorName = Literal["lenet", "inception"]
+ExtractorName = Literal["lenet", "cnn", "inception", "inception-pt", "custom"]
 EXTRACTORS: tuple[ExtractorName, ...] = get_args(ExtractorName)
+#: Trained on the data at hand: they need two classes, and give logits.
+CLASSIFIERS: tuple[ExtractorName, ...] = ("lenet", "cnn")
+#: They give no logits; whether `custom` does shows when it is built.
+INCEPTIONS: tuple[ExtractorName, ...] = ("inception", "inception-pt")
+DTypeName = Literal["float32", "float64"]
+_DTYPES: dict[DTypeName, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
 
 
 class ExtractorSpec(BaseModel):
@@ -31,14 +40,19 @@ class ExtractorSpec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: ExtractorName = Field(
-        default="lenet", description="lenet: classifier trained on the real images; inception: the official FID network"
+        default="lenet",
+        description="lenet, cnn: classifier trained on the real images; inception: the official FID network; "
+        "inception-pt: the same in plain PyTorch; custom: any network in `weights`",
     )
     weights: Path | None = Field(
-        default=None, description="TorchScript file in place of the official one (inception only)"
+        default=None,
+        description="TorchScript file: of custom, or in place of the official Inception. Reading it runs code in it: "
+        "name only files that you trust",
     )
     sha256: str | None = Field(
-        default=None, pattern="^[0-9a-fA-F]{64}$", description="checksum that `weights` must have"
+        default=None, pattern="^[0-9a-fA-F]{64}$", description="checksum that `weights` must have; recommended"
     )
+    dtype: DTypeName = Field(default="float32", description="arithmetic; float64 only to check float32, it is slow")
 
     @model_validator(mode="before")
     @classmethod
@@ -47,8 +61,10 @@ class ExtractorSpec(BaseModel):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.name != "inception" and self.weights is not None:
-            raise ValueError(f"weights belong to inception alone, not to {self.name}")
+        if self.name in CLASSIFIERS and self.weights is not None:
+            raise ValueError(f"weights belong to {', '.join(INCEPTIONS)} or custom, not to {self.name}")
+        if self.name == "custom" and self.weights is None:
+            raise ValueError("custom needs `weights`, a TorchScript file")
         if self.weights is None and self.sha256 is not None:
             raise ValueError("sha256 is the checksum of `weights`, which are not given")
         return self
@@ -58,9 +74,9 @@ class Features(NamedTuple):
     """What an extractor sees in N images."""
 
     features: Tensor
-    """float32 [N, D] on the extractor's device."""
+    """Finite, float32 or float64 [N, D] on the extractor's device."""
     logits: Tensor | None
-    """float32 [N, K] over K classes, None where the extractor is no classifier."""
+    """Finite, of the same type [N, K] over K classes, None where the extractor is no classifier."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +95,11 @@ class Extractor:
     forward: Callable[[Tensor], tuple[Tensor, Tensor | None]]
 
     def __call__(self, images: Tensor) -> Features:
-        """Features of uint8 images [N, C, H, W] on any device; N is at least 1. Raises ValueError for others."""
+        """Features of uint8 images [N, C, H, W] in [0, 255] on any device, N at least 1.
+
+        Memory is bounded by the batch. Raises ValueError for other images, and InputError where the network's numbers
+        are not finite.
+        """
         if images.dtype != torch.uint8 or images.ndim != 4 or len(images) == 0:
             raise ValueError(f"images are {images.dtype} {tuple(images.shape)}, not uint8 [N, C, H, W]")
         channels, height, width = images.shape[1:]
@@ -88,10 +108,17 @@ class Extractor:
                 f"images have C, H, W = {channels, height, width}; {self.id} takes C in {sorted(self.channels)} "
                 f"and H, W = {self.size or 'any'}"
             )
-        with torch.no_grad(), _full_precision():
+        with torch.no_grad(), full_precision():
             parts = [self.forward(part) for part in torch.split(images, self.batch)]
         logits = [part for _, part in parts if part is not None]
-        return Features(torch.cat([part for part, _ in parts]), torch.cat(logits) if logits else None)
+        seen = Features(torch.cat([part for part, _ in parts]), torch.cat(logits) if logits else None)
+        for name, values in seen._asdict().items():
+            if values is not None and not (finite := torch.isfinite(values).all(dim=1)).all():
+                raise InputError(
+                    f"extractor {self.id}: {name} of {int((~finite).sum())} of {len(images)} images are not finite, "
+                    f"first those of image {int((~finite).nonzero()[0])}; its weights do not suit these images"
+                )
+        return seen
 
 
 def check_extractor(spec: ExtractorSpec, cache: Path) -> None:
@@ -102,8 +129,8 @@ def check_extractor(spec: ExtractorSpec, cache: Path) -> None:
     existing = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
         raise InputError(f"cache {cache} cannot be written: {existing} is no folder one may write to; name another")
-    if spec.name == "inception":
-        weights.resolve(spec.weights, spec.sha256, cache)
+    if spec.name not in CLASSIFIERS:
+        weights.resolve(spec.name, spec.weights, spec.sha256, cache)
 
 
 def build_extractor(
@@ -111,53 +138,95 @@ def build_extractor(
 ) -> Extractor:
     """The extractor of a data set on `device`; trained or fetched into `cache` on first use.
 
-    Raises InputError as `check_extractor` does, and for data that the extractor does not suit.
+    Raises InputError as `check_extractor` does, for a file that holds no such network, and for data that the extractor
+    does not suit.
     """
-    if spec.name == "inception":
-        path, sha256 = weights.resolve(spec.weights, spec.sha256, cache)
-        return _inception(path, sha256, device)
-    net, sha256 = lenet.trained(train, test, cache)
-    net.to(device)
+    if spec.name in CLASSIFIERS:
+        recipe = {"lenet": lenet.RECIPE, "cnn": cnn.RECIPE}[spec.name]
+        return _classifier(recipe, spec.dtype, train, test, cache, device)
+    path, sha256 = weights.resolve(spec.name, spec.weights, spec.sha256, cache)
+    if spec.name == "custom":
+        return _custom(path, sha256, spec.dtype, train, device)
+    return _inception(spec.name, path, sha256, spec.dtype, device)
+
+
+def _classifier(
+    recipe: classifier.Recipe,
+    dtype: DTypeName,
+    train: ImageData,
+    test: ImageData,
+    cache: Path,
+    device: torch.device | str,
+) -> Extractor:
+    net, sha256 = classifier.trained(recipe, train, test, cache)
+    net.to(device, _DTYPES[dtype])
 
     def forward(images: Tensor) -> tuple[Tensor, Tensor | None]:
-        features, logits = net(lenet.prepare(images.to(device)))
+        features, logits = net(recipe.prepare(images.to(device), _DTYPES[dtype]))
         return features, logits
 
-    channels, height, width = train.images.shape[1:]
+    channels, height, width = train.shape
     return Extractor(
-        id=f"lenet-{sha256[:12]}-float32-{lenet.resize_name(height, width)}",
-        dim=lenet.DIM,
+        id=f"{recipe.name}-{sha256[:12]}-{dtype}-{recipe.resize(height, width)}",
+        dim=recipe.dim,
         classes=train.classes,
         channels=frozenset({channels}),
         size=(height, width),
-        batch=LENET_BATCH,
+        batch=CLASSIFIER_BATCH,
         forward=forward,
     )
 
 
-def _inception(path: Path, sha256: str, device: torch.device | str) -> Extractor:
-    network = inception.Inception(path, device)
+def _inception(name: str, path: Path, sha256: str, dtype: DTypeName, device: torch.device | str) -> Extractor:
+    load = inception.plain if name == "inception-pt" else inception.scripted
+    network = load(path, device, _DTYPES[dtype])
     custom = "" if sha256 == weights.SHA256 else "custom-"
     return Extractor(
-        id=f"inception-{custom}{sha256[:12]}-float32-bicubic299",
+        id=f"{name}-{custom}{sha256[:12]}-{dtype}-bicubic299",
         dim=inception.DIM,
         classes=None,
         channels=frozenset({1, 3}),
         size=None,
-        batch=INCEPTION_BATCH,
+        batch=INCEPTION_BATCH[torch.device(device).type],
         forward=lambda images: (network(images), None),
     )
 
 
-@contextmanager
-def _full_precision() -> Iterator[None]:
-    """Turns TF32 off: features with 10 bits of mantissa would make scores depend on the GPU."""
-    settings = (torch.backends.cudnn.conv, torch.backends.cuda.matmul)  # type: ignore[attr-defined]
-    before = [setting.fp32_precision for setting in settings]
+def _custom(path: Path, sha256: str, dtype: DTypeName, train: ImageData, device: torch.device | str) -> Extractor:
+    """A module from `dtype` [N, C, H, W] in [0, 255], 0 and 255 included, to features [N, D] or (features, logits)."""
+    module = weights.load_script("custom", path, device).to(device, _DTYPES[dtype])
+
+    def forward(images: Tensor) -> tuple[Tensor, Tensor | None]:
+        answer = module(images.to(device, _DTYPES[dtype]))
+        parts = answer if isinstance(answer, tuple) else (answer,)
+        if len(parts) not in (1, 2) or not all(_is_matrix(part, len(images)) for part in parts):
+            shown = ", ".join(str(tuple(part.shape)) if isinstance(part, Tensor) else repr(part) for part in parts)
+            raise InputError(
+                f"extractor custom: {path} gives {shown} for {len(images)} images; allowed are floating features "
+                "[N, D] or (features [N, D], logits [N, K])"
+            )
+        features, *logits = (part.to(_DTYPES[dtype]) for part in parts)
+        return features, logits[0] if logits else None
+
     try:
-        for setting in settings:
-            setting.fp32_precision = "ieee"
-        yield
-    finally:
-        for setting, value in zip(settings, before, strict=True):
-            setting.fp32_precision = value
+        with torch.no_grad(), full_precision():
+            features, logits = forward(train.images[:2])
+    except RuntimeError as error:
+        raise InputError(
+            f"extractor custom: {path} takes no {dtype} images {tuple(train.images[:2].shape)} in [0, 255] "
+            f"({weights.first_line(error)})"
+        ) from error
+    channels, height, width = train.shape
+    return Extractor(
+        id=f"custom-{sha256[:12]}-{dtype}-asis",
+        dim=features.shape[1],
+        classes=None if logits is None else logits.shape[1],
+        channels=frozenset({channels}),
+        size=(height, width),
+        batch=CUSTOM_BATCH,
+        forward=forward,
+    )
+
+
+def _is_matrix(part: Any, rows: int) -> bool:
+    return isinstance(part, Tensor) and part.is_floating_point() and part.ndim == 2 and len(part) == rows

@@ -1,11 +1,16 @@
-"""The official Inception weights: where they are, how they get there, and the proof that they are the right ones."""
+"""Files of weights: where they are, how they get there, and the proof that they are the right ones."""
 
 from __future__ import annotations
 
 import shutil
 import urllib.request
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
+
+import torch
 
 from trainers.data.files import digest, locked, replaced
 from trainers.errors import InputError
@@ -17,19 +22,20 @@ URL = f"https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metric
 _TIMEOUT = 30.0
 
 
-def resolve(weights: Path | None, sha256: str | None, cache: Path) -> tuple[Path, str]:
-    """The file of the weights and its sha256: `weights` where given, else the official file, fetched on first use.
+def resolve(extractor: str, weights: Path | None, sha256: str | None, cache: Path) -> tuple[Path, str]:
+    """The file of the weights and its sha256: `weights` where given, else the official Inception.
 
-    Raises InputError where a file is missing, is not the one promised, or cannot be fetched.
+    The latter is fetched into `cache` on first use. Raises InputError where a file is missing, is not the one promised,
+    or cannot be fetched; a download that fails leaves nothing behind.
     """
     if weights is not None:
-        return weights, _verified(weights, sha256)
+        return weights, _verified(extractor, weights, sha256)
     path = cache / NAME
     if not path.exists():
-        with locked(path):
+        with _traceless(path), locked(path):
             if not path.exists():
-                _fetch(path)
-    return path, _verified(path, SHA256)
+                _fetch(extractor, path)
+    return path, _verified(extractor, path, SHA256)
 
 
 def download(target: Path) -> None:
@@ -38,26 +44,76 @@ def download(target: Path) -> None:
         shutil.copyfileobj(response, file)
 
 
-def _fetch(path: Path) -> None:
+def load_script(extractor: str, path: Path, device: torch.device | str) -> torch.jit.ScriptModule:
+    """The TorchScript module of a file, in evaluation mode. Runs code of that file. Raises InputError for another."""
+    try:
+        with quiet_script():
+            module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location=device)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"extractor {extractor}: {path} is no whole TorchScript file ({first_line(error)})") from error
+    return module.eval()
+
+
+@contextmanager
+def quiet_script() -> Iterator[None]:
+    """No word of TorchScript's age: the official weights exist in this format alone."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)
+        yield
+
+
+def first_line(error: Exception) -> str:
+    """What torch says before it shows its own insides."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
+@contextmanager
+def _traceless(path: Path) -> Iterator[None]:
+    """Takes away the lock of `path` and the folders made for it where `path` has not come to be.
+
+    A process that waits for the lock then fetches beside one that comes later, and both write the same file.
+    """
+    made = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
+    try:
+        yield
+    finally:
+        if not path.exists():
+            path.with_name(f".{path.name}.lock").unlink(missing_ok=True)
+            with suppress(OSError):  # somebody else may use the folder by now
+                for folder in made:
+                    folder.rmdir()
+
+
+def _fetch(extractor: str, path: Path) -> None:
     """Downloads under a temporary name, so that a broken download never takes the name of the file."""
     try:
         with replaced(path) as temporary:
             download(temporary)
             if (found := digest(temporary)) != SHA256:
-                raise OSError(f"what arrived has the sha256 {found}, not {SHA256}")
+                page = "is an HTML page with" if _is_html(temporary) else "has"
+                raise OSError(f"what arrived {page} the sha256 {found}, not {SHA256}")
     except (OSError, HTTPException) as error:
         raise InputError(
-            f"extractor inception: {path} is missing and its download failed ({error}); fetch {URL} elsewhere and put "
-            "it there, name another place by `weights`, or use `lenet`"
+            f"extractor {extractor}: {path} is missing and its download failed ({error}); fetch {URL} elsewhere and "
+            "put it there, name another place by `weights`, or use `lenet` or `cnn`"
         ) from error
 
 
-def _verified(path: Path, expected: str | None) -> str:
+def _verified(extractor: str, path: Path, expected: str | None) -> str:
     if not path.is_file():
         raise InputError(
-            f"extractor inception: weights {path} does not exist; allowed is a TorchScript file such as {URL}"
+            f"extractor {extractor}: weights {path} does not exist; allowed is a TorchScript file such as {URL}"
+        )
+    if _is_html(path):
+        raise InputError(
+            f"extractor {extractor}: {path} is an HTML page, not weights: a server answered with a page; fetch it again"
         )
     found = digest(path)
     if expected is not None and found != expected.lower():
-        raise InputError(f"extractor inception: {path} has the sha256 {found}, not {expected}; replace the file")
+        raise InputError(f"extractor {extractor}: {path} has the sha256 {found}, not {expected}; replace the file")
     return found
+
+
+def _is_html(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(512).lstrip().lower().startswith((b"<!doctype html", b"<html"))
