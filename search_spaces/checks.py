@@ -17,6 +17,7 @@ from trainers.advice import warnings_of
 from trainers.config import Config, overlay, problems
 from trainers.data import DATASETS, shape_of
 from trainers.errors import InputError
+from trainers.evaluation.extractors import CLASSIFIERS, INCEPTIONS
 from trainers.evaluation.scores import METRICS
 from trainers.monitor import INFORMATIONAL, STOPPING
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 #: Points of the space at which the rules between fields are tried.
 TRIED_POINTS = 256
-#: The inception score takes the spread of its samples in each of ten parts.
-FEWEST_SAMPLES = {"is": 20}
 #: Fields of the configuration that a sweep file may fix but not search, with the reason.
 NOT_SEARCHED = {"seed": "trials with the same values would no longer agree", "threads": "it changes no model"}
 
@@ -67,11 +66,9 @@ def data_faults(sweep: Sweep) -> Iterator[Complaint]:
             yield ("dataset",), f"{text}; allowed: {_suited(system.shape)}, or `fit: true`"
         if system.conditional and classes < 2:
             yield ("dataset",), f"{sweep.dataset.name} has one class, but {name} is conditional and needs two or more"
-    if classes < 2 and sweep.score.extractor.name == "lenet":
-        yield (
-            ("score", "extractor"),
-            f"lenet learns to tell classes apart, but {sweep.dataset.name} has one; use inception",
-        )
+    if classes < 2 and (extractor := sweep.score.extractor.name) in CLASSIFIERS:
+        text = f"{extractor} learns to tell classes apart, but {sweep.dataset.name} has one; use inception"
+        yield ("score", "extractor"), text
 
 
 def doubts(sweep: Sweep) -> list[str]:
@@ -94,10 +91,10 @@ def inapplicable(metric: str, sweep: Sweep, decides: bool = False) -> str | None
     unlabelled = [name for name in sweep.systems if not SYSTEMS[name].conditional]
     if METRICS[metric].needs_labels and unlabelled and (decides or len(unlabelled) == len(sweep.systems)):
         return f"{metric} needs a conditional system, which {unlabelled[0]} is not"
-    if METRICS[metric].needs_logits and sweep.score.extractor.name == "inception":
-        return f"{metric} needs a classifier's logits; extractor inception gives none, lenet does"
-    if sweep.score.samples < FEWEST_SAMPLES.get(metric, 2):
-        return f"{metric} needs at least {FEWEST_SAMPLES[metric]} samples, got {sweep.score.samples}"
+    if METRICS[metric].needs_logits and (extractor := sweep.score.extractor.name) in INCEPTIONS:
+        return f"{metric} needs a classifier's logits; extractor {extractor} gives none, lenet does"
+    if sweep.score.samples < METRICS[metric].fewest:
+        return f"{metric} needs at least {METRICS[metric].fewest} samples, got {sweep.score.samples}"
     return None
 
 

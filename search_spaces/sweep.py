@@ -120,7 +120,8 @@ def parse_sweep(text: str, source: str = "sweep.yaml", overrides: Sequence[str] 
     if faults := checks.faults(sweep):
         written.refuse(faults)
     if sweep.score.also is None:
-        also = tuple(name for name in METRICS if name != sweep.score.metric and not checks.inapplicable(name, sweep))
+        routine = (name for name, metric in METRICS.items() if metric.routine and name != sweep.score.metric)
+        also = tuple(name for name in routine if not checks.inapplicable(name, sweep))
         sweep = sweep.model_copy(update={"score": sweep.score.model_copy(update={"also": also})})
     return sweep
 

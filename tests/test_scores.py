@@ -13,8 +13,9 @@ import torch
 from trainers.data import ImageData
 from trainers.errors import InputError
 from trainers.evaluation.extractors import Extractor
+from trainers.evaluation.kid import kid
 from trainers.evaluation.reference import Reference, reference_of
-from trainers.evaluation.scores import METRICS, Evaluator, Score, accuracy, class_shares, per_class_accuracy
+from trainers.evaluation.scores import METRICS, Evaluator, Judgement, Score, comparable, difference, judge
 
 Pair = tuple[ImageData, ImageData]
 
@@ -42,7 +43,7 @@ def test_a_score_names_metric_number_extractor_reference_and_seed(
         assert score.metric == name
         assert (score.n, score.seed) == (2000, 3)
         assert (score.extractor, score.reference) == (mnist_mini_lenet.id, reference.id)
-        assert (score.stderr is None) == (name == "fid")
+        assert (score.stderr is None) == (name in {"fid", "recall", "coverage"})
 
 
 def test_a_score_survives_json(real: dict[str, Score]) -> None:
@@ -54,6 +55,13 @@ def test_real_images_score_near_the_best_value(real: dict[str, Score]) -> None:
     assert abs(real["kid"].value) < 3 * (real["kid"].stderr or 0)
     assert real["accuracy"].value >= 0.97
     assert 9 <= real["is"].value <= 10
+    assert real["is"].value < real["is-pooled"].value < real["is-external"].value
+    assert real["kid-biased"].value > max(0, real["kid"].value)
+    assert real["fid-infinity"].value < real["fid"].value
+    for name in ("precision", "recall", "density"):
+        assert real[name].value > 0.8
+    # That none of 2,000 samples is nearer than the 5th of 8,000 real images has the probability 0.8^5.
+    assert real["coverage"].value == pytest.approx(1 - 0.8**5, abs=0.03)
 
 
 def test_every_metric_prefers_real_images_to_noisy_ones(
@@ -94,15 +102,20 @@ def test_all_metrics_share_one_pass(mnist_mini_lenet: Extractor, reference: Refe
     assert passes == [500, 100]
 
 
-def test_accuracy_is_the_share_of_right_verdicts_with_its_binomial_error() -> None:
-    logits = torch.eye(3)[[0, 1, 2, 2, 1]]
-    assert accuracy(logits, torch.tensor([0, 1, 2, 0, 1])) == pytest.approx((0.8, math.sqrt(0.8 * 0.2 / 5)))
+@pytest.mark.parametrize("batch", [1, 64, 500])
+def test_the_network_is_given_one_batch_at_a_time(
+    batch: int, mnist_mini_lenet: Extractor, reference: Reference, mnist_mini: Pair
+) -> None:
+    passes = []
 
+    def counted(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        passes.append(len(images))
+        return mnist_mini_lenet.forward(images)
 
-def test_shares_and_accuracies_of_classes_are_those_of_the_decisions() -> None:
-    logits = torch.tensor([[3.0, 0, 0], [0, 2, 1], [0, 2, 1], [1, 0, -1]])
-    assert class_shares(logits) == (0.5, 0.5, 0.0)
-    assert per_class_accuracy(logits, torch.tensor([0, 1, 0, 0])) == (2 / 3, 1.0, None)
+    extractor = replace(mnist_mini_lenet, forward=counted, batch=batch)
+    Evaluator(extractor, reference, ("kid",), 0)(mnist_mini[1].images[:150], mnist_mini[1].labels[:150])
+    assert max(passes) <= batch
+    assert sum(passes) == 150
 
 
 def test_accuracy_is_the_mean_of_that_of_the_classes(evaluator: Evaluator, mnist_mini: Pair) -> None:
@@ -135,3 +148,138 @@ def test_metrics_that_cannot_work_are_refused_at_once(mnist_mini_lenet: Extracto
 def test_images_and_labels_must_be_as_many(evaluator: Evaluator, mnist_mini: Pair) -> None:
     with pytest.raises(ValueError, match="10 images but 9 labels"):
         evaluator(mnist_mini[1].images[:10], mnist_mini[1].labels[:9])
+
+
+def test_today_four_metrics_are_recorded_unasked() -> None:
+    assert [name for name, metric in METRICS.items() if metric.routine] == ["kid", "fid", "is", "accuracy"]
+
+
+@pytest.mark.parametrize("name", METRICS)
+def test_each_metric_is_defined_from_its_fewest_images_on(
+    name: str, evaluator: Evaluator, reference: Reference, mnist_mini: Pair
+) -> None:
+    fewest = METRICS[name].fewest
+    alone = Evaluator(evaluator.extractor, evaluator.reference, (name,), 0)
+    images, labels = mnist_mini[1].images, mnist_mini[1].labels
+    score = alone(images[:fewest], labels[:fewest]).scores[name]
+    assert math.isfinite(score.value)
+    assert math.isfinite(score.stderr or 0.0)
+    if name != "accuracy":  # one image is right or wrong: that is a share, if a poor one
+        with pytest.raises(ValueError, match=f"at least {fewest}"):
+            alone(images[: fewest - 1], labels[: fewest - 1])
+
+
+def test_a_collapsed_generator_has_finite_scores(evaluator: Evaluator, mnist_mini: Pair) -> None:
+    images, labels = mnist_mini[1].images[:1].expand(40, -1, -1, -1), mnist_mini[1].labels[:40]
+    seen = evaluator(images, labels)
+    for score in seen.scores.values():
+        assert math.isfinite(score.value)
+        assert math.isfinite(score.stderr or 0.0)
+    assert seen.scores["is"].value == pytest.approx(1, abs=1e-6)
+    assert max(seen.class_shares or ()) == 1
+
+
+def test_features_that_are_not_finite_have_no_score(evaluator: Evaluator, mnist_mini: Pair) -> None:
+    def broken(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+        return torch.full((len(images), 84), math.nan), torch.zeros(len(images), 10)
+
+    extractor = replace(evaluator.extractor, forward=broken)
+    with pytest.raises(InputError, match="not finite"):
+        Evaluator(extractor, evaluator.reference, ("accuracy",), 0)(
+            mnist_mini[1].images[:40], mnist_mini[1].labels[:40]
+        )
+
+
+def test_images_of_another_range_are_refused(evaluator: Evaluator, mnist_mini: Pair) -> None:
+    with pytest.raises(ValueError, match=r"float32.*not uint8"):
+        evaluator(mnist_mini[1].images[:40] / 127.5 - 1, mnist_mini[1].labels[:40])
+
+
+# Comparing
+
+
+def _score(metric: str = "kid", value: float = 1.0, stderr: float | None = 0.3, n: int = 1000, **other: str) -> Score:
+    return Score(metric, value, stderr, n, other.get("extractor", "e-float32"), other.get("reference", "r"), seed=0)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_scores_of_equal_origin_compare_whatever_their_seed(metric: str) -> None:
+    assert comparable(_score(metric), replace(_score(metric, 2.0, None), seed=7)) is None
+
+
+@pytest.mark.parametrize(
+    ("b", "reason"),
+    [
+        (_score("fid"), "metric kid is not fid"),
+        (_score("kid-biased"), "metric kid is not kid-biased"),
+        (_score(extractor="e-float64"), "extractor e-float32 is not e-float64"),
+        (_score(reference="s"), "reference r is not s"),
+    ],
+)
+def test_scores_of_unlike_origin_do_not_compare(b: Score, reason: str) -> None:
+    a = _score()
+    assert comparable(a, b) == reason
+    assert comparable(b, a) is not None
+    with pytest.raises(ValueError, match=reason):
+        difference(a, b)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_only_metrics_without_a_bias_compare_over_unlike_numbers_of_images(metric: str) -> None:
+    reason = comparable(_score(metric, n=1000), _score(metric, n=10_000))
+    if metric in {"kid", "accuracy", "fid-infinity", "precision", "density"}:
+        assert reason is None
+    else:
+        assert reason == f"{metric} depends on the number of images: 1,000 are not 10,000"
+
+
+def test_the_error_of_a_difference_is_that_of_independent_values() -> None:
+    a, b = _score(value=1.5, stderr=0.3), _score(value=1.0, stderr=0.4)
+    assert difference(a, b) == pytest.approx((0.5, 0.5))
+    assert difference(b, a) == pytest.approx((-0.5, 0.5))
+    assert difference(a, replace(b, stderr=None)) == (0.5, None)
+
+
+def test_a_difference_of_kids_has_the_deviation_that_its_error_says() -> None:
+    generator = torch.Generator().manual_seed(0)
+    known = torch.randn(200, 4, generator=generator)
+
+    def drawn(n: int) -> Score:
+        return _score("kid", *kid(torch.randn(n, 4, generator=generator) + 0.5, known, 0.0), n=n)
+
+    pairs = [difference(drawn(150), drawn(300)) for _ in range(100)]
+    values, errors = (torch.tensor(column) for column in zip(*pairs, strict=True))
+    assert float(values.std() / errors.mean()) == pytest.approx(1, abs=0.25)
+    assert abs(float(values.mean() / values.std())) < 0.4
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "stderr", "expected"),
+    [
+        ("kid", 0.3, 0.3, Judgement.BETTER),
+        ("kid", 0.5, 0.3, Judgement.UNDECIDED),
+        ("kid", 1.5, 0.3, Judgement.UNDECIDED),
+        ("kid", 1.7, 0.3, Judgement.WORSE),
+        ("accuracy", 0.3, 0.3, Judgement.WORSE),
+        ("accuracy", 1.7, 0.3, Judgement.BETTER),
+        ("fid", 0.9, None, Judgement.BETTER),
+        ("fid", 1.0, None, Judgement.UNDECIDED),
+        ("fid", 1.1, None, Judgement.WORSE),
+        ("kid", math.inf, 0.3, Judgement.WORSE),
+    ],
+)
+def test_a_threshold_is_beaten_missed_or_too_near(
+    metric: str, value: float, stderr: float | None, expected: Judgement
+) -> None:
+    assert judge(_score(metric, value, stderr), threshold=1.0) is expected
+
+
+def test_more_errors_leave_more_undecided() -> None:
+    score = _score(value=0.3, stderr=0.3)
+    assert [judge(score, 1.0, errors) for errors in (0, 2, 3)] == ["better", "better", "undecided"]
+
+
+def test_a_value_that_is_no_number_is_not_judged() -> None:
+    for score in (_score(value=math.nan), _score(stderr=math.nan)):
+        with pytest.raises(ValueError, match=r"cannot be held against 1\.0"):
+            judge(score, 1.0)

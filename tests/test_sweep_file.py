@@ -136,7 +136,7 @@ BAD: list[tuple[dict[str, str | None], str]] = [
     ({"score": "{samples: 1}"}, "score.samples: input should be greater than or equal to 2, got 1"),
     ({"score": "{metric: is, samples: 19}"}, "score.metric: is needs at least 20 samples, got 19; allowed here: kid,"),
     ({"score": "{metric: is, extractor: inception}"}, "score.metric: is needs a classifier's logits"),
-    ({"score": "{extractor: lennet}"}, "score.extractor.name: input should be 'lenet' or 'inception', got 'lennet'"),
+    ({"score": "{extractor: lennet}"}, "score.extractor.name: input should be 'lenet', 'cnn', 'inception'"),
     ({"score": "{metric: accuracy}", "system": "narman-dcgan"}, "accuracy needs a conditional system, which narman-d"),
     ({"score": "{metric: accuracy}", "system": BOTH}, "accuracy needs a conditional system, which narman-dcgan is not"),
     ({"score": "{also: [accuracy]}", "system": "narman-dcgan"}, "score.also.0: accuracy needs a conditional system"),

@@ -1,12 +1,16 @@
-"""Fréchet inception distance (Heusel et al., 2017)."""
+"""Fréchet inception distance (Heusel et al., 2017), its low-rank form and its limit for endless samples."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
+
+#: Sample sizes of `fid_infinity`, evenly spaced from a tenth of the samples to all of them.
+POINTS = 15
 
 
 @dataclass(frozen=True)
@@ -26,17 +30,45 @@ class Gaussian:
         return root
 
 
+class Moments:
+    """Mean and unbiased covariance of features that come in batches, of which none is kept.
+
+    Batches are centred by themselves and then merged (Chan, Golub and LeVeque, 1983), so a mean far from 0 costs no
+    digits.
+    """
+
+    def __init__(self) -> None:
+        self.n = 0
+        self._mean = torch.zeros(0, dtype=torch.float64)
+        self._scatter = torch.zeros(0, 0, dtype=torch.float64)
+
+    def add(self, features: Tensor) -> None:
+        """Takes features [n, D] in, on the device of the first ones. Raises ValueError where they are not finite."""
+        _check_finite(features)
+        if len(features) == 0:
+            return
+        x = features.double()
+        if self.n == 0:
+            self._mean, self._scatter = x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1], x.shape[1])
+        count, total, mean = len(x), self.n + len(x), x.mean(dim=0)
+        shift = mean - self._mean
+        # The means' distance is one more row, so that the sum of squares is one matrix product.
+        rows = torch.cat([x - mean, math.sqrt(self.n * count / total) * shift[None]])
+        self._scatter.addmm_(rows.T, rows)
+        self._mean += shift * (count / total)
+        self.n = total
+
+    def gaussian(self) -> Gaussian:
+        """The moments so far. Raises ValueError for fewer than 2 features."""
+        _check_count(self.n)
+        return Gaussian(self._mean.clone(), self._scatter / (self.n - 1))
+
+
 def gaussian_of(features: Tensor) -> Gaussian:
     """Mean and unbiased covariance (N - 1) of features [N, D]. Raises ValueError for N < 2 or non-finite features."""
-    if len(features) < 2:
-        raise ValueError(f"a covariance needs at least 2 samples, got {len(features)}")
-    # LAPACK may not return from a matrix that holds a NaN.
-    if not torch.isfinite(features).all():
-        raise ValueError("features are not finite")
-    x = features.double()
-    mean = x.mean(dim=0)
-    centred = x - mean
-    return Gaussian(mean, centred.T @ centred / (len(x) - 1))
+    moments = Moments()
+    moments.add(features)
+    return moments.gaussian()
 
 
 def frechet_distance(x: Gaussian, reference: Gaussian) -> float:
@@ -45,11 +77,72 @@ def frechet_distance(x: Gaussian, reference: Gaussian) -> float:
     With S_r = A A^T, S_x S_r has the eigenvalues of the symmetric A^T S_x A. The distance falls with the number of
     samples like 1/N: values of unlike N do not compare.
     """
-    for moment in (x.mean, x.cov, reference.mean, reference.cov):
-        if not torch.isfinite(moment).all():
-            raise ValueError("mean or covariance is not finite")
+    _check_moments(x, reference)
     product = reference.root.T @ x.cov @ reference.root
     # Halves of both triangles: rounding leaves the product slightly asymmetric, and eigvalsh reads one triangle.
     values = torch.linalg.eigvalsh((product + product.T) / 2)
-    trace = torch.trace(x.cov) + torch.trace(reference.cov) - 2 * values.clamp(min=0).sqrt().sum()
-    return max(0.0, float((x.mean - reference.mean).square().sum() + trace))
+    return _distance(x.mean, torch.trace(x.cov), reference, values)
+
+
+def fid(features: Tensor, reference: Gaussian) -> float:
+    """`frechet_distance` of features [N, D] from the reference; without any D x D covariance where N <= D.
+
+    There, with X the centred features, A^T S_x A shares its eigenvalues other than 0 with the N x N matrix B B^T,
+    B = X A / sqrt(N - 1). Raises ValueError for N < 2 or non-finite features or moments.
+    """
+    _check_count(len(features))
+    if len(features) > features.shape[1]:
+        return frechet_distance(gaussian_of(features), reference)
+    _check_finite(features)
+    _check_moments(reference)
+    x = features.double()
+    mean = x.mean(dim=0)
+    scaled = (x - mean) / math.sqrt(len(x) - 1)
+    b = scaled @ reference.root
+    # Centred rows sum to 0, so the smallest eigenvalue is 0: what is computed for it is the root of a rounding error.
+    values = torch.linalg.eigvalsh(b @ b.T)[1:]
+    return _distance(mean, scaled.square().sum(), reference, values)
+
+
+def fid_infinity(features: Tensor, reference: Gaussian, seed: int = 0) -> tuple[float, float]:
+    """FID extrapolated to endless samples (Chong and Forsyth, 2020), and the standard error of the fit.
+
+    FIDs of random subsets of features [N, D], drawn by `seed`, are fitted by a line in 1/n; its intercept is the value
+    and may be negative. The line holds where the subsets are larger than D; below, the value is a rough guide. The
+    subsets overlap, so the true error is larger than that of the fit. Raises ValueError for N < 20 or non-finite
+    features.
+    """
+    if len(features) < 20:
+        raise ValueError(f"a FID extrapolated needs at least 20 samples, got {len(features)}")
+    generator = torch.Generator().manual_seed(seed)
+    counts = torch.linspace(len(features) / 10, len(features), POINTS, dtype=torch.float64).round().long()
+    subsets = [torch.randperm(len(features), generator=generator)[:count] for count in counts.tolist()]
+    values = [fid(features[subset.to(features.device)], reference) for subset in subsets]
+    x, y = 1 / counts.double(), torch.tensor(values, dtype=torch.float64)
+    spread = (x - x.mean()).square().sum()
+    slope = ((x - x.mean()) * (y - y.mean())).sum() / spread
+    intercept = y.mean() - slope * x.mean()
+    variance = (y - intercept - slope * x).square().sum() / (POINTS - 2)
+    return float(intercept), float((variance * (1 / POINTS + x.mean().square() / spread)).sqrt())
+
+
+def _distance(mean: Tensor, trace: Tensor, reference: Gaussian, eigenvalues: Tensor) -> float:
+    """The distance from the eigenvalues of the product of both covariances, `trace` being that of the samples'."""
+    traces = trace + torch.trace(reference.cov) - 2 * eigenvalues.clamp(min=0).sqrt().sum()
+    return max(0.0, float((mean - reference.mean).square().sum() + traces))
+
+
+def _check_count(count: int) -> None:
+    if count < 2:
+        raise ValueError(f"a covariance needs at least 2 samples, got {count}")
+
+
+def _check_moments(*gaussians: Gaussian) -> None:
+    if not all(bool(torch.isfinite(moment).all()) for g in gaussians for moment in (g.mean, g.cov)):
+        raise ValueError("mean or covariance is not finite")
+
+
+def _check_finite(features: Tensor) -> None:
+    # LAPACK may not return from a matrix that holds a NaN.
+    if not torch.isfinite(features).all():
+        raise ValueError("features are not finite")

@@ -15,11 +15,14 @@ from torch import Tensor
 from trainers.data import ImageData
 from trainers.data.files import replaced
 from trainers.evaluation.extractors import Extractor
-from trainers.evaluation.frechet import Gaussian, gaussian_of
+from trainers.evaluation.frechet import Gaussian, Moments
 from trainers.evaluation.kid import mean_kernel
+from trainers.evaluation.neighbours import COVERAGE_K, PRECISION_K, ball_radii
 
-#: Features kept for the kernel distance.
+#: Features kept for the kernel distance and for nearest neighbours.
 MOST_FEATURES = 10_000
+#: Part of the cache's file name: raise it with every change of what is kept.
+FORMAT = 2
 
 _log = logging.getLogger(__name__)
 
@@ -29,7 +32,9 @@ class Reference:
     """Real images as an extractor sees them. D features, M of n images."""
 
     features: Tensor
-    """float32 [M, D]: all, or MOST_FEATURES evenly spaced ones."""
+    """float32 or float64 [M, D]: all, or MOST_FEATURES evenly spaced ones."""
+    labels: Tensor
+    """int64 [M], the classes of the kept features."""
     mean: Tensor
     """float64 [D] over all n images."""
     cov: Tensor
@@ -48,34 +53,62 @@ class Reference:
         """The part of every kernel distance that depends on this reference alone."""
         return mean_kernel(self.features)
 
+    @cached_property
+    def precision_radii(self) -> Tensor:
+        """`ball_radii` of the kept features for precision, float64 [M]."""
+        return ball_radii(self.features, PRECISION_K)
+
+    @cached_property
+    def coverage_radii(self) -> Tensor:
+        """`ball_radii` of the kept features for density and coverage, float64 [M]."""
+        return ball_radii(self.features, COVERAGE_K)
+
     def to(self, device: torch.device | str) -> Reference:
         """The same reference on `device`."""
-        return replace(self, features=self.features.to(device), mean=self.mean.to(device), cov=self.cov.to(device))
+        moved = {name: getattr(self, name).to(device) for name in ("features", "labels", "mean", "cov")}
+        return replace(self, **moved)
 
 
 def reference_of(extractor: Extractor, data: ImageData, cache: Path) -> Reference:
-    """The reference of a split, on the CPU; kept in `cache` under the data's checksum, split and extractor."""
-    path = cache / f"reference-{data.sha256[:16]}-{data.split}-{extractor.id}.safetensors"
+    """The reference of a split, on the CPU; kept in `cache` under the data's checksum, split and extractor.
+
+    Raises ValueError for fewer than 2 images, and what the extractor raises.
+    """
+    path = cache / f"reference-{FORMAT}-{data.sha256[:16]}-{data.split}-{extractor.id}.safetensors"
     name = f"{data.name}-{data.split}-{data.sha256[:12]}"
     tensors = _read(path, extractor.dim, len(data.images))
     if tensors is None:
-        features = extractor(data.images).features
-        moments = gaussian_of(features)
-        kept = torch.arange(min(len(features), MOST_FEATURES)) * len(features) // min(len(features), MOST_FEATURES)
-        chosen = features[kept.to(features.device)]
-        tensors = {
-            key: value.cpu() for key, value in (("features", chosen), ("mean", moments.mean), ("cov", moments.cov))
-        }
+        tensors = _computed(extractor, data)
         with replaced(path) as temporary:
             safetensors.torch.save_file(tensors, temporary)
     return Reference(**tensors, n=len(data.images), id=name)
+
+
+def _computed(extractor: Extractor, data: ImageData) -> dict[str, Tensor]:
+    """The tensors of a reference; at no time more features than those kept and one batch."""
+    count = len(data.images)
+    kept = torch.arange(min(count, MOST_FEATURES)) * count // min(count, MOST_FEATURES)
+    moments, chosen = Moments(), []
+    for first in range(0, count, extractor.batch):
+        features = extractor(data.images[first : first + extractor.batch]).features
+        moments.add(features)
+        here = kept[(kept >= first) & (kept < first + len(features))] - first
+        chosen.append(features[here.to(features.device)].cpu())
+    gaussian = moments.gaussian()
+    return {
+        "features": torch.cat(chosen),
+        "labels": data.labels.cpu()[kept],
+        "mean": gaussian.mean.cpu(),
+        "cov": gaussian.cov.cpu(),
+    }
 
 
 def _read(path: Path, dim: int, count: int) -> dict[str, Tensor] | None:
     """The cached tensors, None where there are none; a damaged file is passed over and will be replaced."""
     if not path.exists():
         return None
-    expected = {"features": (min(count, MOST_FEATURES), dim), "mean": (dim,), "cov": (dim, dim)}
+    kept = min(count, MOST_FEATURES)
+    expected = {"features": (kept, dim), "labels": (kept,), "mean": (dim,), "cov": (dim, dim)}
     try:
         tensors = safetensors.torch.load(path.read_bytes())
     except (OSError, SafetensorError) as error:

@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 
-import torch
 from torch import Tensor
 
 from trainers.errors import InputError
-from trainers.evaluation.extractors import Extractor, Features
-from trainers.evaluation.frechet import frechet_distance, gaussian_of
-from trainers.evaluation.inception_score import inception_score
+from trainers.evaluation.classes import accuracy, class_shares, per_class_accuracy
+from trainers.evaluation.extractors import Extractor
+from trainers.evaluation.frechet import fid, fid_infinity
+from trainers.evaluation.inception_score import Marginal, inception_score
 from trainers.evaluation.kid import kid
+from trainers.evaluation.neighbours import PRECISION_K, coverage, density, precision, recall
 from trainers.evaluation.reference import Reference
 
 SPLITS = 10
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a metric may look at: N generated images as an extractor sees them, and what they are compared with."""
+
+    features: Tensor
+    """float32 or float64 [N, D]."""
+    logits: Tensor | None
+    """float32 or float64 [N, K], None where the extractor is no classifier."""
+    labels: Tensor
+    """int64 [N], the classes the images were generated for."""
+    reference: Reference
+    """On the device of the features."""
+    seed: int
+
+
+Measure = Callable[[Seen], tuple[float, float | None]]
 
 
 @dataclass(frozen=True)
@@ -24,24 +45,88 @@ class Metric:
 
     name: str
     minimise: bool
-    needs_logits: bool
-    needs_labels: bool
+    measure: Measure
+    """Gives the value and its standard error, None where that has no estimate."""
+    needs_logits: bool = False
+    needs_labels: bool = False
+    routine: bool = False
+    """Whether it is recorded where nothing is said about it."""
+    any_n: bool = False
+    """Whether values of unlike numbers of images compare: their expectation does not depend on it."""
+    fewest: int = 2
+    """Fewest images that it is defined for."""
+
+
+def _kid(seen: Seen, biased: bool = False) -> tuple[float, float | None]:
+    return kid(seen.features, seen.reference.features, seen.reference.mean_kernel, biased)
+
+
+def _is(seen: Seen, marginal: Marginal) -> tuple[float, float | None]:
+    value, deviation = inception_score(_logits(seen), SPLITS, seen.seed, marginal)
+    return value, deviation / math.sqrt(SPLITS - 1)
+
+
+def _logits(seen: Seen) -> Tensor:
+    if seen.logits is None:
+        raise ValueError("the extractor gave no logits")
+    return seen.logits
 
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("kid", minimise=True, needs_logits=False, needs_labels=False),
-        Metric("fid", minimise=True, needs_logits=False, needs_labels=False),
-        Metric("is", minimise=False, needs_logits=True, needs_labels=False),
-        Metric("accuracy", minimise=False, needs_logits=True, needs_labels=True),
+        Metric("kid", True, _kid, routine=True, any_n=True),
+        Metric("fid", True, lambda seen: (fid(seen.features, seen.reference.gaussian), None), routine=True),
+        Metric("is", False, lambda seen: _is(seen, "split"), needs_logits=True, routine=True, fewest=2 * SPLITS),
+        Metric(
+            "accuracy",
+            False,
+            lambda seen: accuracy(_logits(seen), seen.labels),
+            needs_logits=True,
+            needs_labels=True,
+            routine=True,
+            any_n=True,
+        ),
+        Metric("kid-biased", True, lambda seen: _kid(seen, biased=True)),
+        Metric(
+            "fid-infinity",
+            True,
+            lambda seen: fid_infinity(seen.features, seen.reference.gaussian, seen.seed),
+            any_n=True,
+            fewest=20,
+        ),
+        Metric("is-pooled", False, lambda seen: _is(seen, "pooled"), needs_logits=True, fewest=2 * SPLITS),
+        Metric("is-external", False, lambda seen: _is(seen, "external"), needs_logits=True, fewest=2 * SPLITS),
+        Metric(
+            "precision",
+            False,
+            lambda seen: precision(seen.features, seen.reference.features, seen.reference.precision_radii),
+            any_n=True,
+        ),
+        Metric(
+            "recall",
+            False,
+            lambda seen: (recall(seen.features, seen.reference.features), None),
+            fewest=PRECISION_K + 1,
+        ),
+        Metric(
+            "density",
+            False,
+            lambda seen: density(seen.features, seen.reference.features, seen.reference.coverage_radii),
+            any_n=True,
+        ),
+        Metric(
+            "coverage",
+            False,
+            lambda seen: (coverage(seen.features, seen.reference.features, seen.reference.coverage_radii), None),
+        ),
     )
 }
 
 
 @dataclass(frozen=True)
 class Score:
-    """One value of one metric. Scores of unlike extractor or reference do not compare, FIDs of unlike n neither."""
+    """One value of one metric; `comparable` says which others it compares with."""
 
     metric: str
     value: float
@@ -50,8 +135,57 @@ class Score:
     n: int
     """Number of generated images."""
     extractor: str
+    """Its id, which tells weights, precision and resizing apart."""
     reference: str
     seed: int
+
+
+class Judgement(StrEnum):
+    """How a score lies to a threshold."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    UNDECIDED = "undecided"
+
+
+def comparable(a: Score, b: Score) -> str | None:
+    """Why two scores do not compare, None where they do.
+
+    Metric, extractor and reference must be the same, and the number of images where the metric's expectation depends
+    on it.
+    """
+    for key in ("metric", "extractor", "reference"):
+        own, other = getattr(a, key), getattr(b, key)
+        if own != other:
+            return f"{key} {own} is not {other}"
+    if a.n != b.n and not METRICS[a.metric].any_n:
+        return f"{a.metric} depends on the number of images: {a.n:,} are not {b.n:,}"
+    return None
+
+
+def difference(a: Score, b: Score) -> tuple[float, float | None]:
+    """a - b and its standard error for images drawn independently; no error where either score has none.
+
+    Raises ValueError where they do not compare.
+    """
+    if reason := comparable(a, b):
+        raise ValueError(f"scores do not compare: {reason}")
+    stderr = None if a.stderr is None or b.stderr is None else math.hypot(a.stderr, b.stderr)
+    return a.value - b.value, stderr
+
+
+def judge(score: Score, threshold: float, errors: float = 2.0) -> Judgement:
+    """Whether a score lies beyond `threshold` by more than `errors` of its standard errors, and on which side.
+
+    Without a standard error its value decides; equal to the threshold it is undecided. Raises ValueError for a NaN.
+    """
+    margin = errors * (score.stderr or 0.0)
+    gain = (threshold - score.value) * (1 if METRICS[score.metric].minimise else -1)
+    if math.isnan(gain) or math.isnan(margin):
+        raise ValueError(f"{score.metric} {score.value} with error {score.stderr} cannot be held against {threshold}")
+    if abs(gain) <= margin:
+        return Judgement.UNDECIDED
+    return Judgement.BETTER if gain > 0 else Judgement.WORSE
 
 
 @dataclass(frozen=True)
@@ -87,60 +221,27 @@ class Evaluator:
         self.metrics = metrics
         self.seed = seed
 
-    def __call__(self, images: Tensor, labels: Tensor, conditional: bool = True) -> Evaluation:
-        """Scores uint8 images [N, C, H, W] generated for the classes int64 [N].
+    def __call__(
+        self, images: Tensor, labels: Tensor, conditional: bool = True, metrics: tuple[str, ...] | None = None
+    ) -> Evaluation:
+        """Scores uint8 images [N, C, H, W] generated for the classes int64 [N], by `metrics` where given, else its own.
 
-        Where `conditional` is False the labels mean nothing, and what needs them is left out.
+        Where `conditional` is False the labels mean nothing, and what needs them is left out. Raises ValueError for
+        fewer images than a metric needs, and what the extractor raises.
         """
         if len(images) != len(labels):
             raise ValueError(f"{len(images)} images but {len(labels)} labels")
-        seen = self.extractor(images)
-        if self.reference.features.device != seen.features.device:
-            self.reference = self.reference.to(seen.features.device)
-        names = [name for name in self.metrics if conditional or not METRICS[name].needs_labels]
-        logits = seen.logits
+        features, logits = self.extractor(images)
+        if self.reference.features.device != features.device:
+            self.reference = self.reference.to(features.device)
+        seen = Seen(features, logits, labels, self.reference, self.seed)
+        names = [name for name in metrics or self.metrics if conditional or not METRICS[name].needs_labels]
         return Evaluation(
-            scores={name: self._score(name, seen, labels) for name in names},
+            scores={name: self._score(METRICS[name], seen) for name in names},
             class_shares=None if logits is None else class_shares(logits),
             per_class_accuracy=per_class_accuracy(logits, labels) if logits is not None and conditional else None,
         )
 
-    def _score(self, name: str, seen: Features, labels: Tensor) -> Score:
-        value, stderr = self._value(name, seen, labels)
-        return Score(name, value, stderr, len(labels), self.extractor.id, self.reference.id, self.seed)
-
-    def _value(self, name: str, seen: Features, labels: Tensor) -> tuple[float, float | None]:
-        if name == "kid":
-            return kid(seen.features, self.reference.features, self.reference.mean_kernel)
-        if name == "fid":
-            return frechet_distance(gaussian_of(seen.features), self.reference.gaussian), None
-        if seen.logits is None:
-            raise ValueError(f"{self.extractor.id} gave no logits")
-        if name == "is":
-            value, deviation = inception_score(seen.logits, SPLITS, self.seed)
-            return value, deviation / math.sqrt(SPLITS - 1)
-        return accuracy(seen.logits, labels)
-
-
-def accuracy(logits: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Share of generated images that a classifier of real ones puts in the class they were generated for.
-
-    This is train-on-real, test-on-synthetic (GAN-test; Shmelkov et al., 2018). Logits [N, K], labels int64 [N]; gives
-    the share in [0, 1] and its binomial standard error.
-    """
-    share = float((logits.argmax(dim=1) == labels.to(logits.device)).double().mean())
-    return share, math.sqrt(share * (1 - share) / len(labels))
-
-
-def class_shares(logits: Tensor) -> tuple[float, ...]:
-    """Share of each class among the classifier's decisions, logits [N, K] -> K shares that sum to 1."""
-    counts = torch.bincount(logits.argmax(dim=1).cpu(), minlength=logits.shape[1])
-    return tuple((counts.double() / len(logits)).tolist())
-
-
-def per_class_accuracy(logits: Tensor, labels: Tensor) -> tuple[float | None, ...]:
-    """Share of images of each class (labels int64 [N]) with the highest of logits [N, K] there; None without any."""
-    wanted = labels.cpu()
-    right = wanted[logits.argmax(dim=1).cpu() == wanted]
-    hits, images = (torch.bincount(part, minlength=logits.shape[1]).tolist() for part in (right, wanted))
-    return tuple(hit / count if count else None for hit, count in zip(hits, images, strict=True))
+    def _score(self, metric: Metric, seen: Seen) -> Score:
+        value, stderr = metric.measure(seen)
+        return Score(metric.name, value, stderr, len(seen.labels), self.extractor.id, self.reference.id, self.seed)
