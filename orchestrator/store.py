@@ -8,6 +8,7 @@ from pathlib import Path
 from search_spaces.sweep import Sweep
 
 _ATTEMPT = "attempt"
+_REQUEST = "request"
 
 
 class StaleAttemptError(Exception):
@@ -41,6 +42,21 @@ class FolderStore:
             return
         if holder > attempt:
             raise StaleAttemptError(f"trial {number}: attempt {attempt} was superseded by attempt {holder}")
+
+    def request(self, number: int, images: int, samples: int) -> None:
+        """Asks the trial's process to score its rung at `images` again, on `samples` images."""
+        path = self.trial(number) / _REQUEST
+        temporary = path.with_name(f".{_REQUEST}.{os.getpid()}")
+        temporary.write_text(f"{images} {samples}")
+        temporary.replace(path)
+
+    def requested(self, number: int, images: int) -> int | None:
+        """The number of images on which the rung at `images` is to be scored again; None where nobody asked."""
+        try:
+            asked, samples = map(int, (self.trial(number) / _REQUEST).read_text().split())
+        except FileNotFoundError:
+            return None
+        return samples if asked == images else None
 
     def grids(self, number: int) -> dict[int, Path]:
         """Sample grids of a trial by images trained."""

@@ -15,11 +15,13 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from orchestrator import pruning
+from search_spaces.settings import Median, Percentile
 from search_spaces.space import Dimension, grid, suggest
 from search_spaces.sweep import Pruner, Sweep, parse_sweep
 from trainers.batches import seed_of
 from trainers.config import KIMG
-from trainers.evaluation.scores import METRICS
+from trainers.evaluation.scores import METRICS, Judgement, Score
 from trainers.run import Rung
 
 JOURNAL = "study.journal"
@@ -41,6 +43,8 @@ class Decision(Enum):
     CONTINUE = "continue"
     COMPLETE = "complete"
     PRUNE = "prune"
+    MEASURE = "measure"
+    """Too near the line: its last rung is scored again on twice the images before it is recorded."""
 
 
 @dataclass(frozen=True)
@@ -122,26 +126,34 @@ class SweepStudy:
         """Records every rung of `history` that the study lacks and decides what becomes of the trial.
 
         A diverged trial is pruned with its reason; one at the last rung is complete with its best score so far; one
-        before it is pruned on a verdict of `stop_on`, else on its scores.
+        before it is pruned on a verdict of `stop_on`, else on its scores. Where these are too near the line, the last
+        rung is not recorded yet: the answer is MEASURE.
         """
-        trial = self._live[number]
-        known = trial.user_attrs
+        trial, last = self._live[number], history[-1]
+        if f"{_RUNG}{last.images}" not in trial.user_attrs and self.images_to_measure(history) is not None:
+            return Decision.MEASURE
         for rung in history:
-            if f"{_RUNG}{rung.images}" in known:
+            if f"{_RUNG}{rung.images}" in trial.user_attrs:
                 continue
             if self._metric.name in rung.scores:
                 trial.report(rung.scores[self._metric.name].value, rung.images)
             trial.set_user_attr(f"{_RUNG}{rung.images}", rung.to_json())
-        last = history[-1]
         if last.diverged:
             return self._end(number, Decision.PRUNE, f"diverged at {last.images / KIMG:g} kimg: {last.diverged}")
         if last.images >= self.sweep.rungs[-1]:
             return self._end(number, Decision.COMPLETE, None)
-        if (reason := self._stopped(last)) is not None:
+        if (reason := self._stopped(last) or self._beaten(trial, history)) is not None:
             return self._end(number, Decision.PRUNE, reason)
-        if trial.should_prune():
-            return self._end(number, Decision.PRUNE, f"{self.sweep.pruner.name} pruner at {last.images / KIMG:g} kimg")
         return Decision.CONTINUE
+
+    def images_to_measure(self, history: Sequence[Rung]) -> int | None:
+        """On how many images the last rung of `history` must be scored again; None where it is decided, or for good."""
+        line, best, last = self._line(history), self._best_score(history), history[-1]
+        if line is None or best is None or best is not last.scores.get(self._metric.name) or self._stopped(last):
+            return None
+        if pruning.against(best, line) is not Judgement.UNDECIDED:
+            return None
+        return pruning.more_images(best, self.sweep.score.samples * 2**self.sweep.score.doublings)
 
     def fail(self, number: int, reason: str) -> None:
         """Ends a trial whose process failed for good."""
@@ -185,6 +197,33 @@ class SweepStudy:
                 return f"{kind} at {rung.images / KIMG:g} kimg: {evidence}"
         return None
 
+    def _beaten(self, trial: Trial, history: Sequence[Rung]) -> str | None:
+        """Why the pruner ends the trial; None where it goes on."""
+        where = f"{self.sweep.pruner.name} pruner at {history[-1].images / KIMG:g} kimg"
+        if trial.should_prune():  # of those that rank trials by their values
+            return where
+        line, best = self._line(history), self._best_score(history)
+        if line is None or best is None or pruning.against(best, line) is not Judgement.WORSE:
+            return None
+        return f"{where}: {self._metric.name} {_with_error(best)} against {_with_error(line)}"
+
+    def _best_score(self, history: Sequence[Rung]) -> Score | None:
+        return pruning.best_until(history, self._metric.name, history[-1].images)
+
+    def _line(self, history: Sequence[Rung]) -> Score | None:
+        """What a trial must reach at the last rung of `history`; None where the pruner draws no line there.
+
+        It is drawn by the best scores until then of the complete trials, as many of them as `startup` at least.
+        """
+        pruner, images = self.sweep.pruner, history[-1].images
+        if not isinstance(pruner, Median | Percentile) or not pruner.warmup <= images < self.sweep.rungs[-1]:
+            return None
+        complete = [_rungs(trial.user_attrs) for trial in self._trials(TrialState.COMPLETE)]
+        scores = [score for rungs in complete if (score := pruning.best_until(rungs, self._metric.name, images))]
+        if len(scores) < max(1, pruner.startup):
+            return None
+        return pruning.line(scores, pruner.percentile if isinstance(pruner, Percentile) else 50.0)
+
     def _end(self, number: int, decision: Decision, reason: str | None) -> Decision:
         trial = self._live.pop(number)
         if reason is not None:
@@ -211,6 +250,10 @@ class SweepStudy:
             best=_best(rungs, self._metric.name, self._metric.minimise),
             reason=trial.user_attrs.get(_REASON),
         )
+
+
+def _with_error(score: Score) -> str:
+    return f"{score.value:.4g}" if score.stderr is None else f"{score.value:.4g} ± {score.stderr:.2g}"
 
 
 def _storage(folder: Path) -> JournalStorage:
@@ -254,10 +297,7 @@ def _sampler(sweep: Sweep, position: int) -> optuna.samplers.BaseSampler:
 
 
 def _pruner(pruner: Pruner, rungs: Sequence[int]) -> optuna.pruners.BasePruner:
-    if pruner.name == "median":
-        return optuna.pruners.MedianPruner(pruner.startup, pruner.warmup)
-    if pruner.name == "percentile":
-        return optuna.pruners.PercentilePruner(pruner.percentile, pruner.startup, pruner.warmup)
+    """Optuna's pruner for those that rank trials; the others, which draw a line, are ours."""
     if pruner.name == "halving":
         return optuna.pruners.SuccessiveHalvingPruner(min_resource=rungs[0], reduction_factor=pruner.reduction)
     if pruner.name == "hyperband":

@@ -34,17 +34,24 @@ class SweepTrial:
         self._untold = self.run.restore(self._store.trial(number))
 
     def advance(self) -> list[Rung]:
-        """Passes one more rung, and returns all passed so far.
+        """Passes one more rung, or scores the last one on more images where that was asked; returns all so far.
 
         After a restart the first call trains nothing: what the checkpoint knows may never have reached the study,
         and the study may want no more of this trial.
         """
         if not self._untold:
-            self.run.next_rung()
+            if not self._measured_again():
+                self.run.next_rung()
             self._store.check(self._number, self._attempt)
             self.run.save(self._store.trial(self._number))
         self._untold = False
         return self.run.history
+
+    def _measured_again(self) -> bool:
+        if not self.run.history:
+            return False
+        samples = self._store.requested(self._number, self.run.history[-1].images)
+        return samples is not None and self.run.measure_again(samples)
 
 
 @lru_cache(maxsize=1)

@@ -15,6 +15,7 @@ from ray import tune
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from orchestrator.store import store_of
 from orchestrator.study import Decision, SweepStudy
 from orchestrator.trial import SweepTrial
 from search_spaces.sweep import Sweep, parse_sweep
@@ -101,11 +102,17 @@ class _StudyScheduler(_Transient, FIFOScheduler):  # type: ignore[misc]
     def __init__(self, study: SweepStudy, searcher: _StudySearcher, listener: Listener) -> None:
         super().__init__()
         self._study, self._searcher, self._listener = study, searcher, listener
+        self._store = store_of(study.sweep, study.folder)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         number = self._searcher.numbers[trial.trial_id]
         history = [Rung.from_json(record) for record in json.loads(result["history"])]
         decision = self._study.report(number, history)
+        if decision is Decision.MEASURE:
+            samples = self._study.images_to_measure(history)
+            assert samples is not None  # or the study would not ask
+            self._store.request(number, history[-1].images, samples)
+            return str(TrialScheduler.CONTINUE)
         self._listener.changed(number)
         return str(TrialScheduler.CONTINUE if decision is Decision.CONTINUE else TrialScheduler.STOP)
 

@@ -126,6 +126,9 @@ class Score(Section):
 
     metric: str = Field(default="kid", description="the metric that prunes and decides")
     samples: int = Field(default=2000, ge=2, le=1_000_000, description="generated images per measurement")
+    doublings: int = Field(
+        default=2, ge=0, le=10, description="how often twice the images are scored where a trial is near the line"
+    )
     extractor: ExtractorSpec = Field(
         default=ExtractorSpec.model_validate("lenet"), description="network of the features"
     )

@@ -16,7 +16,7 @@ search:
   smoothing_strength: {uniform: [0.02, 0.3], when: {smoothing: fixed}}
   batch: 100
 rungs: {every: 1, until: 3}
-score: {metric: kid, samples: 100, also: [fid]}
+score: {metric: kid, samples: 100, also: [fid], doublings: 0}
 sampler: {name: random, seed: 3}
 pruner: {name: median, startup: 2}
 budget: {trials: 5}

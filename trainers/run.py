@@ -134,6 +134,21 @@ class Run:
         self.history.append(rung)
         return rung
 
+    def measure_again(self, samples: int) -> bool:
+        """Scores the metric that decides on `samples` images of the last rung; False where it has as many already.
+
+        The other scores stay: not all of them compare between unlike numbers of images.
+        """
+        rung, deciding = self.history[-1], self.evaluator.metrics[0]
+        if rung.scores[deciding].n >= samples:
+            return False
+        start = time.perf_counter()
+        images, labels = self.trainer.sample(samples, self.evaluator.seed)
+        again = self.evaluator(fitted(images, self.data.shape), labels, self.system.conditional, metrics=(deciding,))
+        seconds = rung.score_seconds + time.perf_counter() - start
+        self.history[-1] = replace(rung, scores={**rung.scores, **again.scores}, score_seconds=seconds)
+        return True
+
     def _observed(self, rung: Rung) -> monitor.Observation:
         """`rung` as the monitor judges it."""
         conditional, classes = self.system.conditional, self.data.classes
