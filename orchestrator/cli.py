@@ -1,4 +1,4 @@
-"""The command line: launch, resume, status, report, train, list, ui."""
+"""The command line: launch, resume, status, report, train, score, list, ui."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -24,9 +26,11 @@ from search_spaces.checks import doubts
 from search_spaces.sweep import Sweep, check_sweep, load_sweep
 from trainers import SYSTEMS
 from trainers.__main__ import main as train_main
-from trainers.config import KIMG
-from trainers.data import DATASETS
+from trainers.config import KIMG, problems
+from trainers.data import DATASETS, DatasetSpec
 from trainers.errors import InputError
+from trainers.evaluation.extractors import ExtractorSpec
+from trainers.scoring import score
 
 app = typer.Typer(
     help="Search the hyper-parameters of GANs.",
@@ -89,6 +93,8 @@ def status(
         if name:
             for record in each.records:
                 console.print("  " + trial_line(record, each.metric), highlight=False, soft_wrap=True)
+        if each.scoring_share is not None:
+            console.print(f"  scoring: {each.scoring_share:.1%} of the time of training", highlight=False)
         if each.best:
             console.print(f"  best: {trial_line(each.best, each.metric)}", highlight=False, soft_wrap=True)
 
@@ -115,6 +121,38 @@ def report(
 )
 def train(context: typer.Context) -> None:
     raise typer.Exit(train_main(context.args, program="gansweep train"))
+
+
+@app.command("score")
+def score_command(
+    source: Annotated[Path, typer.Argument(help="A folder of pictures, a checkpoint, or a run's folder.")],
+    dataset: Annotated[str, typer.Option(help="Data set of the real images.")],
+    data: Annotated[Path | None, typer.Option(help="Folder of its files.")] = None,
+    verify: Annotated[bool, typer.Option(help="Whether its files must be the published ones.")] = True,
+    metrics: Annotated[str, typer.Option(help="Comma-separated; default: those recorded at rungs.")] = "",
+    samples: Annotated[int, typer.Option(help="Images that a checkpoint's generator makes.")] = 10_000,
+    extractor: Annotated[str, typer.Option(help="lenet, cnn, inception, inception-pt or custom.")] = "lenet",
+    weights: Annotated[Path | None, typer.Option(help="TorchScript file of the extractor.")] = None,
+    as_json: Json = False,
+    root: Root = DEFAULT_ROOT,
+) -> None:
+    """Score anybody's images, or those of a checkpoint."""
+    try:
+        spec = DatasetSpec(name=dataset, path=data, verify=verify)
+        network = ExtractorSpec.model_validate({"name": extractor, "weights": weights})
+    except ValidationError as error:
+        raise InputError(
+            "; ".join(f"--{'.'.join(path) or 'extractor'}: {text}" for path, text in problems(error))
+        ) from None
+    found = score(source, spec, network, tuple(filter(None, metrics.split(","))), samples, cache_of(root))
+    if as_json:
+        typer.echo(json.dumps([asdict(each) for each in found.values()], indent=1))
+        return
+    for each in found.values():
+        spread = "" if each.stderr is None else f" ± {each.stderr:.2g}"
+        console.print(f"{each.metric:>12} {each.value:.5g}{spread}", highlight=False)
+    one = next(iter(found.values()))
+    console.print(f"on {one.n:,} images, by {one.extractor} against {one.reference}", highlight=False, soft_wrap=True)
 
 
 @app.command("list")

@@ -47,6 +47,13 @@ class SweepStatus:
         """The trial with the best score so far."""
         return self.ranking[0] if self.ranking else None
 
+    @property
+    def scoring_share(self) -> float | None:
+        """Time of scoring over time of training, of all rungs together; None before the first."""
+        rungs = [rung for record in self.records for rung in record.rungs]
+        training = sum(rung.train_seconds for rung in rungs)
+        return sum(rung.score_seconds for rung in rungs) / training if training else None
+
     def lead(self) -> tuple[TrialRecord, float] | None:
         """The median trial, and by how many combined standard errors the best trial beats it.
 
@@ -62,7 +69,7 @@ class SweepStatus:
         return (middle, abs(other.value - best.value) / combined) if combined else None
 
     def to_json(self) -> dict[str, Any]:
-        """`name, state, trials {complete, pruned, running, failed}, best {trial, metric, value, params}`."""
+        """Name, state, trials by state, `best {trial, metric, value, params}`, and the share of scoring."""
         best = self.best
         return {
             "name": self.name,
@@ -75,6 +82,7 @@ class SweepStatus:
                 "value": value_of(best, self.metric),
                 "params": best.params,
             },
+            "scoring_share": self.scoring_share,
         }
 
 

@@ -71,15 +71,15 @@ def _list(spec: DatasetSpec, split: Split) -> tuple[list[Path], list[int], int]:
     if not root.is_dir():
         raise InputError(f"data set {spec.name}: there is no folder {root}; set `path` to a folder of images")
     if (root / "train").is_dir() and (root / "test").is_dir():
-        paths, names = _pictures(root / split)
-        classes = _pictures(root / "train")[1]
+        paths, names = pictures(root / split)
+        classes = pictures(root / "train")[1]
         if names != classes:
             raise InputError(
-                f"{root}: train and test differ in their class folders: {classes} and {_pictures(root / 'test')[1]}"
+                f"{root}: train and test differ in their class folders: {classes} and {pictures(root / 'test')[1]}"
             )
         root = root / split
     else:
-        everything, classes = _pictures(root)
+        everything, classes = pictures(root)
         paths = _part(everything, root, split)
     if not paths:
         raise InputError(f"{root}: too few images for a {split} split; allowed are files ending in {_allowed()}")
@@ -87,7 +87,7 @@ def _list(spec: DatasetSpec, split: Split) -> tuple[list[Path], list[int], int]:
     return paths, labels, max(1, len(classes))
 
 
-def _pictures(root: Path) -> tuple[list[Path], list[str]]:
+def pictures(root: Path) -> tuple[list[Path], list[str]]:
     """All pictures below `root` and the class folders that hold them, both sorted."""
     parts = {path: path.relative_to(root).parts for path in root.rglob("*") if path.suffix.lower() in SUFFIXES}
     paths = sorted(p for p, names in parts.items() if p.is_file() and not any(name.startswith(".") for name in names))
