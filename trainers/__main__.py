@@ -23,6 +23,8 @@ from trainers.run import Run, Rung, pick_device
 
 #: What the inception score needs, and enough for a row of samples.
 FEWEST_SAMPLES = 20
+#: Extractors that need nothing but their name.
+NETWORKS = tuple(name for name in EXTRACTORS if name != "custom")
 DEFAULT_DATASETS = {1: "mnist-mini", 3: "cifar10"}
 """By the number of channels; images are fitted to the system's size."""
 
@@ -60,7 +62,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument("--every", type=float, default=10.0, help="kimg between scores and checkpoints (default 10)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a field of the configuration")
     parser.add_argument("--metrics", default="kid,fid", help="comma-separated: " + ", ".join(METRICS))
-    parser.add_argument("--extractor", default="lenet", help="lenet or inception")
+    parser.add_argument("--extractor", default="lenet", help=", ".join(NETWORKS))
     parser.add_argument("--samples", type=int, default=2000, help="generated images per score (default 2000)")
     parser.add_argument("--out", type=Path, help="folder of the run (default ./runs/train/SYSTEM)")
     parser.add_argument("--cache", type=Path, default=Path("runs/cache"), help="folder of the extractors")
@@ -93,8 +95,8 @@ def _prepare(options: argparse.Namespace) -> Run:
     if options.out.exists() and not options.out.is_dir():
         raise InputError(f"--out {options.out}: is not a folder")
     rungs = _rungs(options.every, config.kimg, config.batch)
-    if options.extractor not in EXTRACTORS:
-        raise InputError(f"--extractor {options.extractor}: unknown; allowed are {', '.join(EXTRACTORS)}")
+    if options.extractor not in NETWORKS:
+        raise InputError(f"--extractor {options.extractor}: unknown; allowed are {', '.join(NETWORKS)}")
     extractor_spec = ExtractorSpec(name=options.extractor)
     check_extractor(extractor_spec, options.cache)
     for warning in warnings_of(system, config):

@@ -53,14 +53,14 @@ def prepare(images: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
 
 RECIPE = classifier.Recipe(
     name="cnn",
-    version=1,
+    version=2,
     build=Cnn,
     dim=DIM,
     prepare=prepare,
     resize=resize_name,
     smallest=SMALLEST,
-    learning_rate=4e-3,
+    learning_rate=1e-2,
     steps=(400, 2000),
     epochs=8,
-    shift=2,
+    shift=1,
 )
