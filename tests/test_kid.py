@@ -13,7 +13,8 @@ from trainers.evaluation.kid import kid, mean_kernel
 
 
 def _features(count: int, seed: int, shift: float = 0.0, dim: int = 5) -> Tensor:
-    return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed)) + shift
+    """float64, in which products of the kernel are exact to many digits."""
+    return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed)).double() + shift
 
 
 def _kernel(x: Tensor, y: Tensor) -> float:
@@ -138,7 +139,7 @@ def test_scoring_the_same_features_twice_gives_the_same_bits() -> None:
 
 def test_collapsed_samples_have_the_distance_of_their_point_and_no_error() -> None:
     y = _features(17, 14)
-    point = torch.linspace(-1, 1, 5)
+    point = torch.linspace(-1, 1, 5, dtype=torch.float64)
     expected = _kernel(point, point) + _mean(y, y, keep_equal_indices=False) - 2 * _mean(point[None], y, True)
     value, stderr = kid(point.expand(9, -1), y)
     assert value == pytest.approx(expected, rel=1e-10)
@@ -150,3 +151,12 @@ def test_two_samples_are_enough() -> None:
     value, stderr = kid(x, y)
     assert value == pytest.approx(_naive(x, y, biased=False), rel=1e-10)
     assert math.isfinite(stderr)
+
+
+@pytest.mark.parametrize("dim", [84, 2048])
+def test_single_precision_costs_less_than_a_thousandth_of_the_standard_error(dim: int) -> None:
+    x, y = (_features(count, seed, shift, dim).relu() * 4 for count, seed, shift in ((500, 17, 0.02), (700, 18, 0.0)))
+    value, stderr = kid(x.float(), y.float())
+    exact, exact_stderr = kid(x.float().double(), y.float().double())
+    assert value == pytest.approx(exact, abs=stderr / 1000)
+    assert stderr == pytest.approx(exact_stderr, rel=1e-4)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,6 +12,7 @@ from torch import Tensor
 
 #: Sample sizes of `fid_infinity`, evenly spaced from a tenth of the samples to all of them.
 POINTS = 15
+_BLOCK = 256
 
 
 @dataclass(frozen=True)
@@ -52,16 +54,22 @@ class Moments:
             self._mean, self._scatter = x.new_zeros(x.shape[1]), x.new_zeros(x.shape[1], x.shape[1])
         count, total, mean = len(x), self.n + len(x), x.mean(dim=0)
         shift = mean - self._mean
-        # The means' distance is one more row, so that the sum of squares is one matrix product.
-        rows = torch.cat([x - mean, math.sqrt(self.n * count / total) * shift[None]])
-        self._scatter.addmm_(rows.T, rows)
+        x = x - mean
+        # It is symmetric: its lower blocks are all that is summed up.
+        for block in _blocks(x.shape[1]):
+            self._scatter[block, : block.stop].addmm_(x[:, block].T, x[:, : block.stop])
+        if self.n:
+            self._scatter.addr_(shift, shift, alpha=self.n * count / total)
         self._mean += shift * (count / total)
         self.n = total
 
     def gaussian(self) -> Gaussian:
         """The moments so far. Raises ValueError for fewer than 2 features."""
         _check_count(self.n)
-        return Gaussian(self._mean.clone(), self._scatter / (self.n - 1))
+        cov = self._scatter / (self.n - 1)
+        for block in _blocks(len(cov)):
+            cov[: block.start, block] = cov[block, : block.start].T
+        return Gaussian(self._mean.clone(), cov)
 
 
 def gaussian_of(features: Tensor) -> Gaussian:
@@ -124,6 +132,10 @@ def fid_infinity(features: Tensor, reference: Gaussian, seed: int = 0) -> tuple[
     intercept = y.mean() - slope * x.mean()
     variance = (y - intercept - slope * x).square().sum() / (POINTS - 2)
     return float(intercept), float((variance * (1 / POINTS + x.mean().square() / spread)).sqrt())
+
+
+def _blocks(size: int) -> Iterator[slice]:
+    return (slice(start, min(start + _BLOCK, size)) for start in range(0, size, _BLOCK))
 
 
 def _distance(mean: Tensor, trace: Tensor, reference: Gaussian, eigenvalues: Tensor) -> float:

@@ -7,7 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-_BLOCK = 2048
+from trainers.evaluation.resize import full_precision
+
+#: Pairs of so many rows fit the caches of a CPU.
+_BLOCK = 1024
 
 
 def kid(
@@ -26,42 +29,51 @@ def kid(
         _check(features)
     n, m = len(samples), len(reference)
     term = mean_kernel(reference) if reference_term is None else reference_term
-    cross = kernel_sums(samples, reference) / m
-    within, own = kernel_sums(samples, samples), _diagonal(samples)
-    u = (within - own) / (n - 1) - cross
+    cross, within = kernel_sums(samples, reference) / m, kernel_sums(samples)
+    u = within / (n - 1) - cross
     stderr = float(2 * u.std() / math.sqrt(n))
     if biased:
+        within = (within + _diagonal(samples)) / n
         term = ((m - 1) * term + float(_diagonal(reference).mean())) / m
         # Rounding alone can take the square of a distance below 0.
-        return max(0.0, float((within / n - 2 * cross).mean()) + term), stderr
+        return max(0.0, float((within - 2 * cross).mean()) + term), stderr
     return float(u.mean() + term - cross.mean()), stderr
 
 
 def mean_kernel(features: Tensor) -> float:
     """Mean of k over all ordered pairs of unlike rows of [N, D]. Raises ValueError as `kid` does."""
     _check(features)
-    count = len(features)
-    return float((kernel_sums(features, features) - _diagonal(features)).sum() / (count * (count - 1)))
+    return float(kernel_sums(features).mean()) / (len(features) - 1)
 
 
-def kernel_sums(x: Tensor, y: Tensor) -> Tensor:
-    """Sum over j of k(x_i, y_j) for every i, float64 [N]; memory is bounded whatever N and M are."""
-    sums = [
-        sum(
-            (_kernel(rows.double() @ columns.double().T, x.shape[1]).sum(dim=1) for columns in torch.split(y, _BLOCK)),
-            0.0,
-        )
-        for rows in torch.split(x, _BLOCK)
-    ]
-    return torch.cat([torch.as_tensor(part) for part in sums])
+def kernel_sums(x: Tensor, y: Tensor | None = None) -> Tensor:
+    """Sum over j of k(x_i, y_j) for every i, float64 [N]; without `y` over all x_j but x_i, each pair computed once.
+
+    Products are of the type of `x` and summed up in float64: what float32 rounds off a sum, 1e-7 of it, is far below
+    any standard error. Memory is bounded whatever N and M are.
+    """
+    sums = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+    with full_precision():
+        for start in range(0, len(x), _BLOCK):
+            rows = slice(start, start + _BLOCK)
+            if y is not None:
+                for columns in torch.split(y, _BLOCK):
+                    sums[rows] += _kernels(x[rows], columns).sum(dim=1)
+                continue
+            sums[rows] += _kernels(x[rows], x[rows]).fill_diagonal_(0).sum(dim=1)
+            for other in range(start + _BLOCK, len(x), _BLOCK):
+                pairs = _kernels(x[rows], x[other : other + _BLOCK])
+                sums[rows] += pairs.sum(dim=1)
+                sums[other : other + _BLOCK] += pairs.sum(dim=0)
+    return sums
 
 
 def _diagonal(x: Tensor) -> Tensor:
-    return _kernel(x.double().square().sum(dim=1), x.shape[1])
+    return (x.double().square().sum(dim=1) / x.shape[1] + 1) ** 3
 
 
-def _kernel(product: Tensor, dim: int) -> Tensor:
-    return (product / dim + 1) ** 3
+def _kernels(x: Tensor, y: Tensor) -> Tensor:
+    return torch.addmm(x.new_ones(()), x, y.T, alpha=1 / x.shape[1]).pow_(3)
 
 
 def _check(features: Tensor) -> None:
