@@ -10,10 +10,14 @@ import torch
 from torch import Tensor
 
 from trainers.data import ImageData
+from trainers.errors import InputError
 from trainers.evaluation import lenet
 from trainers.evaluation.classes import (
     accuracy,
+    by_class,
     class_shares,
+    intra_fid,
+    intra_kid,
     per_class_accuracy,
     per_class_fid,
     per_class_kid,
@@ -111,3 +115,83 @@ def test_swapped_classes_are_seen_by_class_and_not_at_large() -> None:
 def test_features_and_labels_must_be_as_many() -> None:
     with pytest.raises(ValueError, match="5 features but 4 labels"):
         per_class_kid(torch.zeros(5, 4), torch.zeros(4, dtype=torch.int64), _reference(torch.arange(20) % 2), 2)
+
+
+# Means over the classes
+
+
+def _made(labels: Tensor, seed: int) -> Tensor:
+    return torch.randn(len(labels), 4, generator=torch.Generator().manual_seed(seed)) + 2 * labels[:, None]
+
+
+def test_intra_distances_are_the_means_over_the_classes_whatever_their_sizes() -> None:
+    reference, labels = _reference(torch.arange(90) % 3), torch.tensor([0] * 30 + [1] * 5 + [2] * 12)
+    features = _made(labels, 4)
+    kids, fids = per_class_kid(features, labels, reference, 3), per_class_fid(features, labels, reference, 3)
+    values, errors = zip(*(each for each in kids if each is not None), strict=True)
+    value, stderr = intra_kid(features, labels, reference)
+    assert value == pytest.approx(sum(values) / 3, rel=1e-12)
+    assert stderr == pytest.approx(math.sqrt(sum(error**2 for error in errors)) / 3, rel=1e-12)
+    assert intra_fid(features, labels, reference) == pytest.approx(sum(f for f in fids if f is not None) / 3)
+
+
+def test_of_one_class_the_intra_distance_is_the_distance() -> None:
+    reference, labels = _reference(torch.zeros(50, dtype=torch.int64)), torch.zeros(20, dtype=torch.int64)
+    features = _made(labels, 5)
+    assert intra_kid(features, labels, reference) == pytest.approx(kid(features, reference.features), rel=1e-12)
+    assert intra_fid(features, labels, reference) == pytest.approx(fid(features, gaussian_of(reference.features)))
+
+
+def test_the_error_of_the_mean_kid_is_its_deviation() -> None:
+    reference, labels = _reference(torch.arange(300) % 3), torch.arange(150) % 3
+    found = [intra_kid(_made(labels, 100 + i), labels, reference) for i in range(100)]
+    values, errors = (torch.tensor(column) for column in zip(*found, strict=True))
+    assert float(values.std() / errors.mean()) == pytest.approx(1, abs=0.25)
+
+
+def test_the_mean_kid_does_not_depend_on_the_number_of_images_and_the_mean_fid_does() -> None:
+    reference = _reference(torch.arange(300) % 3)
+    few, many = torch.arange(12) % 3, torch.arange(240) % 3
+    kids = torch.tensor(
+        [[intra_kid(_made(labels, 300 + i), labels, reference)[0] for labels in (few, many)] for i in range(150)]
+    )
+    fids = torch.tensor(
+        [[intra_fid(_made(labels, 300 + i), labels, reference) for labels in (few, many)] for i in range(20)]
+    )
+    for values, differs in ((kids, False), (fids, True)):
+        excess = values[:, 0] - values[:, 1]
+        assert (float(excess.mean()) > 4 * float(excess.std()) / math.sqrt(len(excess))) == differs
+
+
+@pytest.mark.parametrize(
+    ("made", "real", "complaint"),
+    [
+        ([0, 0, 1, 2, 2], [0, 0, 1, 1, 2, 2], "class 1 has 1 generated and 2 real images; allowed are 2 or more"),
+        ([0, 0, 2, 2], [0, 0, 1, 1, 2, 2], "class 1 has 0 generated and 2 real images"),
+        ([0, 0, 1, 1], [0, 0, 1], "class 1 has 2 generated and 1 real images"),
+        ([0, 0, 3, 3], [0, 0, 1, 1], "class 1 has 0 generated and 2 real images"),
+        ([0, 0, 1, 1, 2, 2], [0, 0, 1, 1], "class 2 has 2 generated and 0 real images"),
+    ],
+)
+def test_a_class_with_fewer_than_two_images_has_no_mean(made: list[int], real: list[int], complaint: str) -> None:
+    labels, reference = torch.tensor(made), _reference(torch.tensor(real))
+    for name, measure in (("intra-kid", intra_kid), ("intra-fid", intra_fid)):
+        with pytest.raises(InputError, match=f"{name}: {complaint}"):
+            measure(_made(labels, 6), labels, reference)
+
+
+def test_all_that_is_known_of_a_class_is_one_row() -> None:
+    reference, labels = _reference(torch.arange(60) % 3), torch.tensor([0, 0, 0, 1, 3])
+    features, logits = _made(labels, 7), torch.eye(4)[[0, 1, 0, 1, 0]]
+    rows = by_class(features, logits, labels, reference, 4)
+    assert [(row.label, row.n, row.accuracy) for row in rows] == [(0, 3, 2 / 3), (1, 1, 1.0), (2, 0, None), (3, 1, 0.0)]
+    kids = per_class_kid(features, labels, reference, 4)
+    assert [(row.kid, row.kid_stderr) for row in rows] == [each or (None, None) for each in kids]
+    assert [row.fid for row in rows] == list(per_class_fid(features, labels, reference, 4))
+    assert [row.kid is None for row in rows] == [False, True, True, True]
+
+
+def test_a_classifier_of_other_classes_or_none_gives_no_accuracy_of_classes() -> None:
+    reference, labels = _reference(torch.arange(60) % 3), torch.arange(9) % 3
+    for logits in (None, torch.zeros(9, 5), torch.zeros(9, 2)):
+        assert {row.accuracy for row in by_class(_made(labels, 8), logits, labels, reference, 3)} == {None}

@@ -157,9 +157,10 @@ def test_a_failed_download_leaves_what_was_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["inception", "inception-pt", "custom"])
-def test_truncated_weights_are_refused(name: str, stand_in: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_truncated_weights_are_refused(share: float, name: str, stand_in: Path, tmp_path: Path) -> None:
     path = tmp_path / "half.pt"
-    path.write_bytes(stand_in.read_bytes()[: stand_in.stat().st_size // 2])
+    path.write_bytes(stand_in.read_bytes()[: int(share * stand_in.stat().st_size)])
     spec = ExtractorSpec.model_validate({"name": name, "weights": path})
     with pytest.raises(InputError, match=rf"extractor {name}: .*half\.pt is no whole TorchScript file \(.+\)$"):
         _build(spec, tmp_path)

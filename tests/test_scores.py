@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -12,12 +13,17 @@ import torch
 
 from trainers.data import ImageData
 from trainers.errors import InputError
+from trainers.evaluation import classes, lenet
 from trainers.evaluation.extractors import Extractor
 from trainers.evaluation.kid import kid
 from trainers.evaluation.reference import Reference, reference_of
 from trainers.evaluation.scores import METRICS, Evaluator, Judgement, Score, comparable, difference, judge
 
 Pair = tuple[ImageData, ImageData]
+
+#: What every evaluator measures; `tstr` needs the real test images and trains on those that are scored.
+AT_RUNGS = tuple(name for name in METRICS if name != "tstr")
+LABELLED = {"accuracy", "intra-kid", "intra-fid"}
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +33,7 @@ def reference(mnist_mini_lenet: Extractor, mnist_mini: Pair, cache_dir: Path) ->
 
 @pytest.fixture(scope="module")
 def evaluator(mnist_mini_lenet: Extractor, reference: Reference) -> Evaluator:
-    return Evaluator(mnist_mini_lenet, reference, tuple(METRICS), seed=3)
+    return Evaluator(mnist_mini_lenet, reference, AT_RUNGS, seed=3)
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +44,12 @@ def real(evaluator: Evaluator, mnist_mini: Pair) -> dict[str, Score]:
 def test_a_score_names_metric_number_extractor_reference_and_seed(
     real: dict[str, Score], mnist_mini_lenet: Extractor, reference: Reference
 ) -> None:
-    assert list(real) == list(METRICS)
+    assert tuple(real) == AT_RUNGS
     for name, score in real.items():
         assert score.metric == name
         assert (score.n, score.seed) == (2000, 3)
         assert (score.extractor, score.reference) == (mnist_mini_lenet.id, reference.id)
-        assert (score.stderr is None) == (name in {"fid", "recall", "coverage"})
+        assert (score.stderr is None) == (name in {"fid", "recall", "coverage", "intra-fid"})
 
 
 def test_a_score_survives_json(real: dict[str, Score]) -> None:
@@ -70,8 +76,8 @@ def test_every_metric_prefers_real_images_to_noisy_ones(
     images, labels = mnist_mini[1].images, mnist_mini[1].labels
     noise = torch.randint(-120, 121, images.shape, generator=torch.Generator().manual_seed(0))
     noisy = evaluator((images + noise).clamp(0, 255).to(torch.uint8), labels).scores
-    for name, metric in METRICS.items():
-        assert (real[name].value < noisy[name].value) == metric.minimise
+    for name in AT_RUNGS:
+        assert (real[name].value < noisy[name].value) == METRICS[name].minimise
 
 
 def test_scoring_twice_gives_the_same(evaluator: Evaluator, mnist_mini: Pair) -> None:
@@ -79,15 +85,15 @@ def test_scoring_twice_gives_the_same(evaluator: Evaluator, mnist_mini: Pair) ->
     assert evaluator(images, labels) == evaluator(images, labels)
 
 
-def test_only_accuracy_needs_labels(evaluator: Evaluator, mnist_mini: Pair) -> None:
+def test_only_what_looks_at_classes_needs_labels(evaluator: Evaluator, mnist_mini: Pair) -> None:
     images, labels = mnist_mini[1].images[:100], mnist_mini[1].labels[:100]
     labelled, unlabelled = evaluator(images, labels), evaluator(images, labels, conditional=False)
     conditional, unconditional = labelled.scores, unlabelled.scores
-    assert set(conditional) - set(unconditional) == {"accuracy"}
+    assert set(conditional) - set(unconditional) == LABELLED
     assert unlabelled.per_class_accuracy is None
     assert unlabelled.class_shares == labelled.class_shares is not None
     shuffled = evaluator(images, labels.roll(1)).scores
-    assert {n for n in conditional if conditional[n] != shuffled[n]} == {"accuracy"}
+    assert {n for n in conditional if conditional[n] != shuffled[n]} == LABELLED
 
 
 def test_all_metrics_share_one_pass(mnist_mini_lenet: Extractor, reference: Reference, mnist_mini: Pair) -> None:
@@ -98,7 +104,7 @@ def test_all_metrics_share_one_pass(mnist_mini_lenet: Extractor, reference: Refe
         return mnist_mini_lenet.forward(images)
 
     extractor = replace(mnist_mini_lenet, forward=counted)
-    Evaluator(extractor, reference, tuple(METRICS), 0)(mnist_mini[1].images[:600], mnist_mini[1].labels[:600])
+    Evaluator(extractor, reference, AT_RUNGS, 0)(mnist_mini[1].images[:600], mnist_mini[1].labels[:600])
     assert passes == [500, 100]
 
 
@@ -154,7 +160,7 @@ def test_today_four_metrics_are_recorded_unasked() -> None:
     assert [name for name, metric in METRICS.items() if metric.routine] == ["kid", "fid", "is", "accuracy"]
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.parametrize("name", [name for name in AT_RUNGS if not METRICS[name].within_classes])
 def test_each_metric_is_defined_from_its_fewest_images_on(
     name: str, evaluator: Evaluator, reference: Reference, mnist_mini: Pair
 ) -> None:
@@ -169,14 +175,43 @@ def test_each_metric_is_defined_from_its_fewest_images_on(
             alone(images[: fewest - 1], labels[: fewest - 1])
 
 
-def test_a_collapsed_generator_has_finite_scores(evaluator: Evaluator, mnist_mini: Pair) -> None:
-    images, labels = mnist_mini[1].images[:1].expand(40, -1, -1, -1), mnist_mini[1].labels[:40]
-    seen = evaluator(images, labels)
-    for score in seen.scores.values():
-        assert math.isfinite(score.value)
-        assert math.isfinite(score.stderr or 0.0)
-    assert seen.scores["is"].value == pytest.approx(1, abs=1e-6)
-    assert max(seen.class_shares or ()) == 1
+@pytest.mark.parametrize("name", ["intra-kid", "intra-fid"])
+def test_metrics_within_classes_are_defined_from_their_fewest_images_of_each_class_on(
+    name: str, evaluator: Evaluator, mnist_mini: Pair
+) -> None:
+    alone = Evaluator(evaluator.extractor, evaluator.reference, (name,), 0)
+    labels = torch.arange(10).repeat(2)
+    images = mnist_mini[1].images[:20]
+    assert METRICS[name].fewest == 2
+    assert math.isfinite(alone(images, labels).scores[name].value)
+    with pytest.raises(InputError, match=f"{name}: class 9 has 1 generated and .* allowed are 2 or more"):
+        alone(images[:19], labels[:19])
+
+
+# Train on synthetic, test on real
+
+
+def test_training_on_the_images_is_scored_under_its_own_recipe_and_data(
+    evaluator: Evaluator, mnist_mini: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lenet, "RECIPE", replace(lenet.RECIPE, steps=(5, 5)))
+    test = mnist_mini[1]
+    images, labels = mnist_mini[0].images[:40], mnist_mini[0].labels[:40]
+    both = Evaluator(evaluator.extractor, evaluator.reference, ("tstr", "kid"), 3, test)
+    found = both(images, labels).scores
+    assert (found["tstr"].value, found["tstr"].stderr) == classes.tstr(images, labels, test)
+    assert found["tstr"].extractor == f"lenet-recipe{lenet.RECIPE.version}"
+    assert found["tstr"].reference == f"mnist-mini-test-{test.sha256[:12]}"
+    assert (found["kid"].extractor, found["kid"].reference) == (evaluator.extractor.id, evaluator.reference.id)
+    assert set(both(images, labels, conditional=False).scores) == {"kid"}
+
+
+def test_a_rung_does_not_train_on_its_images(mnist_mini_lenet: Extractor, reference: Reference) -> None:
+    with pytest.raises(InputError, match=r"metrics: tstr trains a classifier for each value, .* use `gansweep score`"):
+        Evaluator(mnist_mini_lenet, reference, ("kid", "tstr"), 0)
+
+
+# Images that are none
 
 
 def test_features_that_are_not_finite_have_no_score(evaluator: Evaluator, mnist_mini: Pair) -> None:
@@ -190,9 +225,21 @@ def test_features_that_are_not_finite_have_no_score(evaluator: Evaluator, mnist_
         )
 
 
-def test_images_of_another_range_are_refused(evaluator: Evaluator, mnist_mini: Pair) -> None:
-    with pytest.raises(ValueError, match=r"float32.*not uint8"):
-        evaluator(mnist_mini[1].images[:40] / 127.5 - 1, mnist_mini[1].labels[:40])
+@pytest.mark.parametrize("kind", ["[-1, 1]", "[0, 1]", "int64", "int8", "bool", "one image", "none"])
+def test_images_of_another_range_type_or_shape_are_refused(kind: str, evaluator: Evaluator, mnist_mini: Pair) -> None:
+    images = mnist_mini[1].images[:40]
+    wrong = {
+        "[-1, 1]": images / 127.5 - 1,
+        "[0, 1]": images / 255,
+        "int64": images.long(),
+        "int8": images.to(torch.int8),
+        "bool": images > 127,
+        "one image": images[:, 0],
+        "none": images[:0],
+    }[kind]
+    shown = re.escape(f"images are {wrong.dtype} {tuple(wrong.shape)}, not uint8 [N, C, H, W]")
+    with pytest.raises(ValueError, match=shown):
+        evaluator(wrong, mnist_mini[1].labels[: len(wrong)])
 
 
 # Comparing
@@ -227,7 +274,7 @@ def test_scores_of_unlike_origin_do_not_compare(b: Score, reason: str) -> None:
 @pytest.mark.parametrize("metric", METRICS)
 def test_only_metrics_without_a_bias_compare_over_unlike_numbers_of_images(metric: str) -> None:
     reason = comparable(_score(metric, n=1000), _score(metric, n=10_000))
-    if metric in {"kid", "accuracy", "fid-infinity", "precision", "density"}:
+    if metric in {"kid", "accuracy", "fid-infinity", "precision", "density", "intra-kid"}:
         assert reason is None
     else:
         assert reason == f"{metric} depends on the number of images: 1,000 are not 10,000"

@@ -93,6 +93,8 @@ def test_what_are_no_pairs_of_images_is_refused() -> None:
     for measure in (psnr, ssim):
         with pytest.raises(ValueError, match=r"float32 .* not uint8"):
             measure(x.float() / 255, x)
+        with pytest.raises(ValueError, match=r"int64 .* not uint8"):
+            measure(x, x.long())
         with pytest.raises(ValueError, match="not uint8"):
             measure(x, x[0])
         with pytest.raises(ValueError, match="no pairs"):

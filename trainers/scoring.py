@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image
 from pydantic import ValidationError
 from torch import Tensor
 
@@ -17,14 +15,13 @@ from trainers.data import DatasetSpec, ImageData, check, load
 from trainers.data.fit import fitted
 from trainers.data.folder import pictures
 from trainers.errors import InputError
-from trainers.evaluation.extractors import ExtractorSpec, build_extractor, check_extractor
+from trainers.evaluation.classes import OfClass, by_class
+from trainers.evaluation.extractors import Extractor, ExtractorSpec, build_extractor, check_extractor
 from trainers.evaluation.reference import reference_of
 from trainers.evaluation.scores import METRICS, Evaluator, Score
+from trainers.pictures import read_pictures
 from trainers.run import pick_device
 from trainers.trainer import Trainer
-
-#: Pillow's modes of pictures with as many channels and 8 bits each.
-MODES = {1: ("L",), 3: ("RGB",)}
 
 
 @dataclass(frozen=True)
@@ -38,30 +35,73 @@ class Generated:
     labelled: bool
 
 
+@dataclass(frozen=True)
+class Scored:
+    """What is said of the images of one source."""
+
+    scores: dict[str, Score]
+    """By metric, in the order asked for."""
+    classes: tuple[OfClass, ...] | None
+    """Class by class, None where nobody asked."""
+
+
 def score(
-    source: Path, dataset: DatasetSpec, extractor: ExtractorSpec, metrics: tuple[str, ...], samples: int, cache: Path
-) -> dict[str, Score]:
-    """Scores by metric of the images in `source`: a folder of pictures, a checkpoint, or a folder of checkpoints.
+    source: Path,
+    dataset: DatasetSpec,
+    extractor: ExtractorSpec,
+    metrics: tuple[str, ...],
+    samples: int,
+    cache: Path,
+    per_class: bool = False,
+) -> Scored:
+    """Scores of the images in `source`: a folder of pictures, a checkpoint, or a folder of checkpoints.
 
     A checkpoint's generator makes `samples` images. Empty `metrics` are the routine ones that can be measured. Raises
-    InputError for what cannot be scored, before anything is trained.
+    InputError for what cannot be scored, nearly all of it before anything is trained.
     """
     check(dataset)
     check_extractor(extractor, cache)
     if unknown := [name for name in metrics if name not in METRICS]:
         raise InputError(f"--metrics {','.join(unknown)}: unknown; allowed are {', '.join(METRICS)}")
     train, test = load(dataset, "train"), load(dataset, "test")
-    found = _checkpoint_of(source)
+    found = checkpoint_of(source)
     made = from_folder(source, train) if found is None else from_checkpoint(found, train, samples)
-    fewest = max([2, *(METRICS[name].fewest for name in metrics)])
-    if len(made.images) < fewest:
-        raise InputError(f"{source}: {len(made.images)} images; allowed are {fewest} or more with these metrics")
+    _refuse(source, made, metrics, per_class, train.classes)
     network = build_extractor(extractor, train, test, cache, pick_device())
-    if tuple(made.images.shape[1:]) != train.shape and network.size is not None:
+    one_size = network.size is not None or any(METRICS[name].needs_test for name in metrics)
+    if tuple(made.images.shape[1:]) != train.shape and one_size:
         raise InputError(
             f"{source}: images are {tuple(made.images.shape[1:])}, but those of {train.name} {train.shape}"
         )
-    chosen = metrics or tuple(
+    evaluator = Evaluator(
+        network, reference_of(network, train, cache), metrics or _routine(made, network), seed=0, test=test
+    )
+    seen = evaluator.see(made.images, made.labels)
+    scores = evaluator.evaluation(seen, made.labelled).scores
+    classes = by_class(seen.features, seen.logits, seen.labels, seen.reference, train.classes) if per_class else None
+    return Scored(scores, classes)
+
+
+def _refuse(source: Path, made: Generated, metrics: tuple[str, ...], per_class: bool, classes: int) -> None:
+    """Raises InputError for images that are too few, or lack the classes that something needs."""
+    fewest = max([2, *(METRICS[name].fewest for name in metrics)])
+    if len(made.images) < fewest:
+        raise InputError(f"{source}: {len(made.images)} images; allowed are {fewest} or more with these metrics")
+    if made.labelled:
+        return
+    needed = (
+        f"needs the classes that the images of {source} were made for: {classes} class folders, two or more, or a "
+        "checkpoint of a conditional system"
+    )
+    if useless := [name for name in metrics if METRICS[name].needs_labels]:
+        raise InputError(f"--metrics {','.join(useless)}: {needed}")
+    if per_class:
+        raise InputError(f"--per-class: {needed}")
+
+
+def _routine(made: Generated, network: Extractor) -> tuple[str, ...]:
+    """The metrics of a rung that these images and this network allow."""
+    return tuple(
         metric.name
         for metric in METRICS.values()
         if metric.routine
@@ -69,10 +109,6 @@ def score(
         and (network.classes is not None or not metric.needs_logits)
         and len(made.images) >= metric.fewest
     )
-    if useless := [name for name in chosen if METRICS[name].needs_labels and not made.labelled]:
-        raise InputError(f"--metrics {','.join(useless)}: needs the classes that the images of {source} were made for")
-    evaluator = Evaluator(network, reference_of(network, train, cache), chosen, seed=0)
-    return evaluator(made.images, made.labels, made.labelled).scores
 
 
 def from_folder(folder: Path, data: ImageData) -> Generated:
@@ -80,25 +116,21 @@ def from_folder(folder: Path, data: ImageData) -> Generated:
 
     Raises InputError for pictures that cannot be read, differ in size or channels, or have more than 8 bits.
     """
+    if folder.is_file():
+        raise InputError(f"{folder}: is a file; name a folder of pictures or a checkpoint")
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; name a folder of pictures or a checkpoint")
     paths, names = pictures(folder)
-    pixels = [_read(path, data) for path in paths]
-    for path, picture in zip(paths, pixels, strict=True):
-        if picture.shape != pixels[0].shape:
-            sizes = " and ".join(f"{p.shape[1]}x{p.shape[0]}" for p in (picture, pixels[0]))
-            raise InputError(f"{path}: its size differs from that of {paths[0]}: {sizes}; scale them alike")
-    images = torch.from_numpy(np.stack(pixels))
-    images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2).contiguous()
+    images = read_pictures(paths, data.shape[0], data.name)
     labelled = len(names) == data.classes > 1
     labels = [names.index(path.relative_to(folder).parts[0]) if labelled else 0 for path in paths]
     return Generated(images, torch.tensor(labels), labelled)
 
 
-def from_checkpoint(folder: Path, data: ImageData, samples: int) -> Generated:
+def from_checkpoint(folder: Path, data: ImageData, samples: int, seed: int = 0) -> Generated:
     """`samples` images of the generator in a checkpoint, fitted to the shape of `data`; InputError where it is no good.
 
-    The noise is that of a rung's scores.
+    The noise is that of a rung's scores with this seed.
     """
     if samples < 2:
         raise InputError(f"--samples {samples}: allowed are 2 or more")
@@ -114,11 +146,11 @@ def from_checkpoint(folder: Path, data: ImageData, samples: int) -> Generated:
         trainer.load_state(tensors, header)
     except (checkpoint.CheckpointError, ValidationError, KeyError, ValueError, RuntimeError) as error:
         raise InputError(f"{folder}: no checkpoint of this version and these classes ({error})") from error
-    made, labels = trainer.sample(samples, seed=0)
+    made, labels = trainer.sample(samples, seed)
     return Generated(fitted(made.cpu(), data.shape), labels.cpu(), system.conditional)
 
 
-def _checkpoint_of(source: Path) -> Path | None:
+def checkpoint_of(source: Path) -> Path | None:
     """`source` where it is a checkpoint, the newest whole one where it is a run's folder, None elsewhere."""
     if (source / checkpoint.MANIFEST).is_file():
         return source
@@ -129,17 +161,3 @@ def _checkpoint_of(source: Path) -> Path | None:
                 raise InputError(f"{parent}: every checkpoint is damaged")
             return found
     return None
-
-
-def _read(path: Path, data: ImageData) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    channels = data.shape[0]
-    try:
-        with Image.open(path) as picture:
-            mode = picture.mode
-            pixels = np.asarray(picture)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not a readable image ({error}); remove or replace it") from error
-    if mode not in MODES[channels]:
-        wanted = f"{' or '.join(MODES[channels])}, {'gray' if channels == 1 else 'colour'} with 8 bits per channel"
-        raise InputError(f"{path}: mode {mode}; {data.name} is {wanted}: convert it")
-    return pixels

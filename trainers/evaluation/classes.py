@@ -4,18 +4,37 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import fmean
 from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from trainers.data import ImageData
+from trainers.errors import InputError
 from trainers.evaluation import lenet
 from trainers.evaluation.frechet import fid, gaussian_of
 from trainers.evaluation.kid import kid
 from trainers.evaluation.reference import Reference
 
 Value = TypeVar("Value")
+
+#: What stands for the extractor in a score of `tstr`: the recipe by which its classifier learns.
+TSTR_RECIPE = f"{lenet.RECIPE.name}-recipe{lenet.RECIPE.version}"
+
+
+@dataclass(frozen=True)
+class OfClass:
+    """What is known of the generated images of one class; None for what cannot be measured."""
+
+    label: int
+    n: int
+    """Number of generated images."""
+    accuracy: float | None
+    kid: float | None
+    kid_stderr: float | None
+    fid: float | None
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> tuple[float, float]:
@@ -78,6 +97,55 @@ def per_class_fid(features: Tensor, labels: Tensor, reference: Reference, classe
     The number of features is that of the class: values of classes of unlike size do not compare.
     """
     return _per_class(lambda x, y: fid(x, gaussian_of(y)), features, labels, reference, classes)
+
+
+def intra_kid(features: Tensor, labels: Tensor, reference: Reference) -> tuple[float, float]:
+    """Mean over the classes of `per_class_kid`, and its standard error, that of independent classes.
+
+    Features [N, D] generated for the classes int64 [N]. Every class counts alike, however many images it has. Raises
+    InputError for a class with fewer than 2 features on either side, ValueError for non-finite features.
+    """
+    found = per_class_kid(features, labels, reference, _whole_classes("intra-kid", labels, reference))
+    values, errors = zip(*(each for each in found if each is not None), strict=True)
+    return fmean(values), math.hypot(*errors) / len(errors)
+
+
+def intra_fid(features: Tensor, labels: Tensor, reference: Reference) -> float:
+    """Mean over the classes of `per_class_fid` (intra FID; Miyato and Koyama, 2018); as `intra_kid`."""
+    found = per_class_fid(features, labels, reference, _whole_classes("intra-fid", labels, reference))
+    return fmean(each for each in found if each is not None)
+
+
+def by_class(
+    features: Tensor, logits: Tensor | None, labels: Tensor, reference: Reference, classes: int
+) -> tuple[OfClass, ...]:
+    """All that can be measured of each of `classes`: features [N, D] and logits [N, K] for the classes int64 [N].
+
+    There is no accuracy without a classifier of just these classes. Raises ValueError for non-finite features.
+    """
+    counts = torch.bincount(labels.cpu(), minlength=classes).tolist()
+    accuracies: tuple[float | None, ...] = (None,) * classes
+    if logits is not None and logits.shape[1] == classes:
+        accuracies = per_class_accuracy(logits, labels)
+    kids = per_class_kid(features, labels, reference, classes)
+    fids = per_class_fid(features, labels, reference, classes)
+    found = []
+    for c in range(classes):
+        value, stderr = kids[c] or (None, None)
+        found.append(OfClass(c, counts[c], accuracies[c], value, stderr, fids[c]))
+    return tuple(found)
+
+
+def _whole_classes(metric: str, labels: Tensor, reference: Reference) -> int:
+    """The number of classes, each of which has 2 images or more on both sides."""
+    classes = 1 + max(int(labels.max()), int(reference.labels.max()))
+    made, real = (torch.bincount(part.cpu(), minlength=classes).tolist() for part in (labels, reference.labels))
+    for c in range(classes):
+        if min(made[c], real[c]) < 2:
+            raise InputError(
+                f"{metric}: class {c} has {made[c]} generated and {real[c]} real images; allowed are 2 or more of each"
+            )
+    return classes
 
 
 def _per_class(

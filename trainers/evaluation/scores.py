@@ -9,8 +9,17 @@ from enum import StrEnum
 
 from torch import Tensor
 
+from trainers.data import ImageData
 from trainers.errors import InputError
-from trainers.evaluation.classes import accuracy, class_shares, per_class_accuracy
+from trainers.evaluation.classes import (
+    TSTR_RECIPE,
+    accuracy,
+    class_shares,
+    intra_fid,
+    intra_kid,
+    per_class_accuracy,
+    tstr,
+)
 from trainers.evaluation.extractors import Extractor
 from trainers.evaluation.frechet import fid, fid_infinity
 from trainers.evaluation.inception_score import Marginal, inception_score
@@ -19,12 +28,16 @@ from trainers.evaluation.neighbours import PRECISION_K, coverage, density, preci
 from trainers.evaluation.reference import Reference
 
 SPLITS = 10
+#: Why a metric that needs the test split is for finished images alone.
+TOO_SLOW = "trains a classifier for each value, which is for the end: use `gansweep score`"
 
 
 @dataclass(frozen=True)
 class Seen:
     """What a metric may look at: N generated images as an extractor sees them, and what they are compared with."""
 
+    images: Tensor
+    """uint8 [N, C, H, W]."""
     features: Tensor
     """float32 or float64 [N, D]."""
     logits: Tensor | None
@@ -33,6 +46,8 @@ class Seen:
     """int64 [N], the classes the images were generated for."""
     reference: Reference
     """On the device of the features."""
+    test: ImageData | None
+    """The real images of the test split, None where only the features of the training split are at hand."""
     seed: int
 
 
@@ -49,12 +64,16 @@ class Metric:
     """Gives the value and its standard error, None where that has no estimate."""
     needs_logits: bool = False
     needs_labels: bool = False
+    needs_test: bool = False
+    """Whether it looks at the real test images instead of the features, and trains on the generated ones."""
     routine: bool = False
     """Whether it is recorded where nothing is said about it."""
     any_n: bool = False
     """Whether values of unlike numbers of images compare: their expectation does not depend on it."""
     fewest: int = 2
     """Fewest images that it is defined for."""
+    within_classes: bool = False
+    """Whether it needs the fewest images of every class."""
 
 
 def _kid(seen: Seen, biased: bool = False) -> tuple[float, float | None]:
@@ -70,6 +89,12 @@ def _logits(seen: Seen) -> Tensor:
     if seen.logits is None:
         raise ValueError("the extractor gave no logits")
     return seen.logits
+
+
+def _tstr(seen: Seen) -> tuple[float, float]:
+    if seen.test is None:
+        raise ValueError("the evaluator was given no test images")
+    return tstr(seen.images, seen.labels, seen.test)
 
 
 METRICS: dict[str, Metric] = {
@@ -120,6 +145,22 @@ METRICS: dict[str, Metric] = {
             False,
             lambda seen: (coverage(seen.features, seen.reference.features, seen.reference.coverage_radii), None),
         ),
+        Metric(
+            "intra-kid",
+            True,
+            lambda seen: intra_kid(seen.features, seen.labels, seen.reference),
+            needs_labels=True,
+            any_n=True,
+            within_classes=True,
+        ),
+        Metric(
+            "intra-fid",
+            True,
+            lambda seen: (intra_fid(seen.features, seen.labels, seen.reference), None),
+            needs_labels=True,
+            within_classes=True,
+        ),
+        Metric("tstr", False, _tstr, needs_labels=True, needs_test=True),
     )
 }
 
@@ -135,8 +176,9 @@ class Score:
     n: int
     """Number of generated images."""
     extractor: str
-    """Its id, which tells weights, precision and resizing apart."""
+    """Its id, which tells weights, precision and resizing apart; of `tstr` the recipe of its classifier."""
     reference: str
+    """The id of the real images it was measured against."""
     seed: int
 
 
@@ -203,8 +245,18 @@ class Evaluation:
 class Evaluator:
     """Scores images against a reference; one pass through the extractor serves all metrics."""
 
-    def __init__(self, extractor: Extractor, reference: Reference, metrics: tuple[str, ...], seed: int) -> None:
-        """`seed` shuffles the images for the inception score. Raises InputError for metrics that do not work."""
+    def __init__(
+        self,
+        extractor: Extractor,
+        reference: Reference,
+        metrics: tuple[str, ...],
+        seed: int,
+        test: ImageData | None = None,
+    ) -> None:
+        """`seed` shuffles the images for the inception score, `test` is the real test split for what needs it.
+
+        Raises InputError for metrics that do not work.
+        """
         if not metrics:
             raise InputError(f"metrics: at least one is needed, allowed are {', '.join(METRICS)}")
         for name in metrics:
@@ -216,10 +268,13 @@ class Evaluator:
                     f"metrics: {name} needs a classifier and {extractor.id} is none: allowed with it are {fitting}; "
                     "or use the extractor lenet"
                 )
+            if METRICS[name].needs_test and test is None:
+                raise InputError(f"metrics: {name} {TOO_SLOW}")
         self.extractor = extractor
         self.reference = reference
         self.metrics = metrics
         self.seed = seed
+        self.test = test
 
     def __call__(
         self, images: Tensor, labels: Tensor, conditional: bool = True, metrics: tuple[str, ...] | None = None
@@ -227,14 +282,22 @@ class Evaluator:
         """Scores uint8 images [N, C, H, W] generated for the classes int64 [N], by `metrics` where given, else its own.
 
         Where `conditional` is False the labels mean nothing, and what needs them is left out. Raises ValueError for
-        fewer images than a metric needs, and what the extractor raises.
+        fewer images than a metric needs, InputError for fewer of a class, and what the extractor raises.
         """
+        return self.evaluation(self.see(images, labels), conditional, metrics)
+
+    def see(self, images: Tensor, labels: Tensor) -> Seen:
+        """The pass through the extractor; arguments and errors as for a call."""
         if len(images) != len(labels):
             raise ValueError(f"{len(images)} images but {len(labels)} labels")
         features, logits = self.extractor(images)
         if self.reference.features.device != features.device:
             self.reference = self.reference.to(features.device)
-        seen = Seen(features, logits, labels, self.reference, self.seed)
+        return Seen(images, features, logits, labels, self.reference, self.test, self.seed)
+
+    def evaluation(self, seen: Seen, conditional: bool = True, metrics: tuple[str, ...] | None = None) -> Evaluation:
+        """What a call gives, of images that went through the extractor already."""
+        logits, labels = seen.logits, seen.labels
         names = [name for name in metrics or self.metrics if conditional or not METRICS[name].needs_labels]
         return Evaluation(
             scores={name: self._score(METRICS[name], seen) for name in names},
@@ -244,4 +307,7 @@ class Evaluator:
 
     def _score(self, metric: Metric, seen: Seen) -> Score:
         value, stderr = metric.measure(seen)
-        return Score(metric.name, value, stderr, len(seen.labels), self.extractor.id, self.reference.id, self.seed)
+        network, real = self.extractor.id, self.reference.id
+        if metric.needs_test and self.test is not None:
+            network, real = TSTR_RECIPE, f"{self.test.name}-{self.test.split}-{self.test.sha256[:12]}"
+        return Score(metric.name, value, stderr, len(seen.labels), network, real, self.seed)

@@ -1,0 +1,57 @@
+"""Picture files as they are: not a pixel is scaled, cropped or converted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from trainers.errors import InputError
+
+#: Pillow's modes of 8 bits per channel that are read, by number of channels, in words.
+MODES = {1: ("L", "gray with 8 bits"), 3: ("RGB", "colour with 8 bits per channel")}
+#: What Pillow notes on the decoding of colours with 16 bits per channel, which it would cut to 8 without a word.
+_DEEP = (";16", "65535")
+
+
+def read_picture(path: Path, channels: int | None = None, like: str = "") -> Tensor:
+    """A picture as uint8 [C, H, W], C being 1 (gray) or 3 (colour); where `channels` is given, so many.
+
+    `like` is what has these channels, for the message. Raises InputError for a file that cannot be read, other channels
+    or more than 8 bits per channel.
+    """
+    try:
+        with Image.open(path) as picture:
+            mode = picture.mode
+            deep = any(mark in str(tile[3]) for tile in picture.tile for mark in _DEEP)
+            pixels = np.array(picture)
+    # Pillow's decoders speak of damage in all of these.
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: not a readable image ({error}); remove or replace it") from error
+    allowed = [MODES[channels]] if channels else list(MODES.values())
+    if deep or mode not in [name for name, _ in allowed]:
+        found = f"mode {mode}{' with 16 bits per channel' if deep else ''}"
+        wanted = " or ".join(f"{name}, {words}" for name, words in allowed)
+        raise InputError(f"{path}: {found}; {like or 'what can be read'} is {wanted}: convert it")
+    image = torch.from_numpy(pixels)
+    return image[None] if image.ndim == 2 else image.permute(2, 0, 1).contiguous()
+
+
+def read_pictures(paths: list[Path], channels: int, like: str) -> Tensor:
+    """Pictures of one size as uint8 [N, C, H, W]; else as `read_picture`."""
+    images = [read_picture(path, channels, like) for path in paths]
+    for path, image in zip(paths, images, strict=True):
+        if image.shape != images[0].shape:
+            raise InputError(
+                f"{path}: its size differs from that of {paths[0]}: {size(image)} and {size(images[0])}; scale them "
+                "alike"
+            )
+    return torch.stack(images)
+
+
+def size(image: Tensor) -> str:
+    """Width and height of an image [C, H, W] in words."""
+    return f"{image.shape[2]}x{image.shape[1]}"
