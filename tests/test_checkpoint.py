@@ -200,7 +200,7 @@ def test_the_remains_of_a_killed_process_confuse_nobody(tmp_path: Path) -> None:
     remains.mkdir()
     (remains / checkpoint.STATE).write_bytes(b"half")
     assert checkpoint.newest(tmp_path) == folders[2]
-    checkpoint.prune(tmp_path, best=-1)
+    checkpoint.prune(tmp_path)
     assert checkpoint.newest(tmp_path) == folders[2]
     assert not folders[0].exists()
     assert folders[1].exists()
@@ -214,13 +214,13 @@ def test_the_remains_of_a_killed_process_confuse_nobody(tmp_path: Path) -> None:
 def test_pruning_keeps_the_two_newest_and_the_best(tmp_path: Path, best: int, kept: set[int]) -> None:
     for images in (10, 20, 30, 40, 50):
         _write(tmp_path, images)
-    checkpoint.prune(tmp_path, best)
+    checkpoint.prune(tmp_path, [best])
     assert {int(folder.name) for folder in tmp_path.iterdir()} == kept
 
 
 def test_pruning_leaves_a_single_checkpoint_alone(tmp_path: Path) -> None:
     folder = _write(tmp_path, 5)
-    checkpoint.prune(tmp_path, best=-1)
+    checkpoint.prune(tmp_path)
     assert checkpoint.newest(tmp_path) == folder
 
 
@@ -314,6 +314,21 @@ def test_the_last_two_checkpoints_and_the_best_are_kept(new_run: Any, tmp_path: 
     assert best.scores["kid"].value == min(rung.scores["kid"].value for rung in run.history)
     kept = {int(folder.name) for folder in (tmp_path / "checkpoints").iterdir()}
     assert kept == {300, 400, best.images}
+
+
+def test_the_best_before_the_last_rung_stays_since_measuring_again_may_bring_it_back(
+    new_run: Any, tmp_path: Path
+) -> None:
+    run = _finish(new_run(), tmp_path)
+    kids = (1.0, 3.0, 2.0, 0.5)
+    run.history = [
+        replace(rung, scores={"kid": replace(rung.scores["kid"], value=value)})
+        for rung, value in zip(run.history, kids, strict=True)
+    ]
+    best = tmp_path / "checkpoints" / checkpoint.folder_name(run.history[0].images)
+    best.mkdir(exist_ok=True)
+    run.save(tmp_path)
+    assert best.exists()
 
 
 def test_a_restored_run_that_is_finished_has_nothing_left_to_do(new_run: Any, tmp_path: Path) -> None:

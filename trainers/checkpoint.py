@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -103,16 +104,17 @@ def newest(parent: Path) -> Path | None:
     return None
 
 
-def prune(parent: Path, best: int, last: int = 2) -> None:
-    """Deletes all checkpoints below `parent` but the `last` newest and the one after `best` images.
+def prune(parent: Path, best: Collection[int] = (), last: int = 2) -> None:
+    """Deletes all checkpoints below `parent` but the `last` newest and those after `best` images.
 
     What processes that were killed while writing left behind goes too: a run has one writer.
     """
     for leftover in parent.glob(".[0-9]*"):
         shutil.rmtree(leftover)
     folders = sorted(p for p in parent.glob("[0-9]*") if p.is_dir())
+    kept = {folder_name(images) for images in best}
     for folder in folders[: max(0, len(folders) - last)]:
-        if folder.name != folder_name(best):
+        if folder.name not in kept:
             shutil.rmtree(folder)
 
 

@@ -98,8 +98,11 @@ class Run:
 
     def best(self) -> Rung | None:
         """The rung with the best value of the evaluator's first metric; None before the first sound rung."""
+        return self._best(self.history)
+
+    def _best(self, rungs: Sequence[Rung]) -> Rung | None:
         metric = METRICS[self.evaluator.metrics[0]]
-        sound = [rung for rung in self.history if metric.name in rung.scores]
+        sound = [rung for rung in rungs if metric.name in rung.scores]
         sign = 1 if metric.minimise else -1
         return min(sound, key=lambda rung: sign * rung.scores[metric.name].value, default=None)
 
@@ -187,8 +190,9 @@ class Run:
         tensors, header = self.trainer.state()
         manifest = {**self._identity(), "history": [past.to_json() for past in self.history]}
         checkpoint.write(folder / "checkpoints" / name, tensors, header, manifest)
-        best = self.best()
-        checkpoint.prune(folder / "checkpoints", best=best.images if best else -1)
+        # The last rung may yet be measured again and lose what made it the best.
+        best = [rung.images for rung in (self._best(self.history), self._best(self.history[:-1])) if rung]
+        checkpoint.prune(folder / "checkpoints", best)
 
     def restore(self, folder: Path) -> bool:
         """Continues from the newest whole checkpoint below `folder`; False where there is none.
