@@ -7,6 +7,8 @@ import os
 _LIBRARY_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
+    # Paths in a sweep file are those of the folder it was launched from, in the trials' processes too.
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # The sweep's own Ray talks over the loopback interface only; despite its name this holds on every system.

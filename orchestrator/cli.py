@@ -1,4 +1,4 @@
-"""The command line: launch, resume, status, report, train, score, list, ui."""
+"""The command line: launch, resume, status, report, train, score, mix-study, list, ui."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,8 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.estimate import estimate
-from orchestrator.progress import trial_line
+from orchestrator.progress import final_line, trial_line
 from orchestrator.report import write_report
+from orchestrator.report.mixing import PAGE, write_results
+from orchestrator.scored import print_likeness, print_scores
 from orchestrator.status import SweepStatus, read_status, sweep_names
 from orchestrator.study import SweepStudy
 from orchestrator.sweep import REPORT, cache_of, launch
@@ -30,6 +31,10 @@ from trainers.config import KIMG, problems
 from trainers.data import DATASETS, DatasetSpec
 from trainers.errors import InputError
 from trainers.evaluation.extractors import ExtractorSpec
+from trainers.evaluation.scores import METRICS
+from trainers.mix_study import plan, read_points
+from trainers.pairs import likeness
+from trainers.run import pick_device
 from trainers.scoring import score
 
 app = typer.Typer(
@@ -45,6 +50,7 @@ Root = Annotated[
 ]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 DEFAULT_ROOT = Path("runs")
+MIX_STUDY = DEFAULT_ROOT / "mix-study"
 
 
 @app.command("launch")
@@ -97,6 +103,8 @@ def status(
             console.print(f"  scoring: {each.scoring_share:.1%} of the time of training", highlight=False)
         if each.best:
             console.print(f"  best: {trial_line(each.best, each.metric)}", highlight=False, soft_wrap=True)
+        for line in _final_lines(each) if name else ():
+            console.print(f"  {line}", highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -125,34 +133,83 @@ def train(context: typer.Context) -> None:
 
 @app.command("score")
 def score_command(
+    context: typer.Context,
     source: Annotated[Path, typer.Argument(help="A folder of pictures, a checkpoint, or a run's folder.")],
-    dataset: Annotated[str, typer.Option(help="Data set of the real images.")],
+    dataset: Annotated[str | None, typer.Option(help="Data set of the real images.")] = None,
     data: Annotated[Path | None, typer.Option(help="Folder of its files.")] = None,
     verify: Annotated[bool, typer.Option(help="Whether its files must be the published ones.")] = True,
-    metrics: Annotated[str, typer.Option(help="Comma-separated; default: those recorded at rungs.")] = "",
+    metrics: Annotated[str, typer.Option(help=f"Comma-separated, of {', '.join(METRICS)}; default: a rung's.")] = "",
+    per_class: Annotated[bool, typer.Option("--per-class", help="Accuracy, KID and FID of each class too.")] = False,
     samples: Annotated[int, typer.Option(help="Images that a checkpoint's generator makes.")] = 10_000,
     extractor: Annotated[str, typer.Option(help="lenet, cnn, inception, inception-pt or custom.")] = "lenet",
     weights: Annotated[Path | None, typer.Option(help="TorchScript file of the extractor.")] = None,
+    sha256: Annotated[str | None, typer.Option(help="Checksum that it must have.")] = None,
+    dtype: Annotated[str, typer.Option(help="Its arithmetic, float32 or float64.")] = "float32",
+    targets: Annotated[Path | None, typer.Option(help="Folder of targets: PSNR and SSIM of pairs, no more.")] = None,
     as_json: Json = False,
     root: Root = DEFAULT_ROOT,
 ) -> None:
     """Score anybody's images, or those of a checkpoint."""
+    if targets is not None:
+        if useless := _given(context) - {"source", "targets", "as_json", "root"}:
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(useless))
+            raise InputError(f"{options}: has no meaning with --targets, which compares pixels alone")
+        print_likeness(likeness(source, targets), source, targets, as_json)
+        return
+    if dataset is None:
+        raise InputError(f"score needs --dataset, one of {', '.join(DATASETS)}, or --targets, a folder of pictures")
     try:
         spec = DatasetSpec(name=dataset, path=data, verify=verify)
-        network = ExtractorSpec.model_validate({"name": extractor, "weights": weights})
+        network = ExtractorSpec.model_validate(
+            {"name": extractor, "weights": weights, "sha256": sha256, "dtype": dtype}
+        )
     except ValidationError as error:
         raise InputError(
             "; ".join(f"--{'.'.join(path) or 'extractor'}: {text}" for path, text in problems(error))
         ) from None
-    found = score(source, spec, network, tuple(filter(None, metrics.split(","))), samples, cache_of(root))
-    if as_json:
-        typer.echo(json.dumps([asdict(each) for each in found.values()], indent=1))
-        return
-    for each in found.values():
-        spread = "" if each.stderr is None else f" ± {each.stderr:.2g}"
-        console.print(f"{each.metric:>12} {each.value:.5g}{spread}", highlight=False)
-    one = next(iter(found.values()))
-    console.print(f"on {one.n:,} images, by {one.extractor} against {one.reference}", highlight=False, soft_wrap=True)
+    chosen = tuple(filter(None, metrics.split(",")))
+    print_scores(score(source, spec, network, chosen, samples, cache_of(root), per_class), as_json)
+
+
+@app.command("mix-study")
+def mix_study_command(
+    source: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Of a conditional system, or a run's folder.")],
+    dataset: Annotated[str, typer.Option(help="Data set of the real images.")],
+    data: Annotated[Path | None, typer.Option(help="Folder of its files.")] = None,
+    verify: Annotated[bool, typer.Option(help="Whether its files must be the published ones.")] = True,
+    strategies: Annotated[str, typer.Option(help="none: mixed, 1: generated then real, 2: in turns.")] = "none,1,2",
+    real: Annotated[str, typer.Option(help="Numbers of real images; default: the reported proportions.")] = "",
+    seeds: Annotated[str, typer.Option(help="One training each.")] = "0,1,2",
+    epochs: Annotated[int, typer.Option(help="Of each training; an even number.")] = 30,
+    images: Annotated[int | None, typer.Option(help="Of each training set; default: 11/12 of the real ones.")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of points, table and page.")] = MIX_STUDY,
+) -> None:
+    """Train classifiers on mixes of real and generated images; what is interrupted goes on."""
+    study = plan(
+        source,
+        DatasetSpec(name=dataset, path=data, verify=verify),
+        strategies=list(filter(None, strategies.split(","))),
+        real=_whole_numbers("--real", real),
+        seeds=_whole_numbers("--seeds", seeds),
+        epochs=epochs,
+        images=images,
+        device=pick_device(),
+    )
+    left, interrupted = len(study.missing(read_points(output, study.settings))), False
+    try:
+        for count, point in enumerate(study.run(output), 1):
+            typer.echo(
+                f"[{count}/{left}] strategy {point.strategy}, {point.real:,} real, seed {point.seed}: "
+                f"{point.accuracy:.2%} in {point.seconds:.1f} s"
+            )
+    except KeyboardInterrupt:
+        interrupted = True
+    if points := read_points(output, study.settings):
+        typer.echo("\n" + write_results(study.settings, points, output))
+        typer.echo(f"page: {output / PAGE}")
+    if interrupted:
+        typer.echo("stopped; the same command goes on")
+        raise typer.Exit(130)
 
 
 @app.command("list")
@@ -192,14 +249,40 @@ def ui(port: Annotated[int, typer.Option(help="Port on localhost.")] = 5000, roo
     raise typer.Exit(subprocess.call(command, env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}))
 
 
+def _given(context: typer.Context) -> set[str]:
+    """The parameters that the command line names."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+
+
+def _whole_numbers(option: str, text: str) -> list[int]:
+    try:
+        return [int(word) for word in filter(None, text.split(","))]
+    except ValueError:
+        raise InputError(f"{option} {text}: must be whole numbers with commas between them") from None
+
+
 def _run(sweep: Sweep, root: Path) -> None:
     try:
         outcome = launch(sweep, root, console)
     except KeyboardInterrupt:
         outcome = read_status(root / sweep.name)
     _print_outcome(outcome, root)
-    if outcome.state != "complete":
+    if _stopped(outcome):
         raise typer.Exit(130)
+
+
+def _stopped(outcome: SweepStatus) -> bool:
+    return outcome.state != "complete" or bool(outcome.finals_missing)
+
+
+def _final_lines(found: SweepStatus) -> list[str]:
+    """The finals that are scored, and in one line those that are not yet."""
+    lines = [final_line(record) for record in found.finalists if record.final or record.final_fault]
+    if found.finals_missing:
+        numbers = ", ".join(str(record.number) for record in found.finals_missing)
+        lines.append(f"finals missing: trials {numbers}; `gansweep resume {found.name}` scores them")
+    return lines
 
 
 def _print_outcome(outcome: SweepStatus, root: Path) -> None:
@@ -214,7 +297,9 @@ def _print_outcome(outcome: SweepStatus, root: Path) -> None:
             say(f"      {lead[1]:.1f} combined standard errors better than the median trial {lead[0].number}")
         if accuracy := outcome.best.best.scores.get("accuracy"):
             say(f"      {accuracy.value:.1%} of its samples are classified as their labels by {accuracy.extractor}")
-    if outcome.state == "complete":
+    for line in _final_lines(outcome):
+        say(line)
+    if not _stopped(outcome):
         say(f"report: {root / outcome.name / REPORT}    runs: gansweep ui --root {root}")
     else:
         say(f"stopped; `gansweep resume {outcome.name} --root {root}` goes on from the checkpoints")
@@ -228,6 +313,12 @@ def _print_plan(sweep: Sweep, root: Path) -> None:
         f"at most {longest / KIMG:g} kimg, below {root / sweep.name}",
         soft_wrap=True,
     )
+    if sweep.finals.trials:
+        console.print(
+            f"finals: the {sweep.finals.trials} best on {sweep.finals.samples:,} images each, by clean-fid too",
+            highlight=False,
+            soft_wrap=True,
+        )
     console.print(f"cost: {estimate(sweep)}", highlight=False, soft_wrap=True)
 
 

@@ -27,7 +27,7 @@ SECONDS_PER_TRIAL = 1.0
 
 @dataclass(frozen=True)
 class Estimate:
-    """The cost of a sweep of which nothing is pruned; scoring by the extractor is not in it."""
+    """The cost of a sweep of which nothing is pruned; scoring by the extractor and the finals are not in it."""
 
     seconds: float
     """Of all trials, one after the other."""
@@ -40,7 +40,8 @@ class Estimate:
         whole = _duration(self.seconds / self.concurrent)
         return (
             f"about {whole} on this machine ({self.concurrent} at a time, {_duration(self.seconds)} one after the "
-            f"other) if nothing is pruned; steps of {self.measured} trials measured, the extractor's time left out"
+            f"other) if nothing is pruned; steps of {self.measured} trials measured, the extractor's time and the "
+            "finals left out"
         )
 
 

@@ -14,6 +14,7 @@ from orchestrator.status import SweepStatus, value_of
 from orchestrator.study import TrialRecord
 from search_spaces.sweep import Sweep
 from trainers.config import KIMG
+from trainers.evaluation.scores import Score
 from trainers.run import Rung
 
 _MARKS = {"running": "…", "complete": "✓", "pruned": "✂", "failed": "✗"}
@@ -106,6 +107,17 @@ def trial_line(record: TrialRecord, metric: str) -> str:
     return "  ".join(parts)
 
 
+def final_line(record: TrialRecord) -> str:
+    """What a trial's best checkpoint scored at the end, ours and clean-fid's, or why it could not be scored."""
+    final, head = record.final, f"final: trial {record.number:>3}"
+    if final is None:
+        return f"{head}  not scored: {record.final_fault}"
+    parts = [f"{head}  {final.images / KIMG:>6g} kimg"]
+    for name, score in final.ours.items():
+        parts.append(f"{name} {_value(score)} (clean-fid {final.official[name].value:.5g})")
+    return "  ".join([*parts, f"on {final.ours['fid'].n:,} images"])
+
+
 def parameters(record: TrialRecord, names: list[str]) -> str:
     """The values of the searched parameters that the trial has."""
     values = {name: record.params[name] for name in names if record.params.get(name) is not None}
@@ -118,6 +130,9 @@ def _scores(rung: Rung, metric: str) -> str:
     score = rung.scores.get(metric)
     if score is None:
         return "no score"
-    error = f" ± {score.stderr:.2g}" if score.stderr is not None else ""
     others = "".join(f"  {name} {other.value:.4g}" for name, other in rung.scores.items() if name != metric)
-    return f"{metric} {score.value:.5g}{error}{others}"
+    return f"{metric} {_value(score)}{others}"
+
+
+def _value(score: Score) -> str:
+    return f"{score.value:.5g}" if score.stderr is None else f"{score.value:.5g} ± {score.stderr:.2g}"

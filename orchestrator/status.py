@@ -30,6 +30,8 @@ class SweepStatus:
     metric: str
     budget: int
     records: list[TrialRecord]
+    finals: int
+    """How many of the best trials are scored again at the end."""
 
     @property
     def counts(self) -> dict[str, int]:
@@ -46,6 +48,16 @@ class SweepStatus:
     def best(self) -> TrialRecord | None:
         """The trial with the best score so far."""
         return self.ranking[0] if self.ranking else None
+
+    @property
+    def finalists(self) -> list[TrialRecord]:
+        """The trials that are scored again, best first; none before the sweep is complete."""
+        return self.ranking[: self.finals] if self.state == "complete" else []
+
+    @property
+    def finals_missing(self) -> list[TrialRecord]:
+        """Finalists that nobody has tried to score again yet."""
+        return [record for record in self.finalists if not (record.final or record.final_fault)]
 
     @property
     def scoring_share(self) -> float | None:
@@ -69,7 +81,10 @@ class SweepStatus:
         return (middle, abs(other.value - best.value) / combined) if combined else None
 
     def to_json(self) -> dict[str, Any]:
-        """Name, state, trials by state, `best {trial, metric, value, params}`, and the share of scoring."""
+        """Name, state, trials by state, `best {trial, metric, value, params}`, the share of scoring, and the finals.
+
+        Of these each is `{trial, images, ours, official, seconds}` with both scores in full, or `{trial, fault}`.
+        """
         best = self.best
         return {
             "name": self.name,
@@ -83,6 +98,11 @@ class SweepStatus:
                 "params": best.params,
             },
             "scoring_share": self.scoring_share,
+            "finals": [
+                {"trial": each.number, **(each.final.to_json() if each.final else {"fault": each.final_fault})}
+                for each in self.finalists
+                if each.final or each.final_fault
+            ],
         }
 
 
@@ -107,7 +127,7 @@ def status_of(study: SweepStudy) -> SweepStatus:
     budget = study.sweep.budget.trials
     done = sum(record.state != "running" for record in records) >= budget
     state = "complete" if done else "running" if _locked(study.folder) else "interrupted"
-    return SweepStatus(study.sweep.name, state, study.sweep.score.metric, budget, records)
+    return SweepStatus(study.sweep.name, state, study.sweep.score.metric, budget, records, study.sweep.finals.trials)
 
 
 def sweep_names(root: Path) -> list[str]:

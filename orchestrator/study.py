@@ -16,6 +16,7 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from orchestrator import pruning
+from orchestrator.finals import Final
 from search_spaces.settings import Median, Percentile
 from search_spaces.space import Dimension, grid, suggest
 from search_spaces.sweep import Pruner, Sweep, parse_sweep
@@ -29,6 +30,8 @@ _SWEEP = "sweep"
 _ATTEMPT = "attempt"
 _REASON = "reason"
 _RUNG = "rung:"
+_FINAL = "final:"
+_FAULT = "fault"
 
 #: With fewer trials a variance says nothing about a parameter.
 FEWEST_FOR_IMPORTANCES = 4
@@ -70,6 +73,10 @@ class TrialRecord:
     """The rung with the best score; None before the first sound rung."""
     reason: str | None
     """Why it was pruned or failed."""
+    final: Final | None = None
+    """What its best checkpoint scored at the end of the sweep; None where nobody asked, or in vain."""
+    final_fault: str | None = None
+    """Why its best checkpoint could not be scored."""
 
 
 class SweepStudy:
@@ -161,9 +168,19 @@ class SweepStudy:
         trial.set_user_attr(_REASON, reason)
         self._study.tell(trial, state=TrialState.FAIL)
 
+    def record_final(self, number: int, final: Final) -> None:
+        """Keeps what the best checkpoint of an ended trial scored."""
+        # Optuna lets nobody add to a trial that has ended.
+        self._study.set_user_attr(f"{_FINAL}{number}", final.to_json())
+
+    def fail_final(self, number: int, fault: str) -> None:
+        """Keeps why the best checkpoint of an ended trial could not be scored."""
+        self._study.set_user_attr(f"{_FINAL}{number}", {_FAULT: fault})
+
     def records(self) -> list[TrialRecord]:
         """Every trial by number."""
-        return [self._record(trial) for trial in self._trials()]
+        attributes = self._study.user_attrs
+        return [self._record(trial, attributes.get(f"{_FINAL}{trial.number}", {})) for trial in self._trials()]
 
     def importances(self) -> dict[str, float]:
         """Share of each parameter in the variance of the trials' best scores, largest first (fANOVA; Hutter, 2014).
@@ -240,7 +257,7 @@ class SweepStudy:
         trials: list[FrozenTrial] = self._study.get_trials(deepcopy=False, states=states or None)
         return trials
 
-    def _record(self, trial: FrozenTrial) -> TrialRecord:
+    def _record(self, trial: FrozenTrial, final: dict[str, Any]) -> TrialRecord:
         rungs = _rungs(trial.user_attrs)
         return TrialRecord(
             number=trial.number,
@@ -249,6 +266,8 @@ class SweepStudy:
             rungs=rungs,
             best=_best(rungs, self._metric.name, self._metric.minimise),
             reason=trial.user_attrs.get(_REASON),
+            final=Final.from_json(final) if final and _FAULT not in final else None,
+            final_fault=final.get(_FAULT),
         )
 
 

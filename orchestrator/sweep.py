@@ -6,12 +6,13 @@ There is no separate way to resume: launching a sweep that exists goes on with i
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from orchestrator.progress import Progress
+from orchestrator.progress import Progress, final_line
 from orchestrator.report import write_report
 from orchestrator.status import SweepStatus, driver_lock, read_status, status_of
 from orchestrator.store import store_of
@@ -33,7 +34,7 @@ def cache_of(root: Path) -> Path:
 
 
 def launch(sweep: Sweep, root: Path, console: Console) -> SweepStatus:
-    """Begins or continues `sweep` and runs it until its budget is used or Ctrl-C.
+    """Begins or continues `sweep` and runs it until its budget is used and its finals are scored, or Ctrl-C.
 
     Raises InputError before anything starts where the sweep cannot run, where it exists under the same name with
     other settings, or where another driver is at work on it.
@@ -49,7 +50,8 @@ def launch(sweep: Sweep, root: Path, console: Console) -> SweepStatus:
     with driver_lock(folder):
         study = SweepStudy.open(folder) or SweepStudy.create(folder, sweep)
         (folder / "sweep.yaml").write_text(sweep.normalised())
-        if status_of(study).state == "complete":
+        found = status_of(study)
+        if found.state == "complete" and not found.finals_missing:
             console.print(f"sweep {sweep.name} is complete")
         else:
             _drive(study, root, console)
@@ -69,7 +71,14 @@ def _drive(study: SweepStudy, root: Path, console: Console) -> None:
             _, evaluator = preparing.result()
             progress.say(f"extractor {evaluator.extractor.id}; {concurrent} trials at a time")
             tracker = opening.result()
-            tune.run_trials(study, cache_of(root), concurrent, _Follower(study, tracker, progress))
+            follower = _Follower(study, tracker, progress)
+            if status_of(study).state != "complete":
+                tune.run_trials(study, cache_of(root), concurrent, follower)
+            if missing := status_of(study).finals_missing:
+                numbers = ", ".join(str(record.number) for record in missing)
+                progress.say(f"finals: trials {numbers} on {study.sweep.finals.samples:,} images each")
+                with suppress(KeyboardInterrupt):  # as among trials: what is done is kept and shown
+                    tune.run_finals(study, cache_of(root), concurrent, missing, follower)
         _finish_tracking(study, tracker)
 
 
@@ -101,3 +110,9 @@ class _Follower:
         record = status.records[number]
         self._tracker.sync(record, self._store.grids(number))
         self._progress.show(status, record)
+
+    def scored(self, number: int) -> None:
+        """The best checkpoint of trial `number` has been scored again, or could not be."""
+        record = status_of(self._study).records[number]
+        self._tracker.sync(record, self._store.grids(number))
+        self._progress.say(final_line(record))

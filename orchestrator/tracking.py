@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from PIL import Image
 
+from orchestrator.finals import Final
 from orchestrator.status import SweepStatus
 from orchestrator.study import TrialRecord
 from search_spaces.sweep import Sweep
@@ -54,6 +55,8 @@ class Tracker:
         self._trials: dict[int, str] = {}
         self._written: dict[int, set[int]] = {}
         self._states: dict[int, str] = {}
+        self._finals: set[int] = set()
+        """Trials whose run has the final's scores."""
         found = self._client.search_runs([self._experiment], max_results=50_000)
         parents = [run for run in found if _SWEEP in run.data.tags]
         if parents:
@@ -82,6 +85,9 @@ class Tracker:
             # Metrics last: a step that has them is known to be whole.
             self._client.log_batch(run_id, metrics=[Metric(k, v, stamp, rung.images) for k, v in values.items()])
             written.add(rung.images)
+        if record.final is not None and record.number not in self._finals:
+            self._client.log_batch(run_id, metrics=_final_metrics(record.final))
+            self._finals.add(record.number)
         if record.state != self._states[record.number]:
             self._states[record.number] = record.state
             if record.reason:
@@ -118,6 +124,8 @@ class Tracker:
             history = self._client.get_metric_history(run_id, "images_per_s")
             self._written[record.number] = {point.step for point in history}
             self._states[record.number] = run.data.tags.get(_STATE, "running")
+            if "final_fid" in run.data.metrics:
+                self._finals.add(record.number)
             if record.state == "running":
                 self._client.update_run(run_id, status="RUNNING")
         else:
@@ -131,6 +139,14 @@ class Tracker:
         self._client.log_batch(run_id, params=params)
         self._trials[record.number] = run_id
         return str(run_id)
+
+
+def _final_metrics(final: Final) -> list[Metric]:
+    values = {f"final_{name}": score.value for name, score in final.ours.items()}
+    values |= {f"final_{name}_se": score.stderr for name, score in final.ours.items() if score.stderr is not None}
+    values |= {f"final_cleanfid_{name}": score.value for name, score in final.official.items()}
+    stamp = int(time.time() * 1000)
+    return [Metric(name, value, stamp, final.images) for name, value in values.items()]
 
 
 def _best_until(rungs: tuple[Rung, ...], last: Rung) -> dict[str, float]:

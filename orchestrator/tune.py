@@ -5,18 +5,21 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+import signal
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import ray
 from ray import tune
+from ray.exceptions import RayError
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from orchestrator.finals import score_final
 from orchestrator.store import store_of
-from orchestrator.study import Decision, SweepStudy
+from orchestrator.study import Decision, SweepStudy, TrialRecord
 from orchestrator.trial import SweepTrial
 from search_spaces.sweep import Sweep, parse_sweep
 from trainers.errors import InputError
@@ -31,6 +34,9 @@ class Listener(Protocol):
 
     def changed(self, number: int) -> None:
         """Trial `number` has begun, passed a rung or ended."""
+
+    def scored(self, number: int) -> None:
+        """The best checkpoint of trial `number` has been scored again, or could not be."""
 
 
 class Trainable(tune.Trainable):  # type: ignore[misc]  # ray ships no types for it
@@ -72,6 +78,8 @@ class _StudySearcher(_Transient, Searcher):  # type: ignore[misc]
         self._study, self._common, self._concurrent, self._listener = study, common, concurrent, listener
         self.numbers: dict[str, int] = {}
         """Live trials: Tune's id -> the study's number."""
+        self.errors: dict[str, str] = {}
+        """Why a process of a live trial died last."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         if len(self.numbers) >= self._concurrent:
@@ -84,7 +92,10 @@ class _StudySearcher(_Transient, Searcher):  # type: ignore[misc]
         return {**self._common, "number": ticket.number, "params": ticket.params, "attempt": ticket.attempt}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        self.numbers.pop(trial_id, None)
+        number = self.numbers.pop(trial_id)
+        if error:  # no try is left
+            self._study.fail(number, self.errors[trial_id])
+            self._listener.changed(number)
 
     def set_search_properties(self, *args: Any, **kwargs: Any) -> bool:
         return True
@@ -117,10 +128,8 @@ class _StudyScheduler(_Transient, FIFOScheduler):  # type: ignore[misc]
         return str(TrialScheduler.CONTINUE if decision is Decision.CONTINUE else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        number = self._searcher.numbers[trial.trial_id]
-        reason = str(trial.get_error() or "its process died").strip().splitlines()[-1]
-        self._study.fail(number, reason)
-        self._listener.changed(number)
+        # Told of every try that fails; the searcher alone is told of the last one.
+        self._searcher.errors[trial.trial_id] = _last_line(Path(trial.error_file).read_text())
 
 
 @contextmanager
@@ -156,7 +165,8 @@ def run_trials(study: SweepStudy, cache: Path, concurrent: int, listener: Listen
     common = {"sweep": sweep.normalised(), "folder": str(study.folder.resolve()), "cache": str(cache.resolve())}
     searcher = _StudySearcher(study, common, concurrent, listener)
     resources = {"cpu": sweep.resources.cpus_per_worker, "gpu": sweep.resources.gpus_per_worker}
-    logging.getLogger("ray.tune").setLevel(logging.ERROR)
+    # A failure's reason is kept by the study; Tune would print its traceback between the lines of progress.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     tuner = tune.Tuner(
         tune.with_resources(Trainable, resources),
         tune_config=tune.TuneConfig(
@@ -173,5 +183,42 @@ def run_trials(study: SweepStudy, cache: Path, concurrent: int, listener: Listen
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
+    interrupt = signal.getsignal(signal.SIGINT)
     tuner.fit()
+    if signal.getsignal(signal.SIGINT) is not interrupt:
+        signal.signal(signal.SIGINT, interrupt)  # Tune leaves its own, which swallows the next Ctrl-C
     shutil.rmtree(scratch, ignore_errors=True)
+
+
+def run_finals(
+    study: SweepStudy, cache: Path, concurrent: int, finalists: Sequence[TrialRecord], listener: Listener
+) -> None:
+    """Scores the best checkpoints of `finalists` where trials run, with a trial's resources; needs a started cluster.
+
+    The study keeps each as it is done; one that fails is kept with its reason.
+    """
+    want = study.sweep.resources
+    task = ray.remote(num_cpus=want.cpus_per_worker, num_gpus=want.gpus_per_worker, max_retries=MAX_FAILURES)(
+        score_final
+    )
+    common = study.sweep.normalised(), study.folder.resolve(), cache.resolve()
+    waiting = [(record.number, record.best.images) for record in finalists if record.best]
+    running: dict[Any, int] = {}
+    while waiting or running:
+        while waiting and len(running) < concurrent:
+            number, images = waiting.pop(0)
+            running[task.remote(*common, number, images)] = number
+        (done,), _ = ray.wait([*running])
+        number = running.pop(done)
+        try:
+            final = ray.get(done)
+        except RayError as error:
+            study.fail_final(number, _last_line(error))
+        else:
+            study.record_final(number, final)
+        listener.scored(number)
+
+
+def _last_line(error: object) -> str:
+    """What an error of another process says after its traceback."""
+    return str(error).strip().splitlines()[-1]

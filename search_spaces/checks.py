@@ -18,7 +18,7 @@ from trainers.config import Config, overlay, problems
 from trainers.data import DATASETS, shape_of
 from trainers.errors import InputError
 from trainers.evaluation.extractors import CLASSIFIERS, INCEPTIONS
-from trainers.evaluation.scores import METRICS
+from trainers.evaluation.scores import METRICS, TOO_SLOW
 from trainers.monitor import INFORMATIONAL, STOPPING
 
 if TYPE_CHECKING:
@@ -69,6 +69,9 @@ def data_faults(sweep: Sweep) -> Iterator[Complaint]:
     if classes < 2 and (extractor := sweep.score.extractor.name) in CLASSIFIERS:
         text = f"{extractor} learns to tell classes apart, but {sweep.dataset.name} has one; use inception"
         yield ("score", "extractor"), text
+    for metric in (METRICS[name] for name in sweep.metrics if name in METRICS):
+        if metric.within_classes and sweep.score.samples < (fewest := metric.fewest * classes):
+            yield ("score", "samples"), f"{metric.name} needs at least {fewest} samples for {classes} classes"
 
 
 def doubts(sweep: Sweep) -> list[str]:
@@ -89,6 +92,8 @@ def inapplicable(metric: str, sweep: Sweep, decides: bool = False) -> str | None
     A metric that decides must exist for every system, one that is only recorded for at least one.
     """
     unlabelled = [name for name in sweep.systems if not SYSTEMS[name].conditional]
+    if METRICS[metric].needs_test:
+        return f"{metric} {TOO_SLOW}"
     if METRICS[metric].needs_labels and unlabelled and (decides or len(unlabelled) == len(sweep.systems)):
         return f"{metric} needs a conditional system, which {unlabelled[0]} is not"
     if METRICS[metric].needs_logits and (extractor := sweep.score.extractor.name) in INCEPTIONS:

@@ -136,6 +136,13 @@ class Score(Section):
     also: Names | None = Field(default=None, description="further metrics to record; by default all that apply")
 
 
+class Finals(Section):
+    """The best trials, scored again by clean-fid's own procedure when all trials are done."""
+
+    trials: int = Field(default=3, ge=0, description="so many of the best; 0 for none")
+    samples: int = Field(default=10_000, ge=2, le=1_000_000, description="generated images; 10,000 or 50,000 are usual")
+
+
 class Tpe(Section):
     """Tree-structured Parzen estimator (Bergstra et al., 2011)."""
 

@@ -15,6 +15,7 @@ from search_spaces.document import Complaint
 from search_spaces.notation import read_search, write_search
 from search_spaces.settings import (
     Budget,
+    Finals,
     Points,
     Pruner,
     Resources,
@@ -49,6 +50,7 @@ class Sweep(Section):
     points: Points = ()
     rungs: Rungs
     score: Score = Score()
+    finals: Finals = Finals()
     sampler: Sampler = settings.Tpe()
     pruner: Pruner = settings.Median()
     stop_on: settings.Names = ()
@@ -169,6 +171,7 @@ def _section(path: document.Path, data: dict[str, Any]) -> type[BaseModel] | Non
         ("rungs",): settings.Every,
         ("score",): Score,
         ("score", "extractor"): ExtractorSpec,
+        ("finals",): Finals,
         ("budget",): Budget,
         ("resources",): Resources,
         ("store",): Store,

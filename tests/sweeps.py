@@ -28,6 +28,7 @@ search:
   width: 0.1
 rungs: {every: 0.5, until: 2}
 score: {samples: 100}
+finals: {trials: 0}
 pruner: {name: median, startup: 2}
 budget: {trials: 5}
 """

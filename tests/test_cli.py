@@ -87,8 +87,9 @@ def test_each_bad_sweep_file_ends_with_code_2_and_leaves_nothing_behind(
 
 
 def test_a_dry_run_prints_the_plan_and_starts_nothing(command: Command, tmp_path: Path) -> None:
-    code, out, _ = command("launch", "tiny.yaml", "--dry-run")
+    code, out, _ = command("launch", "tiny.yaml", "--dry-run", "--set", "finals={trials: 2}")
     assert code == 0
+    assert "finals: the 2 best on 10,000 images each, by clean-fid too" in out.replace("\n", " ")
     assert "plan: 5 trials of 2 kimg in 4 rungs" in out
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
 

@@ -28,8 +28,9 @@ def study(tmp_path: Path) -> SweepStudy:
 
 def test_status_as_json_has_the_promised_keys(study: SweepStudy) -> None:
     found = status_of(study).to_json()
-    assert list(found) == ["name", "state", "trials", "best", "scoring_share"]
+    assert list(found) == ["name", "state", "trials", "best", "scoring_share", "finals"]
     assert found["scoring_share"] == pytest.approx(0.1)
+    assert found["finals"] == []
     assert found["name"] == "made-up"
     assert found["trials"] == {"complete": 3, "pruned": 0, "running": 1, "failed": 0}
     assert list(found["best"]) == ["trial", "metric", "value", "params"]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from search_spaces import resolve, shipped, summary
-from search_spaces.settings import Halving, Median, Percentile, Random, Tpe, Unpruned
+from search_spaces.settings import Finals, Halving, Median, Percentile, Random, Tpe, Unpruned
 from search_spaces.space import Value
 from search_spaces.sweep import Sweep, check_sweep, diff, load_sweep, parse_sweep
 from trainers import SYSTEMS
@@ -61,6 +61,9 @@ BAD: list[tuple[dict[str, str | None], str]] = [
     ({"budget": "{trials: true}"}, "budget.trials: input should be a valid integer, got True"),
     ({"budget": "{trials: 0}"}, "budget.trials: input should be greater than or equal to 1, got 0"),
     ({"budget": "12"}, "budget: input should be a valid dictionary"),
+    ({"finals": "{trials: -1}"}, "finals.trials: input should be greater than or equal to 0, got -1"),
+    ({"finals": "{samples: 1}"}, "finals.samples: input should be greater than or equal to 2, got 1"),
+    ({"finals": "{trial: 3}"}, "finals.trial: unknown key 'trial'; did you mean 'trials'? allowed: trials, samples"),
     ({"resources": "{gpus_per_worker: 1.5}"}, "resources.gpus_per_worker: above 1 the number of GPUs must be whole"),
     ({"resources": "{concurrent_trials: 0}"}, "resources.concurrent_trials: input should be greater than or equal to"),
     ({"tracking": "{uri: 'http://x'}"}, "tracking.uri: expected sqlite:///FILE or null, got 'http://x'"),
@@ -140,6 +143,10 @@ BAD: list[tuple[dict[str, str | None], str]] = [
     ({"score": "{metric: accuracy}", "system": "narman-dcgan"}, "accuracy needs a conditional system, which narman-d"),
     ({"score": "{metric: accuracy}", "system": BOTH}, "accuracy needs a conditional system, which narman-dcgan is not"),
     ({"score": "{also: [accuracy]}", "system": "narman-dcgan"}, "score.also.0: accuracy needs a conditional system"),
+    ({"score": "{metric: tstr}"}, "score.metric: tstr trains a classifier for each value, which is for the end: use "),
+    ({"score": "{also: [tstr]}"}, "score.also.0: tstr trains a classifier for each value"),
+    ({"score": "{metric: intra-kid}", "system": "narman-dcgan"}, "intra-kid needs a conditional system, which narman"),
+    ({"score": "{also: [intra-fid], samples: 19}"}, "score.samples: intra-fid needs at least 20 samples for 10 classe"),
     # dimensions on their own
     ({"search": "[g_lr]"}, "search: expected a mapping of fields to dimensions, got ['g_lr']"),
     ({"search": "{1: 2}"}, "search.1: a key must be a word, got 1"),
@@ -265,6 +272,7 @@ def test_sections_left_out_have_their_defaults() -> None:
     plain = sweep(search=None)
     assert (plain.search, plain.sampler, plain.pruner) == ((), Tpe(), Median())
     assert plain.stop_on == ()
+    assert plain.finals == Finals(trials=3, samples=10_000)
     assert (plain.resources.concurrent_trials, plain.store.path, plain.tracking.uri) == (None, None, None)
 
 
@@ -386,8 +394,8 @@ def test_equal_sweeps_have_no_diff_and_changed_lines_are_shown() -> None:
 def test_every_default_is_written_into_the_normalised_text() -> None:
     written = yaml.safe_load(sweep(search=None).normalised())
     assert set(written) == {
-        "name", "system", "dataset", "search", "points", "rungs", "score", "sampler", "pruner", "stop_on", "budget",
-        "resources", "store", "tracking",
+        "name", "system", "dataset", "search", "points", "rungs", "score", "finals", "sampler", "pruner", "stop_on",
+        "budget", "resources", "store", "tracking",
     }  # fmt: skip
     assert written["score"]["also"] == ["fid", "is", "accuracy"]
 
@@ -444,6 +452,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
             )
         ),
         "score": {"samples": draw(st.integers(2, 10_000)), "extractor": draw(st.sampled_from(["lenet", "inception"]))},
+        "finals": {"trials": draw(st.integers(0, 9)), "samples": draw(st.sampled_from([2, 10_000, 50_000]))},
         "stop_on": draw(st.lists(st.sampled_from(STOPPING), unique=True)),
         "sampler": draw(st.sampled_from(["random", {"name": "tpe", "startup": 0, "seed": 7}])),
         "pruner": draw(st.sampled_from(["none", {"name": "percentile", "warmup": 12.8}, {"name": "hyperband"}])),
@@ -469,8 +478,8 @@ PLACES = [
     "name", "system", "system.choice", "dataset", "dataset.path", "search", "search.g_lr", "search.batch.choice",
     "search.n_critic.int", "search.g_lr.log_uniform", "search.slope.uniform", "search.slope.when",
     "search.slope.when.system", "rungs", "rungs.every", "score", "score.samples", "score.extractor", "score.also",
-    "sampler", "sampler.name", "pruner", "pruner.warmup", "stop_on", "budget", "budget.trials",
-    "resources.gpus_per_worker", "store.path", "tracking", "unknown", "",
+    "finals", "finals.trials", "sampler", "sampler.name", "pruner", "pruner.warmup", "stop_on", "budget",
+    "budget.trials", "resources.gpus_per_worker", "store.path", "tracking", "unknown", "",
 ]  # fmt: skip
 SCALARS = (
     st.none() | st.booleans() | st.integers(-3, 10**400) | st.floats() | st.sampled_from(["kid", "bce", "1e-5", ""])

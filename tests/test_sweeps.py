@@ -183,3 +183,43 @@ def test_one_interrupt_stops_cleanly_and_says_how_to_go_on(tmp_path: Path, cache
     time.sleep(1)
     left = subprocess.run(["pgrep", "-s", str(driver.pid)], capture_output=True, text=True, check=False).stdout
     assert left == "", "processes of the sweep are still alive"
+
+
+@pytest.mark.faults
+def test_a_trial_whose_process_is_killed_goes_on_in_another_one(tmp_path: Path, cache_dir: Path) -> None:
+    sweeps.prepare(tmp_path, cache_dir, sweeps.TINY.replace("until: 2", "until: 4"))
+    folder = tmp_path / "runs" / "tiny"
+    driver = sweeps.start("launch", "tiny.yaml", cwd=tmp_path)
+    sweeps.wait_for(lambda: sum(len(record.rungs) for record in sweeps.records(folder)) >= 3, driver)
+    listing = ["pgrep", "-s", str(driver.pid), "-f", "ray::.*Trainable"]
+    sweeps.wait_for(lambda: subprocess.run(listing, capture_output=True, check=False).returncode == 0, driver)
+    victim = int(subprocess.run(listing, capture_output=True, text=True, check=True).stdout.split()[0])
+    before = sweeps.records(folder)
+    os.kill(victim, signal.SIGKILL)
+    output, _ = driver.communicate(timeout=240)
+    assert driver.returncode == 0, output
+    assert "Traceback" not in output
+    after = sweeps.records(folder)
+    assert [record.number for record in after] == list(range(5))
+    assert {record.state for record in after} <= {"complete", "pruned"}
+    for old, new in zip(before, after, strict=False):
+        assert new.rungs[: len(old.rungs)] == old.rungs
+        images = [rung.images for rung in new.rungs]
+        assert images == [500 * (index + 1) for index in range(len(images))]
+    assert_tracked_once(tmp_path, "tiny", 5)
+
+
+@pytest.mark.faults
+def test_a_trial_that_cannot_run_fails_with_its_reason_and_the_sweep_ends(tmp_path: Path, cache_dir: Path) -> None:
+    sweeps.prepare(tmp_path, cache_dir)
+    store = tmp_path / "runs" / "tiny" / "store" / "trials"
+    store.mkdir(parents=True)
+    (store / "00001").write_text("a file where a folder belongs")
+    done = sweeps.gansweep("launch", "tiny.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    found = sweeps.records(tmp_path / "runs" / "tiny")
+    assert [record.state for record in found].count("failed") == 1
+    assert found[1].state == "failed"
+    assert "00001" in str(found[1].reason)
+    assert "failed" in done.stdout

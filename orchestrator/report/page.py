@@ -69,6 +69,7 @@ def write_report(status: SweepStatus, study: SweepStudy, path: Path) -> None:
         rows=_rows(status, sweep, searched),
         searched=len(searched),
         beside=_beside(status, sweep),
+        finals=_finals(status),
         figures=_embedded(figures),
         unscored=[_epitaph(record) for record in status.records if not record.best],
         unranked=[d.name for d in searched if importances and d.name not in importances],
@@ -216,6 +217,21 @@ def _beside(status: SweepStatus, sweep: Sweep) -> list[list[str]]:
             why = differences(reported, score, sweep.dataset.name) or "nothing known"
             head = [system, reported.metric, f"{reported.text} ({reported.document})", samples]
             rows.append([*head, measured(score), f"{score.n:,}", str(record.number), why])
+    return rows
+
+
+def _finals(status: SweepStatus) -> list[list[str]]:
+    """The finalists' scores, ours beside clean-fid's; for one that could not be scored the reason."""
+    rows = []
+    for record in status.finalists:
+        number, final = str(record.number), record.final
+        if final is not None:
+            for name, score in final.ours.items():
+                official = final.official[name]
+                cells = [measured(score), measured(official), f"{score.n:,}", official.extractor]
+                rows.append([number, f"{final.images / KIMG:g}", name, *cells])
+        else:
+            rows.append([number, "", "", "", "", "", record.final_fault or "not scored yet"])
     return rows
 
 
