@@ -25,7 +25,7 @@ def test_every_everyday_command_runs(tmp_path: Path, cache_dir: Path, mnist_mini
     sweeps.prepare(tmp_path, cache_dir)
     commands = [shlex.split(line, comments=True) for block in blocks("bash") for line in block.splitlines()]
     everyday = [words[1:] for words in commands if words and words[0] == "gansweep"]
-    assert {words[0] for words in everyday} == {"launch", "status", "resume", "report", "list", "train"}
+    assert {words[0] for words in everyday} == {"launch", "status", "resume", "report", "list", "train", "score"}
     for words in everyday:
         done = sweeps.gansweep(*words, cwd=tmp_path)
         assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
