@@ -13,7 +13,7 @@ from trainers.data import ImageData, load
 from trainers.evaluation.extractors import build_extractor
 from trainers.evaluation.reference import reference_of
 from trainers.evaluation.scores import Evaluator
-from trainers.run import Run, Rung, pick_device
+from trainers.run import Run, Rung, pick_device, worth_keeping
 
 
 class SweepTrial:
@@ -31,7 +31,10 @@ class SweepTrial:
         self.run = Run(
             system_id, SYSTEMS[system_id], config, train, evaluator, sweep.rungs, sweep.score.samples, device
         )
-        self._untold = self.run.restore(self._store.trial(number))
+        with self._store.newest(number) as found:
+            self._untold = found is not None
+            if found is not None:
+                self.run.load(found)
 
     def advance(self) -> list[Rung]:
         """Passes one more rung, or scores the last one on more images where that was asked; returns all so far.
@@ -42,8 +45,14 @@ class SweepTrial:
         if not self._untold:
             if not self._measured_again():
                 self.run.next_rung()
-            self._store.check(self._number, self._attempt)
-            self.run.save(self._store.trial(self._number))
+            keep = self._store.keep
+            self._store.publish(
+                self._number,
+                self._attempt,
+                lambda folder: self.run.save(folder, keep.last, keep.best),
+                worth_keeping(self.run.history, self.run.evaluator.metrics[0], keep.best),
+                final=self.run.finished,
+            )
         self._untold = False
         return self.run.history
 

@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Collection
 from pathlib import Path
@@ -21,6 +22,7 @@ from torch import Tensor
 STATE = "state.safetensors"
 MANIFEST = "manifest.json"
 _HEADER = "header"
+_SEAL = "sha256"
 
 _log = logging.getLogger(__name__)
 
@@ -33,19 +35,34 @@ def write(folder: Path, tensors: dict[str, Tensor], header: dict[str, Any], mani
     """Writes a checkpoint to `folder` in one atomic step; an older one of that name is replaced.
 
     `header` is read back with the tensors, `manifest` can be read alone; both are JSON-able. The manifest also lists
-    the size and sha256 of the state.
+    the size and sha256 of the state, and its own sha256. Raises OSError, with nothing left behind.
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
-    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    safetensors.torch.save_file(whole, temporary / STATE, metadata={_HEADER: json.dumps(header)})
-    described = manifest | {"files": {STATE: _describe(temporary / STATE)}}
-    (temporary / MANIFEST).write_text(json.dumps(described, indent=1) + "\n")
-    for path in (temporary / STATE, temporary / MANIFEST):
-        with open(path, "rb") as file:
-            os.fsync(file.fileno())
-    _replace(temporary, folder)
+    try:
+        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        _save(whole, temporary / STATE, {_HEADER: json.dumps(header)})
+        described = manifest | {"files": {STATE: _describe(temporary / STATE)}}
+        described[_SEAL] = _seal(described)
+        (temporary / MANIFEST).write_text(json.dumps(described, indent=1) + "\n")
+        for path in (temporary / STATE, temporary / MANIFEST):
+            with open(path, "rb") as file:
+                os.fsync(file.fileno())
+        _replace(temporary, folder)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    try:
+        safetensors.torch.save_file(tensors, path, metadata=metadata)
+    except SafetensorError as error:
+        # The library tells faults of the disk by their number in a text: "I/O error: ... (os error 28)".
+        if (found := re.search(r"\(os error (\d+)\)", str(error))) is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from None
 
 
 def _replace(temporary: Path, folder: Path) -> None:
@@ -64,11 +81,14 @@ def _replace(temporary: Path, folder: Path) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint whose state has its recorded size and sha256; CheckpointError otherwise."""
+    """The manifest of a checkpoint that, as its state, has the recorded sha256; CheckpointError otherwise."""
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
+        seal = manifest.pop(_SEAL, None)  # manifests of earlier versions have none
+        if seal is not None and seal != _seal(manifest):
+            raise CheckpointError(f"{folder / MANIFEST}: its sha256 is not {seal}")
         expected, found = manifest["files"][STATE], _describe(folder / STATE)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder}: incomplete checkpoint ({error})") from error
     if found != expected:
         raise CheckpointError(f"{folder / STATE}: expected {expected}, found {found}")
@@ -94,6 +114,7 @@ def folder_name(images: int) -> str:
 
 def newest(parent: Path) -> Path | None:
     """The newest checkpoint below `parent` that is whole; damaged ones are passed over with a warning."""
+    recover(parent)
     for folder in sorted((p for p in parent.glob("[0-9]*") if p.is_dir()), reverse=True):
         try:
             read_manifest(folder)
@@ -102,6 +123,14 @@ def newest(parent: Path) -> Path | None:
         else:
             return folder
     return None
+
+
+def recover(parent: Path) -> None:
+    """Puts back each checkpoint that stepped aside for one that never came: its process was killed in between."""
+    for aside in parent.glob(".[0-9]*.old"):
+        folder = parent / aside.name.split(".")[1]
+        if not folder.exists():
+            os.replace(aside, folder)
 
 
 def prune(parent: Path, best: Collection[int] = (), last: int = 2) -> None:
@@ -116,6 +145,11 @@ def prune(parent: Path, best: Collection[int] = (), last: int = 2) -> None:
     for folder in folders[: max(0, len(folders) - last)]:
         if folder.name not in kept:
             shutil.rmtree(folder)
+
+
+def _seal(manifest: dict[str, Any]) -> str:
+    read_back = json.loads(json.dumps(manifest))  # where every key is a text
+    return hashlib.sha256(json.dumps(read_back, sort_keys=True).encode()).hexdigest()
 
 
 def _describe(path: Path) -> dict[str, Any]:

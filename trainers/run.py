@@ -98,13 +98,7 @@ class Run:
 
     def best(self) -> Rung | None:
         """The rung with the best value of the evaluator's first metric; None before the first sound rung."""
-        return self._best(self.history)
-
-    def _best(self, rungs: Sequence[Rung]) -> Rung | None:
-        metric = METRICS[self.evaluator.metrics[0]]
-        sound = [rung for rung in rungs if metric.name in rung.scores]
-        sign = 1 if metric.minimise else -1
-        return min(sound, key=lambda rung: sign * rung.scores[metric.name].value, default=None)
+        return next(iter(_best_rungs(self.history, self.evaluator.metrics[0], 1)), None)
 
     def next_rung(self) -> Rung:
         """Trains to the next rung and scores it."""
@@ -182,34 +176,39 @@ class Run:
         pairs = (labels, labels_of_real) if self.system.conditional else None
         return monitor.diversity(images, real, pairs), monitor.repeats(images, real)
 
-    def save(self, folder: Path) -> None:
-        """Writes samples and a checkpoint of the last rung below `folder`; keeps the two newest and the best."""
+    def save(self, folder: Path, last: int = 2, best: int = 1) -> Path:
+        """Writes samples and a checkpoint of the last rung below `folder`, and returns the checkpoint's folder.
+
+        Keeps the `last` newest checkpoints and those `worth_keeping`. Raises OSError, with what was there still whole.
+        """
         rung, name = self.history[-1], checkpoint.folder_name(self.history[-1].images)
         if self.grid is not None and rung.scores:
             samples.save_png(self.grid, folder / "samples" / f"{name}.png")
         tensors, header = self.trainer.state()
         manifest = {**self._identity(), "history": [past.to_json() for past in self.history]}
         checkpoint.write(folder / "checkpoints" / name, tensors, header, manifest)
-        # The last rung may yet be measured again and lose what made it the best.
-        best = [rung.images for rung in (self._best(self.history), self._best(self.history[:-1])) if rung]
-        checkpoint.prune(folder / "checkpoints", best)
+        checkpoint.prune(folder / "checkpoints", worth_keeping(self.history, self.evaluator.metrics[0], best), last)
+        return folder / "checkpoints" / name
 
     def restore(self, folder: Path) -> bool:
-        """Continues from the newest whole checkpoint below `folder`; False where there is none.
+        """Continues from the newest whole checkpoint below `folder`; False where there is none. Raises as `load`."""
+        found = checkpoint.newest(folder / "checkpoints")
+        if found is not None:
+            self.load(found)
+        return found is not None
+
+    def load(self, folder: Path) -> None:
+        """Continues from the checkpoint in `folder`.
 
         Raises ValueError where it is of another system, configuration or data, or was scored otherwise: one history
         holds only what compares.
         """
-        found = checkpoint.newest(folder / "checkpoints")
-        if found is None:
-            return False
-        tensors, header, manifest = checkpoint.read(found)
+        tensors, header, manifest = checkpoint.read(folder)
         for key, own in self._identity().items():
             if manifest[key] != own:
                 raise ValueError(f"the checkpoint is of {key} {manifest[key]}, not of {own}")
         self.trainer.load_state(tensors, header)
         self.history = [Rung.from_json(record) for record in manifest["history"]]
-        return True
 
     def _identity(self) -> dict[str, Any]:
         """What a checkpoint must share with this run, besides the configuration."""
@@ -221,6 +220,21 @@ class Run:
             "extractor": self.evaluator.extractor.id,
             "reference": self.evaluator.reference.id,
         }
+
+
+def worth_keeping(rungs: Sequence[Rung], metric: str, best: int = 1) -> set[int]:
+    """Images of the `best` rungs with the best values of `metric`, and of the `best` before the last one.
+
+    That one may yet be measured again and lose what made it the best.
+    """
+    return {rung.images for past in (rungs, rungs[:-1]) for rung in _best_rungs(past, metric, best)}
+
+
+def _best_rungs(rungs: Sequence[Rung], metric: str, count: int) -> list[Rung]:
+    """The best `count` of the sound rungs, best first; of equal ones the earlier comes first."""
+    sign = 1 if METRICS[metric].minimise else -1
+    sound = [rung for rung in rungs if metric in rung.scores]
+    return sorted(sound, key=lambda rung: sign * rung.scores[metric].value)[:count]
 
 
 def pick_device() -> str:

@@ -33,5 +33,9 @@ def save_png(picture: NDArray[np.uint8], path: Path) -> None:
     """Writes `picture` to `path` in one atomic step, making its folder where needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    Image.fromarray(picture).save(temporary, format="png", optimize=True)
-    temporary.replace(path)
+    try:
+        Image.fromarray(picture).save(temporary, format="png", optimize=True)
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise

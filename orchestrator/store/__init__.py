@@ -1,0 +1,69 @@
+"""The store: checkpoints and samples of every trial, in a folder or on S3."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+from orchestrator.store.fencing import StaleAttemptError
+from orchestrator.store.folder import FolderObjects
+from orchestrator.store.garbage import PROBES, Orphan, orphans
+from orchestrator.store.objects import ConflictError, MissingError, Objects, UnavailableError
+from orchestrator.store.spool import SpoolFullError
+from orchestrator.store.trials import TrialStore
+from search_spaces.sweep import Sweep
+from trainers.errors import InputError
+
+__all__ = [
+    "ConflictError",
+    "MissingError",
+    "Objects",
+    "Orphan",
+    "SpoolFullError",
+    "StaleAttemptError",
+    "TrialStore",
+    "UnavailableError",
+    "check_store",
+    "orphans",
+    "store_of",
+]
+
+
+def store_of(sweep: Sweep, folder: Path) -> TrialStore:
+    """The store a sweep names, or the one in its own folder; what is on its way to S3 lies there too.
+
+    Raises UnavailableError where AWS is so configured that there can be no client.
+    """
+    return TrialStore(_objects(sweep, folder), folder / "scratch", sweep.store)
+
+
+def _objects(sweep: Sweep, folder: Path) -> Objects:
+    path = sweep.store.path
+    if path is None:
+        return FolderObjects(folder / "store")
+    if not path.startswith("s3://"):
+        return FolderObjects(Path(path) / sweep.name)
+    # boto3 takes half a second to import, which most sweeps need not spend.
+    from orchestrator.store.s3 import S3Objects
+
+    where = urlsplit(path)
+    return S3Objects(where.netloc, f"{where.path.strip('/')}/{sweep.name}", sweep.store.endpoint)
+
+
+def check_store(sweep: Sweep) -> None:
+    """Whether a sweep's bucket can be listed, written, read and deleted from; InputError says why it cannot."""
+    path = sweep.store.path
+    if path is None or not path.startswith("s3://"):
+        return
+    try:
+        objects, key = _objects(sweep, Path()), f"{PROBES}{uuid4().hex}"
+        objects.find(PROBES)
+        objects.put(key, b"probe", if_absent=True)
+        objects.get(key)
+        objects.delete([key])
+    except (UnavailableError, MissingError, ConflictError) as error:
+        raise InputError(
+            f"sweep {sweep.name}: store.path: {path} cannot be used: {error}; credentials come from the standard chain "
+            "of AWS: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a shared credentials file, or the machine's role"
+        ) from None

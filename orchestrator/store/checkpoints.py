@@ -1,0 +1,148 @@
+"""Checkpoints of one trial as objects: published in one atomic step, fetched whole or not at all.
+
+A checkpoint with the name of the checkpoint's folder and a digest of its state lies below `TRIAL/checkpoints/NAME/`;
+so two states of one rung never mix. Its manifest, written after the state, makes it one; `TRIAL/latest` names the
+newest, so that its loss is noticed. Where objects are files a trial writes them itself, without digest.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import shutil
+from collections.abc import Collection, Iterable
+from pathlib import Path
+
+from orchestrator.store.objects import MissingError, Objects
+from trainers import checkpoint
+from trainers.checkpoint import MANIFEST, STATE, CheckpointError
+
+LATEST = "latest"
+_NAME = re.compile(r"(\d{10})(-[0-9a-f]{8})?")
+
+_log = logging.getLogger(__name__)
+
+
+def key_of(trial: str, name: str, file: str = "") -> str:
+    """The key of a checkpoint's file, or where its files begin."""
+    return f"{trial}/checkpoints/{name}/{file}"
+
+
+def images_of(name: str) -> int:
+    """After how many images the checkpoint `name` was made."""
+    return int(name[:10])
+
+
+def publish(objects: Objects, trial: str, folder: Path, sent: set[str]) -> None:
+    """Publishes the checkpoint in `folder`; the state is not sent again where its name is in `sent`, which grows.
+
+    Raises CheckpointError where it is damaged: then nothing is published.
+    """
+    manifest = checkpoint.read_manifest(folder)
+    name = f"{folder.name}-{manifest['files'][STATE]['sha256'][:8]}"
+    if name not in sent:
+        objects.put_file(key_of(trial, name, STATE), folder / STATE)
+        sent.add(name)
+    objects.put(key_of(trial, name, MANIFEST), (folder / MANIFEST).read_bytes())
+    point_to(objects, trial, name)
+
+
+def point_to(objects: Objects, trial: str, name: str) -> None:
+    """Makes `name` the latest checkpoint."""
+    objects.put(f"{trial}/{LATEST}", name.encode())
+
+
+def latest(objects: Objects, trial: str) -> str | None:
+    """The name that was published last; None before the first."""
+    try:
+        name = objects.get(f"{trial}/{LATEST}")[0].decode(errors="replace")
+    except MissingError:
+        return None
+    if not _NAME.fullmatch(name):
+        _log.warning("damaged: %s", objects.uri(f"{trial}/{LATEST}"))
+        return None
+    return name
+
+
+def names(objects: Objects, trial: str) -> list[str]:
+    """Every checkpoint that has a manifest or is the latest, newest first."""
+    if (parent := objects.local(f"{trial}/checkpoints")) is not None:
+        checkpoint.recover(parent)
+    last, found = latest(objects, trial), {n for n, files in contents(objects, trial).items() if MANIFEST in files}
+    # Of two states of one rung the one that was published last comes first.
+    return sorted(found | ({last} if last else set()), key=lambda n: (images_of(n), n == last, n), reverse=True)
+
+
+def contents(objects: Objects, trial: str) -> dict[str, dict[str, int]]:
+    """Name -> file -> bytes of all checkpoints, the unfinished ones included."""
+    found: dict[str, dict[str, int]] = {}
+    for each in objects.find(f"{trial}/checkpoints/"):
+        name, _, file = each.key.removeprefix(f"{trial}/checkpoints/").partition("/")
+        if file and _NAME.fullmatch(name):
+            found.setdefault(name, {})[file] = each.size
+    return found
+
+
+def fetch(objects: Objects, trial: str, target: Path, images: int | None = None) -> Path | None:
+    """The folder of the newest whole checkpoint, or of the one at `images`; None where there is none.
+
+    Objects that are no files are brought below `target`. Damaged checkpoints are passed over with a warning; where
+    `images` is given CheckpointError is raised instead.
+    """
+    for name in names(objects, trial):
+        if images is not None and images_of(name) != images:
+            continue
+        try:
+            return _bring(objects, trial, name, target)
+        except (CheckpointError, MissingError) as error:
+            if images is not None:
+                raise CheckpointError(f"{objects.uri(key_of(trial, name))}: {error}") from error
+            _log.warning("damaged checkpoint passed over: %s: %s", objects.uri(key_of(trial, name)), error)
+    return None
+
+
+def _bring(objects: Objects, trial: str, name: str, target: Path) -> Path:
+    local = objects.local(key_of(trial, name))
+    if local is not None:
+        checkpoint.read_manifest(local)
+        return local
+    folder = target / name
+    try:
+        return _download(objects, trial, name, folder)
+    except CheckpointError:
+        # It may be the part of a download that lay here: once more, from nothing.
+        shutil.rmtree(folder)
+        return _download(objects, trial, name, folder)
+
+
+def _download(objects: Objects, trial: str, name: str, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / MANIFEST).write_bytes(objects.get(key_of(trial, name, MANIFEST))[0])
+    if not (folder / STATE).exists():  # or it arrived before the last block was left
+        objects.get_file(key_of(trial, name, STATE), folder / STATE)
+    checkpoint.read_manifest(folder)
+    return folder
+
+
+def superseded(found: Iterable[str], last_name: str | None, best: Collection[int], last: int) -> list[str]:
+    """Those of the names `found` that need not be kept.
+
+    Kept are the `last` newest rungs and those at the images `best`; of several states of one rung the last published.
+    """
+    found = sorted(found)
+    kept = {*sorted({images_of(name) for name in found})[-last:], *best}
+    rung = images_of(last_name) if last_name in found and last_name else None
+    return [name for name in found if images_of(name) not in kept or (images_of(name) == rung and name != last_name)]
+
+
+def retain(objects: Objects, trial: str, best: Collection[int], last: int) -> None:
+    """Deletes the checkpoints that are superseded."""
+    found = contents(objects, trial)
+    whole = [name for name, files in found.items() if MANIFEST in files]
+    drop(objects, trial, {name: found[name] for name in superseded(whole, latest(objects, trial), best, last)})
+
+
+def drop(objects: Objects, trial: str, found: dict[str, dict[str, int]]) -> None:
+    """Deletes checkpoints, manifests first: what is half deleted is no checkpoint."""
+    objects.delete(key_of(trial, name, MANIFEST) for name in found)
+    objects.delete(key_of(trial, name, file) for name, files in found.items() for file in files if file != MANIFEST)

@@ -1,0 +1,136 @@
+"""Objects as files below a folder that every trial's machine can reach."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+from orchestrator.store.objects import ConflictError, Listed, MissingError
+
+_LOCK = ".lock"
+
+
+class FolderObjects:
+    """Each object is a file; hidden names are those of files that are being written."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
+        path = self.local(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _written(path) as temporary:
+            temporary.write_bytes(data)
+            _sync(temporary)
+            if not if_absent and if_match is None:
+                temporary.replace(path)
+                return _tag(data)
+            with self._alone():
+                found = path.read_bytes() if path.exists() else None
+                if found is not None if if_absent else found is None or _tag(found) != if_match:
+                    raise ConflictError(f"{path} was written by somebody else")
+                temporary.replace(path)
+        return _tag(data)
+
+    def put_file(self, key: str, path: Path) -> None:
+        target = self.local(key)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _written(target) as temporary:
+            shutil.copyfile(path, temporary)
+            _sync(temporary)
+            temporary.replace(target)
+
+    def get(self, key: str) -> tuple[bytes, str]:
+        try:
+            data = self.local(key).read_bytes()
+        except (FileNotFoundError, IsADirectoryError):
+            raise MissingError(key) from None
+        return data, _tag(data)
+
+    def get_file(self, key: str, path: Path) -> None:
+        # A copy on one machine breaks off only with the machine: there is nothing to go on from.
+        with _written(path) as temporary:
+            try:
+                shutil.copyfile(self.local(key), temporary)
+            except (FileNotFoundError, IsADirectoryError):
+                raise MissingError(key) from None
+            temporary.replace(path)
+
+    def find(self, prefix: str) -> list[Listed]:
+        found = (self._listed(path) for path in self._files(prefix) if not self._hidden(path))
+        return sorted((each for each in found if each), key=lambda each: each.key)
+
+    def delete(self, keys: Iterable[str]) -> None:
+        for path in map(self.local, keys):
+            path.unlink(missing_ok=True)
+            for parent in path.parents:
+                if parent == self.root:
+                    break
+                try:
+                    parent.rmdir()
+                except OSError:  # it has something in it, or somebody else was faster
+                    break
+
+    def leftovers(self, prefix: str) -> list[Listed]:
+        found = (self._listed(path) for path in self._files(prefix) if self._hidden(path) and path.name != _LOCK)
+        return sorted((each for each in found if each), key=lambda each: each.key)
+
+    def discard(self, leftover: Listed) -> None:
+        self.delete([leftover.key])
+
+    def local(self, key: str) -> Path:
+        return self.root / key
+
+    def uri(self, key: str) -> str:
+        return str(self.local(key).resolve())
+
+    def _files(self, prefix: str) -> Iterator[Path]:
+        # Only the folder in which the prefix ends need be walked: a study of thousands of trials is one.
+        start = self.root / prefix.rpartition("/")[0]
+        for folder, _, names in os.walk(start):
+            for path in (Path(folder, name) for name in names):
+                if path.relative_to(self.root).as_posix().startswith(prefix):
+                    yield path
+
+    def _hidden(self, path: Path) -> bool:
+        return any(part.startswith(".") for part in path.relative_to(self.root).parts)
+
+    def _listed(self, path: Path) -> Listed | None:
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return None  # deleted while the folder was read
+        key = path.relative_to(self.root).as_posix()
+        return Listed(key, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with open(self.root / _LOCK, "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[Path]:
+    """A hidden name beside `path` that nobody else uses; what is left there at the end is deleted."""
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _tag(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

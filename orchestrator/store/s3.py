@@ -1,0 +1,149 @@
+"""Objects in a bucket of S3, or of anything that speaks it. The only home of boto3.
+
+Credentials come from the standard chain of AWS (environment, shared files, the machine's role) and go nowhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import boto3
+from boto3.exceptions import Boto3Error
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from orchestrator.store.objects import ConflictError, Listed, MissingError, UnavailableError
+
+MIB = 2**20
+PART = 32 * MIB
+"""Bytes of a part; files of two parts or more are sent in parts, four at a time."""
+_CHUNK = MIB
+_TRIES = 5
+"""How often a transfer that breaks off goes on before the store counts as away."""
+_MOST_DELETED = 1000
+"""Keys of one request; the limit is S3's."""
+
+
+class S3Objects:
+    """Objects below `prefix` of a bucket; `endpoint` is the URL of a server that is not Amazon's."""
+
+    def __init__(self, bucket: str, prefix: str, endpoint: str | None = None) -> None:
+        self._bucket, self._prefix = bucket, prefix.strip("/")
+        # Servers of one's own have no host name per bucket.
+        style = {"s3": {"addressing_style": "path"}} if endpoint else {}
+        retries = {"mode": "standard", "total_max_attempts": 4}
+        self._client = boto3.session.Session().client(
+            "s3", endpoint_url=endpoint, config=Config(retries=retries, connect_timeout=5, read_timeout=60, **style)
+        )
+        self._transfer = TransferConfig(multipart_threshold=2 * PART, multipart_chunksize=PART, max_concurrency=4)
+
+    def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
+        condition = {"IfNoneMatch": "*"} if if_absent else {"IfMatch": if_match} if if_match is not None else {}
+        try:
+            with self._told(key):
+                return str(self._client.put_object(**self._place(key), Body=data, **condition)["ETag"])
+        except MissingError:  # how Amazon says that there is nothing to match
+            raise ConflictError(self.uri(key)) from None
+
+    def put_file(self, key: str, path: Path) -> None:
+        with open(path, "rb") as file, self._told(key):
+            self._client.upload_fileobj(file, self._bucket, self._full(key), Config=self._transfer)
+
+    def get(self, key: str) -> tuple[bytes, str]:
+        with self._told(key):
+            found = self._client.get_object(**self._place(key))
+            return found["Body"].read(), str(found["ETag"])
+
+    def get_file(self, key: str, path: Path) -> None:
+        with self._told(key):
+            found = self._client.head_object(**self._place(key))
+        tag, size = str(found["ETag"]), int(found["ContentLength"])
+        part = path.with_name(f".{path.name}.{hashlib.sha256(tag.encode()).hexdigest()[:16]}.part")
+        for other in set(path.parent.glob(f".{path.name}.*.part")) - {part}:
+            other.unlink()  # of an object that has been replaced since
+        part.touch()
+        for attempt in range(_TRIES):
+            try:
+                self._go_on(key, tag, part, size)
+                break
+            except UnavailableError:
+                if attempt == _TRIES - 1:
+                    raise
+                time.sleep(2**attempt)
+        part.replace(path)
+
+    def find(self, prefix: str) -> list[Listed]:
+        with self._told(prefix):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self._bucket, Prefix=self._full(prefix)
+            )
+            found = [entry for page in pages for entry in page.get("Contents", ())]
+        return [Listed(self._short(entry["Key"]), entry["Size"], entry["LastModified"]) for entry in found]
+
+    def delete(self, keys: Iterable[str]) -> None:
+        full = [{"Key": self._full(key)} for key in keys]
+        for start in range(0, len(full), _MOST_DELETED):
+            with self._told(""):
+                answer = self._client.delete_objects(
+                    Bucket=self._bucket, Delete={"Objects": full[start : start + _MOST_DELETED], "Quiet": True}
+                )
+            if faults := answer.get("Errors"):
+                raise UnavailableError(f"{self.uri('')}: {len(faults)} objects not deleted: {faults[0].get('Message')}")
+
+    def leftovers(self, prefix: str) -> list[Listed]:
+        with self._told(prefix):
+            pages = self._client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self._bucket, Prefix=self._full(prefix)
+            )
+            found = [entry for page in pages for entry in page.get("Uploads", ())]
+        return [Listed(self._short(entry["Key"]), 0, entry["Initiated"], entry["UploadId"]) for entry in found]
+
+    def discard(self, leftover: Listed) -> None:
+        with self._told(leftover.key):
+            self._client.abort_multipart_upload(**self._place(leftover.key), UploadId=leftover.upload)
+
+    def local(self, key: str) -> Path | None:
+        return None
+
+    def uri(self, key: str) -> str:
+        return f"s3://{self._bucket}/{self._full(key)}"
+
+    def _go_on(self, key: str, tag: str, part: Path, size: int) -> None:
+        """Appends to `part` what it lacks of the object with `tag`; ConflictError where that has been replaced."""
+        start = part.stat().st_size
+        if start >= size:
+            return
+        with self._told(key), open(part, "ab") as file:
+            found = self._client.get_object(**self._place(key), Range=f"bytes={start}-", IfMatch=tag)
+            for chunk in found["Body"].iter_chunks(_CHUNK):
+                file.write(chunk)
+
+    def _full(self, key: str) -> str:
+        return f"{self._prefix}/{key}" if self._prefix else key
+
+    def _short(self, full: str) -> str:
+        return full[len(self._prefix) + 1 :] if self._prefix else full
+
+    def _place(self, key: str) -> dict[str, Any]:
+        return {"Bucket": self._bucket, "Key": self._full(key)}
+
+    @contextmanager
+    def _told(self, key: str) -> Iterator[None]:
+        """Turns what the library raises into the store's own exceptions."""
+        try:
+            yield
+        except ClientError as error:
+            code, status = error.response["Error"]["Code"], error.response["ResponseMetadata"]["HTTPStatusCode"]
+            if status == 404 and code != "NoSuchBucket":
+                raise MissingError(self.uri(key)) from None
+            if status in (409, 412):
+                raise ConflictError(f"{self.uri(key)} was written by somebody else") from None
+            raise UnavailableError(f"{self.uri(key)}: {error}") from None
+        except (BotoCoreError, Boto3Error) as error:
+            raise UnavailableError(f"{self.uri(key)}: {error}") from None
