@@ -1,35 +1,46 @@
 """MLflow as a view of the study: a parent run for the sweep, a child for each trial. The only home of mlflow.
 
-The driver alone writes. What is already there is never written twice, so a continued sweep adds only what is new.
+The driver alone writes. What is already there is not written again, and every point has a time that follows from the
+study: a server that carries out a request whose answer was lost, and then its repetition, keeps one point of the two.
 """
 
 from __future__ import annotations
 
+import fcntl
 import logging
-import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
-import numpy as np
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking.multimedia import compress_image_size
 from PIL import Image
 
-from orchestrator.finals import Final
-from orchestrator.status import SweepStatus
+from orchestrator.status import UNDER_WAY, SweepStatus
 from orchestrator.study import TrialRecord
+from orchestrator.tracked import final_values, milliseconds, picture_name, rung_values, stamp
 from search_spaces.sweep import Sweep
-from trainers.evaluation.scores import METRICS
+from search_spaces.urls import with_driver
 from trainers.run import Rung
 
-_SWEEP, _TRIAL, _STATE, _REASON, _PARENT = (
-    "gansweep.sweep",
-    "gansweep.trial",
-    "gansweep.state",
-    "gansweep.reason",
-    "mlflow.parentRunId",
+_SWEEP, _STUDY, _TRIAL, _STATE, _REASON, _BEST, _WINNER = (
+    f"gansweep.{name}" for name in ("sweep", "study", "trial", "state", "reason", "best_trial", "winner")
 )
-_STATUS = {"running": "RUNNING", "complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
-GRIDS = "samples"
+_PARENT, _NAME, _HAS_IMAGES = "mlflow.parentRunId", "mlflow.runName", "mlflow.loggedImages"
+_STATUS = {"running": "RUNNING", "paused": "SCHEDULED", "complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+#: Of every rung that trained anything, so that it tells which rungs are there.
+_MARK = "images_per_s"
+#: MLflow takes no more in one request.
+_MOST_METRICS = 1000
+_PAGE = 1000
+ALIAS = "best"
+Grids = Callable[[int], dict[int, Path]]
+"""Sample grids of a trial by images trained."""
 
 # The migrations of a new database are nobody's business.
 logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -45,114 +56,233 @@ def artifacts(root: Path) -> Path:
     return (root / "mlartifacts").resolve()
 
 
-class Tracker:
-    """Writes one sweep's runs."""
+@dataclass
+class _Run:
+    """What is known of one run."""
 
-    def __init__(self, root: Path, sweep: Sweep) -> None:
-        self._sweep = sweep
-        self._client = MlflowClient(sweep.tracking.uri or database(root))
-        self._experiment = self._open_experiment(sweep.name, artifacts(root) / sweep.name)
-        self._trials: dict[int, str] = {}
-        self._written: dict[int, set[int]] = {}
-        self._states: dict[int, str] = {}
-        self._finals: set[int] = set()
-        """Trials whose run has the final's scores."""
-        found = self._client.search_runs([self._experiment], max_results=50_000)
-        parents = [run for run in found if _SWEEP in run.data.tags]
+    id: str
+    status: str = "RUNNING"
+    state: str | None = None
+    """The trial's, once it has ended and all of it is here."""
+    has_params: bool = False
+    has_final: bool = False
+    written: set[int] | None = field(default_factory=set)
+    """Images of the rungs that are here; None where nobody has asked yet."""
+    bare: set[int] = field(default_factory=set)
+    """Images of those whose samples could not be had yet."""
+
+
+class Tracker:
+    """Writes the runs of one study, which `study_id` tells from others of the same name.
+
+    A `thorough` one looks into every run, also of trials that it has marked as ended. Any method may raise what MLflow
+    and its connections do; what was written by then is not known, and another Tracker goes on from what it finds.
+    """
+
+    def __init__(self, root: Path, sweep: Sweep, study_id: str, thorough: bool = False) -> None:
+        self._sweep, self._study, self._thorough = sweep, study_id, thorough
+        uri = with_driver(sweep.tracking.uri) if sweep.tracking.uri else database(root)
+        with _alone(root):
+            self._client = MlflowClient(uri)
+            self._experiment = self._open_experiment(_artifact_location(root, sweep))
+        parents, self._runs = self._find()
         if parents:
-            self._parent = parents[0].info.run_id
+            self._parent = parents[0]
             self._client.update_run(self._parent, status="RUNNING")
         else:
-            tags = {_SWEEP: sweep.name, "mlflow.runName": sweep.name}
+            tags = {_SWEEP: sweep.name, _STUDY: study_id, _NAME: sweep.name}
             self._parent = self._client.create_run(self._experiment, tags=tags).info.run_id
-            self._client.log_text(self._parent, sweep.normalised(), "sweep.yaml")
-        self._known = {int(run.data.tags[_TRIAL]): run for run in found if _TRIAL in run.data.tags}
+        self._client.log_text(self._parent, sweep.normalised(), "sweep.yaml")
 
-    def sync(self, record: TrialRecord, grids: dict[int, Path]) -> None:
-        """Brings the trial's run up to `record`; `grids` are its sample pictures by images trained."""
-        run_id = self._run(record)
-        written = self._written[record.number]
-        for rung in record.rungs:
-            if rung.images in written:
-                continue
-            best = _best_until(record.rungs, rung)
-            stamp = int(time.time() * 1000)
-            values = {**{name: score.value for name, score in rung.scores.items()}, **best, **rung.losses}
-            values |= {f"{name}_se": score.stderr for name, score in rung.scores.items() if score.stderr is not None}
-            if rung.images in grids:
-                picture = np.asarray(Image.open(grids[rung.images]))
-                self._client.log_image(run_id, picture, key=GRIDS, step=rung.images, synchronous=True)
-            # Metrics last: a step that has them is known to be whole.
-            self._client.log_batch(run_id, metrics=[Metric(k, v, stamp, rung.images) for k, v in values.items()])
-            written.add(rung.images)
-        if record.final is not None and record.number not in self._finals:
-            self._client.log_batch(run_id, metrics=_final_metrics(record.final))
-            self._finals.add(record.number)
-        if record.state != self._states[record.number]:
-            self._states[record.number] = record.state
-            if record.reason:
-                self._client.set_tag(run_id, _REASON, record.reason)
-            self._client.set_terminated(run_id, status=_STATUS[record.state])
-            self._client.set_tag(run_id, _STATE, record.state)  # last: a run that has it is known to be ended
+    def sync(self, record: TrialRecord, grids: Grids) -> None:
+        """Brings the trial's run up to `record`; `grids` has its sample pictures by images trained."""
+        run = self._runs.get(record.number) or self._begin(record)
+        ended = record.state not in UNDER_WAY
+        whole = run.state == record.state and run.status == _STATUS[record.state]
+        if whole and (run.has_final or record.final is None) and not run.bare and not self._thorough:
+            return
+        if run.written is None:
+            run.written = {point.step for point in self._client.get_metric_history(run.id, _MARK)}
+        missing = [rung for rung in record.rungs if rung.images not in run.written]
+        pictures = self._log_pictures(run, record, missing, grids)
+        metrics = [_points(rung_values(record, rung), stamp(record, rung), rung.images) for rung in missing]
+        if record.final is not None and not run.has_final:
+            ended_at = stamp(record) + round(1000 * record.final.seconds)
+            metrics.append(_points(final_values(record.final), ended_at, record.final.images))
+        tags = {_HAS_IMAGES: "True"} if pictures else {}
+        if ended and run.state != record.state:
+            # The server writes tags last: a run that has this one is known to be whole.
+            tags |= {_STATE: record.state, **({_REASON: record.reason} if record.reason else {})}
+        self._log(run, record, metrics, tags)
+        run.written |= {rung.images for rung in missing}
+        run.has_final = run.has_final or record.final is not None
+        if ended:
+            run.state = record.state
+        self._set_status(run, record)
 
     def finish(self, status: SweepStatus, report: Path) -> None:
         """Ends the parent run with the winner's scores and the report; an interrupted sweep's run stays KILLED."""
+        self._settle(status.records)
         self._client.log_artifact(self._parent, str(report))
         best = status.best
         if best is not None and best.best is not None:
-            self._client.set_tag(self._parent, "gansweep.best_trial", str(best.number))
+            self._client.set_tag(self._parent, _BEST, str(best.number))
             done = sum(status.counts.values())
-            scores = {f"best_{name}": score.value for name, score in best.best.scores.items()}
             if done not in {p.step for p in self._client.get_metric_history(self._parent, f"best_{status.metric}")}:
-                stamp = int(time.time() * 1000)
-                self._client.log_batch(self._parent, metrics=[Metric(k, v, stamp, done) for k, v in scores.items()])
+                scores = {f"best_{name}": score.value for name, score in best.best.scores.items()}
+                latest = max(stamp(record) for record in status.records)
+                self._client.log_batch(self._parent, metrics=_points(scores, latest, done))
         self._client.set_terminated(self._parent, status="FINISHED" if status.state == "complete" else "KILLED")
 
-    def _open_experiment(self, name: str, folder: Path) -> str:
-        experiment = self._client.get_experiment_by_name(name)
-        if experiment is not None:
-            return str(experiment.experiment_id)
-        # Without its kind the user interface opens on pages for language models.
-        kind = {"mlflow.experimentKind": "custom_model_development"}
-        return str(self._client.create_experiment(name, artifact_location=folder.as_uri(), tags=kind))
+    def register(self, winner: TrialRecord, checkpoint: Path) -> None:
+        """Makes `checkpoint`, the folder of the winner's best rung, the best version of the sweep's model.
 
-    def _run(self, record: TrialRecord) -> str:
-        if record.number in self._trials:
-            return self._trials[record.number]
-        if (run := self._known.get(record.number)) is not None:
-            run_id = run.info.run_id
-            history = self._client.get_metric_history(run_id, "images_per_s")
-            self._written[record.number] = {point.step for point in history}
-            self._states[record.number] = run.data.tags.get(_STATE, "running")
-            if "final_fid" in run.data.metrics:
-                self._finals.add(record.number)
-            if record.state == "running":
-                self._client.update_run(run_id, status="RUNNING")
-        else:
-            tags = {_TRIAL: str(record.number), _PARENT: self._parent, "mlflow.runName": f"trial {record.number}"}
-            run_id = self._client.create_run(self._experiment, tags=tags).info.run_id
-            self._written[record.number] = set()
-            self._states[record.number] = "running"
-        system_id, config = self._sweep.configure(record.params)
-        values = {"system": system_id, "dataset": self._sweep.dataset.name, **config.model_dump()}
-        params = [Param(key, str(value)) for key, value in values.items()]
-        self._client.log_batch(run_id, params=params)
-        self._trials[record.number] = run_id
-        return str(run_id)
+        There is one version for each winner, with a copy of the checkpoint among its run's artifacts.
+        """
+        name, run = self._sweep.name, self._runs[winner.number]
+        mark = f"{self._study} {winner.number} {checkpoint.name}"
+        try:
+            self._client.get_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            self._client.create_registered_model(name)
+        versions = self._client.search_model_versions(f"name = '{name}'")
+        known, *others = [each for each in versions if each.tags.get(_WINNER) == mark] or [None]
+        for each in others:
+            self._client.delete_model_version(name, each.version)
+        if known is None:
+            place = f"checkpoints/{checkpoint.name}"
+            self._client.log_artifacts(run.id, str(checkpoint), place)
+            source = f"{self._client.get_run(run.id).info.artifact_uri}/{place}"
+            tags = {_WINNER: mark, _SWEEP: name, _TRIAL: str(winner.number)}
+            known = self._client.create_model_version(name, source, run.id, tags=tags)
+        self._client.set_registered_model_alias(name, ALIAS, known.version)
+
+    def _open_experiment(self, location: str | None) -> str:
+        experiment = self._client.get_experiment_by_name(self._sweep.name)
+        if experiment is None:
+            # Without its kind the user interface opens on pages for language models.
+            kind = {"mlflow.experimentKind": "custom_model_development"}
+            return str(self._client.create_experiment(self._sweep.name, artifact_location=location, tags=kind))
+        if experiment.lifecycle_stage == "deleted":
+            self._client.restore_experiment(experiment.experiment_id)
+        return str(experiment.experiment_id)
+
+    def _find(self) -> tuple[list[str], dict[int, _Run]]:
+        """The parent's id and the trials' runs; of several, which lost answers leave behind, one is kept."""
+        found: dict[int | None, list[Any]] = {}
+        for run in self._listed():
+            trial = run.data.tags.get(_TRIAL)
+            found.setdefault(None if trial is None else int(trial), []).append(run)
+        chosen = {number: self._only(runs) for number, runs in found.items()}
+        parents = [chosen.pop(None).info.run_id] if None in chosen else []
+        return parents, {number: _known(run) for number, run in chosen.items() if number is not None}
+
+    def _listed(self) -> Iterator[Any]:
+        """All runs of this study."""
+        mine, token = f"tags.`{_STUDY}` = '{self._study}'", None
+        while True:
+            page = self._client.search_runs([self._experiment], mine, max_results=_PAGE, page_token=token)
+            yield from page
+            if not (token := page.token):
+                return
+
+    def _only(self, runs: Sequence[Any]) -> Any:
+        best, *others = sorted(runs, key=lambda run: (-len(run.data.metrics) - len(run.data.params), run.info.run_id))
+        for run in others:
+            self._client.delete_run(run.info.run_id)
+        return best
+
+    def _begin(self, record: TrialRecord) -> _Run:
+        tags = {_TRIAL: str(record.number), _STUDY: self._study, _PARENT: self._parent}
+        tags[_NAME] = f"trial {record.number}"
+        begun = self._client.create_run(self._experiment, start_time=milliseconds(record.started), tags=tags)
+        run = self._runs[record.number] = _Run(begun.info.run_id)
+        return run
+
+    def _log(self, run: _Run, record: TrialRecord, metrics: Sequence[list[Metric]], tags: dict[str, str]) -> None:
+        """Whole rungs in as few requests as they fit in, the tags in the last one."""
+        params: list[Param] = []
+        if not run.has_params:
+            system_id, config = self._sweep.configure(record.params)
+            values = {"system": system_id, "dataset": self._sweep.dataset.name, **config.model_dump()}
+            params = [Param(key, str(value)) for key, value in values.items()]
+        batch: list[Metric] = []
+        for points in metrics:
+            if len(batch) + len(points) > _MOST_METRICS:
+                self._client.log_batch(run.id, metrics=batch)
+                batch = []
+            batch += points
+        if batch or params or tags:
+            pairs = [RunTag(key, value) for key, value in tags.items()]
+            self._client.log_batch(run.id, metrics=batch, params=params, tags=pairs)
+        run.has_params = True
+
+    def _log_pictures(self, run: _Run, record: TrialRecord, missing: Sequence[Rung], grids: Grids) -> bool:
+        """Sample grids under the names that MLflow's own `log_image` gives, but the same ones at each try."""
+        wanted = {rung.images for rung in missing} | run.bare
+        if self._thorough:
+            there = {Path(file.path).stem for file in self._client.list_artifacts(run.id, "images")}
+            wanted = {rung.images for rung in record.rungs if picture_name(run.id, record, rung) not in there}
+        had = grids(record.number) if wanted else {}
+        with TemporaryDirectory() as folder:
+            for rung in record.rungs:
+                if rung.images in wanted and rung.images in had:
+                    name = picture_name(run.id, record, rung)
+                    with Image.open(had[rung.images]) as picture:
+                        picture.save(Path(folder) / f"{name}.png")
+                        compress_image_size(picture).save(Path(folder) / f"{name}+compressed.webp")
+            run.bare = wanted - set(had)
+            if found := wanted & set(had):
+                self._client.log_artifacts(run.id, folder, "images")
+        return bool(found)
+
+    def _set_status(self, run: _Run, record: TrialRecord) -> None:
+        wanted = _STATUS[record.state]
+        if run.status != wanted:
+            if record.state in UNDER_WAY:
+                self._client.update_run(run.id, status=wanted)
+            else:
+                self._client.set_terminated(run.id, status=wanted, end_time=stamp(record))
+            run.status = wanted
+
+    def _settle(self, records: Sequence[TrialRecord]) -> None:
+        """What requests that were carried out long after they were given up have left behind."""
+        _, self._runs = self._find()
+        for record in records:
+            if record.number in self._runs:
+                self._set_status(self._runs[record.number], record)
 
 
-def _final_metrics(final: Final) -> list[Metric]:
-    values = {f"final_{name}": score.value for name, score in final.ours.items()}
-    values |= {f"final_{name}_se": score.stderr for name, score in final.ours.items() if score.stderr is not None}
-    values |= {f"final_cleanfid_{name}": score.value for name, score in final.official.items()}
-    stamp = int(time.time() * 1000)
-    return [Metric(name, value, stamp, final.images) for name, value in values.items()]
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Of several drivers below `root` one at a time: two that make one new SQLite database break it."""
+    root.mkdir(parents=True, exist_ok=True)
+    with open(root / ".mlflow.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
-def _best_until(rungs: tuple[Rung, ...], last: Rung) -> dict[str, float]:
-    best = {}
-    for name, metric in METRICS.items():
-        values = [rung.scores[name].value for rung in rungs if rung.images <= last.images and name in rung.scores]
-        if values:
-            best[f"best_{name}"] = min(values) if metric.minimise else max(values)
-    return best
+def _artifact_location(root: Path, sweep: Sweep) -> str | None:
+    """Where a new experiment keeps its artifacts; None is the server's choice."""
+    place = sweep.tracking.artifacts
+    if place is None:
+        at_server = (sweep.tracking.uri or "").startswith("http")
+        return None if at_server else (artifacts(root) / sweep.name).as_uri()
+    return f"{place.rstrip('/')}/{sweep.name}" if "://" in place else (Path(place).resolve() / sweep.name).as_uri()
+
+
+def _known(run: Any) -> _Run:
+    return _Run(
+        id=run.info.run_id,
+        status=run.info.status,
+        state=run.data.tags.get(_STATE),
+        has_params=bool(run.data.params),
+        has_final="final_fid" in run.data.metrics,
+        written=None,
+    )
+
+
+def _points(values: dict[str, float], stamp: int, step: int) -> list[Metric]:
+    return [Metric(name, value, stamp, step) for name, value in values.items()]

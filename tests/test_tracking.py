@@ -35,10 +35,10 @@ def finished_study(root: Path, name: str) -> SweepStudy:
 
 def track(root: Path, study: SweepStudy, report: Path) -> None:
     """What a driver does at the end of a sweep."""
-    tracker = Tracker(root, study.sweep)
+    tracker = Tracker(root, study.sweep, study.id)
     save_png(np.zeros((20, 20, 3), np.uint8), root / "grid.png")
     for record in study.records():
-        tracker.sync(record, {rung.images: root / "grid.png" for rung in record.rungs})
+        tracker.sync(record, lambda number, rungs=record.rungs: {rung.images: root / "grid.png" for rung in rungs})
     report.write_text("<html>")
     tracker.finish(status_of(study), report)
 
