@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from search_spaces.settings import Patient, Section, Threshold
 from trainers.evaluation.scores import METRICS, Judgement, Score, difference, judge
 from trainers.run import Rung
 
@@ -50,3 +51,41 @@ def more_images(score: Score, most: int) -> int | None:
     """Number of images for another look at an undecided score, twice as many; None beyond `most`, or in vain."""
     sharper = METRICS[score.metric].any_n and score.stderr is not None
     return 2 * score.n if sharper and 2 * score.n <= most else None
+
+
+def by_its_own(pruner: Section, rungs: Sequence[Rung], metric: str) -> str | None:
+    """Why the scores in `rungs` alone end a trial, whatever the others scored; None where they do not."""
+    if not isinstance(pruner, Patient | Threshold) or rungs[-1].images < pruner.warmup:
+        return None
+    if isinstance(pruner, Patient):
+        return _without_improvement(rungs, metric, pruner.patience, pruner.min_delta)
+    best = best_until(rungs, metric, rungs[-1].images)
+    return None if best is None else _beyond(best, pruner.lower, pruner.upper)
+
+
+def with_error(score: Score) -> str:
+    """A score with its standard error, for people."""
+    return f"{score.value:.4g}" if score.stderr is None else f"{score.value:.4g} ± {score.stderr:.2g}"
+
+
+def _without_improvement(rungs: Sequence[Rung], metric: str, patience: int, min_delta: float) -> str | None:
+    # By value alone: noise that looks like an improvement only lets the trial go on.
+    scores = [rung.scores[metric] for rung in rungs if metric in rung.scores]
+    if len(scores) <= patience:
+        return None
+    sign = 1 if METRICS[metric].minimise else -1
+    before, after = (
+        min(part, key=lambda score: sign * score.value) for part in (scores[:-patience], scores[-patience:])
+    )
+    if sign * (before.value - after.value) > min_delta:
+        return None
+    return f"{metric} {with_error(after)} in the last {patience} rungs, {with_error(before)} before"
+
+
+def _beyond(score: Score, lower: float | None, upper: float | None) -> str | None:
+    margin = ERRORS * (score.stderr or 0.0)
+    if lower is not None and score.value + margin < lower:
+        return f"{score.metric} {with_error(score)} is below {lower:g}"
+    if upper is not None and score.value - margin > upper:
+        return f"{score.metric} {with_error(score)} is above {upper:g}"
+    return None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import pruning
-from orchestrator.store import FolderStore
+from orchestrator.store import store_of
 from orchestrator.study import Decision, SweepStudy
 from orchestrator.trial import SweepTrial
 from tests import made_up
@@ -145,7 +145,7 @@ def test_a_trial_scores_its_last_rung_on_as_many_images_as_asked_and_trains_noth
     tmp_path: Path, cache_dir: Path
 ) -> None:
     sweep = made_up.sweep("search={width: 0.1, batch: 10}", "rungs=[0.01, 0.02]", "score.also=[accuracy]")
-    store = FolderStore(tmp_path / "store")
+    store = store_of(sweep, tmp_path)
     trial = SweepTrial(sweep, tmp_path, cache_dir, 0, {"system": "narman-cgan", "width": 0.1, "batch": 10}, 1)
     (first,) = trial.advance()
     store.request(0, 10, 200)
