@@ -1,0 +1,332 @@
+"""One driver per sweep, on whatever machine: a lease with fencing.
+
+Drivers claim numbered epochs (fencing tokens) in records that all of them can read. A holder renews its record in the
+background; one that has not renewed for `expiry` seconds may be superseded by a claim of the next epoch. Every write
+of a driver asks its lease first, which answers from its own clock and reads the records only where it is overdue
+(Gray and Cheriton, "Leases", 1989). No clocks of different machines are compared: a driver elsewhere is dead when its
+record has not changed for `expiry` seconds of the watcher's time. On one machine the kernel knows more: the holder has
+a lock on a file, which dies with its process.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, TextIO
+
+from trainers.errors import InputError
+
+#: Seconds without a renewal after which a driver may be superseded.
+EXPIRY = "GANSWEEP_LEASE_SECONDS"
+_DEFAULT_EXPIRY = 30.0
+_PREFIX = "lease:"
+_LOCK = "driver.lock"
+#: Longer than a record takes from a writer to every reader (Fischer's mutual exclusion; Lamport, 1987).
+SETTLE = 0.25
+#: A look at the lock, as `gansweep status` takes, holds it for a moment.
+_PROBES = 5
+
+
+class LeaseLostError(Exception):
+    """Another driver has taken over; this one must write nothing more."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One driver's time at a sweep."""
+
+    epoch: int
+    holder: str
+    """HOST:PID:UUID."""
+    machine: str
+    """Tells running kernels apart, where hosts may share their names."""
+    expiry: float
+    renewed: float
+    """Seconds of the machine's clock."""
+    at: float
+    """The same moment as Unix time, for people and other machines' displays."""
+    seconds: float = 0.0
+    """For how long this driver has been at work."""
+    state: str = "held"
+    """held, ended, or withdrawn: claimed too late and never used."""
+
+    @property
+    def words(self) -> str:
+        """The driver as people know it."""
+        host, pid, _ = self.holder.rsplit(":", 2)
+        return f"process {pid} on {host}"
+
+
+class Records(Protocol):
+    """Where claims are kept; every driver reads what any other has written."""
+
+    def read(self) -> Sequence[Claim]:
+        """All claims by epoch."""
+
+    def claim(self, claim: Claim) -> bool:
+        """Keeps `claim` if nobody has its epoch yet, and says whether it did."""
+
+    def renew(self, claim: Claim) -> None:
+        """Replaces the record of an epoch by its holder's newer one."""
+
+
+class Notes:
+    """Claims among the notes of a study, one per epoch, over a function that reads them and one that writes one."""
+
+    def __init__(self, read: Callable[[], Mapping[str, Any]], write: Callable[[str, Any], None]) -> None:
+        self._read, self._write = read, write
+
+    def read(self) -> Sequence[Claim]:
+        return claims(self._read())
+
+    def claim(self, claim: Claim) -> bool:
+        start = clock()
+        if any(other.epoch >= claim.epoch for other in self.read()):
+            return False
+        self.renew(claim)
+        late = clock() - start >= SETTLE  # who comes late may have overwritten a claim that had settled
+        time.sleep(SETTLE)
+        if late:
+            self.renew(replace(claim, state="withdrawn"))
+        return self.read()[-1] == claim
+
+    def renew(self, claim: Claim) -> None:
+        self._write(f"{_PREFIX}{claim.epoch}", asdict(claim))
+
+
+def claims(notes: Mapping[str, Any]) -> list[Claim]:
+    """The claims among a study's notes, by epoch."""
+    found = [Claim(**note) for key, note in notes.items() if key.startswith(_PREFIX)]
+    return sorted(found, key=lambda claim: claim.epoch)
+
+
+def holder(known: Sequence[Claim]) -> Claim | None:
+    """The claim that counts, whether its driver lives or not; None where nobody ever drove."""
+    return next((claim for claim in reversed(known) if claim.state != "withdrawn"), None)
+
+
+def driver_seconds(known: Sequence[Claim]) -> float:
+    """For how long drivers were at work, all of them together."""
+    return sum(claim.seconds for claim in known)
+
+
+def driven(known: Sequence[Claim], folder: Path) -> Claim | None:
+    """The claim of the driver at work, as far as can be told at once; None where there is none."""
+    last = holder(known)
+    if last is None or last.state != "held":
+        return None
+    if last.machine == machine():
+        return last if _locked(folder / _LOCK) else None
+    return last if time.time() - last.at < last.expiry else None
+
+
+def clock() -> float:
+    """Seconds that go on while the process is stopped and the machine asleep, the same in all its processes."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
+
+
+def machine() -> str:
+    """An id of the running kernel; where it has none, the host's name."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return socket.gethostname()
+
+
+class Lease:
+    """A held claim; `check` before every write."""
+
+    def __init__(self, records: Records, mine: Claim) -> None:
+        self._records, self._mine = records, mine
+        self._valid_until = mine.renewed + mine.expiry
+        self._start = time.monotonic()
+        self._lost: str | None = None
+        self._renewing, self._stop = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+
+    @property
+    def epoch(self) -> int:
+        """The fencing token: greater than that of every earlier driver."""
+        return self._mine.epoch
+
+    def check(self) -> None:
+        """Raises LeaseLostError where another driver has taken over."""
+        if self._lost is None and clock() >= self._valid_until:
+            self.renew()
+        if self._lost is not None:
+            raise LeaseLostError(self._lost)
+
+    def renew(self, state: str = "held") -> None:
+        """Renews the record unless it was superseded."""
+        with self._renewing:
+            start = clock()
+            worked = time.monotonic() - self._start
+            self._mine = replace(self._mine, renewed=start, at=time.time(), seconds=worked, state=state)
+            if not self._superseded():
+                self._records.renew(self._mine)
+            # Again: a claimant that has not seen the new record has written its own by now, or will withdraw.
+            if not self._superseded():
+                self._valid_until = start + self._mine.expiry
+
+    def start(self) -> None:
+        """Begins to renew in the background."""
+        self._thread.start()
+
+    def end(self) -> None:
+        """Gives the lease back."""
+        self._stop.set()
+        self._thread.join()
+        if self._lost is None:
+            self.renew("ended")
+
+    def _superseded(self) -> bool:
+        last = holder(self._records.read())
+        if self._lost is None and last is not None and last.holder != self._mine.holder:
+            self._lost = f"lost the lease to {last.words}, which drives the sweep now"
+        return self._lost is not None
+
+    def _keep(self) -> None:
+        while self._lost is None and not self._stop.wait(self._mine.expiry / 3):
+            # Records may be away for a while. Where that lasts, a lease that is overdue meets the error in `check`.
+            with suppress(Exception):
+                self.renew()
+
+
+@contextmanager
+def driving(name: str, folder: Path, records: Records, say: Callable[[str], None] = print) -> Iterator[Lease]:
+    """Makes this process the only driver of the sweep `name` for as long as the block lasts.
+
+    `folder` is the sweep's on this machine. Raises InputError where another driver is at work, naming it. To learn
+    whether one on another machine lives takes up to its `expiry` seconds.
+    """
+    with _Lock(folder / _LOCK) as lock:
+        last = holder(records.read())
+        if last is None or last.state != "held":
+            if not lock.held:
+                raise InputError(f"{name}: already driven by process {lock.owner}; stop it first")
+        elif last.machine != machine():
+            say(f"{name}: waiting up to {last.expiry:g} s whether {last.words} is still at work")
+            _watch(name, records, last)
+        elif not lock.held and clock() - last.renewed < last.expiry:
+            raise _taken(name, last)
+        lease = Lease(records, _claim(name, records, last))
+        lock.take()
+        lease.start()
+        try:
+            yield lease
+        finally:
+            lease.end()
+
+
+def _claim(name: str, records: Records, last: Claim | None) -> Claim:
+    """Claims the next epoch after `last`, whose driver is believed dead."""
+    me = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+    epoch = max((claim.epoch for claim in records.read()), default=0) + 1
+    mine = Claim(epoch, me, machine(), _expiry(), clock(), time.time())
+    won = records.claim(mine)
+    others = [claim for claim in records.read() if claim.holder != me]
+    if not won:
+        by = next((claim for claim in others if claim.epoch == epoch), None)
+        raise InputError(f"{name}: other drivers start at the same time; try again") if by is None else _taken(name, by)
+    before = holder([claim for claim in others if claim.epoch < epoch])
+    if before is not None and before != last:  # it has renewed in the last moment, and lives
+        records.renew(replace(mine, state="withdrawn"))
+        raise _taken(name, before)
+    return mine
+
+
+def _expiry() -> float:
+    written = os.environ.get(EXPIRY, str(_DEFAULT_EXPIRY))
+    try:
+        seconds = float(written)
+    except ValueError:
+        seconds = 0.0
+    if not 4 * SETTLE <= seconds < 1e6:
+        raise InputError(f"{EXPIRY}={written}: must be a number of seconds from {4 * SETTLE:g} to 1e6")
+    return seconds
+
+
+def _watch(name: str, records: Records, last: Claim) -> None:
+    """Returns when `last` has not been renewed for as long as it lasts, or was given back; else InputError."""
+    end = clock() + last.expiry
+    while clock() < end:
+        time.sleep(min(1.0, last.expiry / 10))
+        now = holder(records.read())
+        if now != last and now is not None:
+            if now.state == "held":
+                raise _taken(name, now)
+            return
+
+
+def _taken(name: str, by: Claim) -> InputError:
+    return InputError(f"{name}: already driven by {by.words}; stop it first")
+
+
+class _Lock:
+    """A lock on a file that says which process has it; it dies with its process, however that ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: TextIO | None = None
+        self.owner = "?"
+
+    @property
+    def held(self) -> bool:
+        return self._file is not None
+
+    def __enter__(self) -> _Lock:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._try()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def take(self) -> None:
+        """Takes the lock from a driver that was superseded: it keeps its own, on a file without a name."""
+        if not self.held:
+            temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+            self._lock(temporary)
+            temporary.replace(self._path)
+
+    def _try(self) -> None:
+        for _ in range(_PROBES):
+            try:
+                self._lock(self._path)
+            except BlockingIOError:
+                self.owner = self._path.read_text().strip()
+                time.sleep(SETTLE / _PROBES)
+            else:
+                return
+
+    def _lock(self, path: Path) -> None:
+        file = open(path, "a+")  # noqa: SIM115  # it is closed with the lock
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        self._file = file
+
+
+def _locked(path: Path) -> bool:
+    try:
+        with open(path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except BlockingIOError:
+        return True
+    return False
