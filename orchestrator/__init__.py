@@ -15,6 +15,10 @@ _LIBRARY_SETTINGS = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # What a server did not answer is tried again by the relay, which looks first what has arrived all the same.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }
 for _name, _value in _LIBRARY_SETTINGS.items():
     os.environ.setdefault(_name, _value)

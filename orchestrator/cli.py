@@ -1,4 +1,4 @@
-"""The command line: launch, resume, status, report, train, score, mix-study, list, ui."""
+"""The command line: launch, resume, stop, pause, add-trials, status, gc, report, train, score, mix-study, list, ui."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,14 +15,19 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from orchestrator.asking import add_trials, pause, stop
+from orchestrator.collect import collect
 from orchestrator.estimate import estimate
+from orchestrator.lease import LeaseLostError
 from orchestrator.progress import final_line, trial_line
 from orchestrator.report import write_report
 from orchestrator.report.mixing import PAGE, write_results
 from orchestrator.scored import print_likeness, print_scores
-from orchestrator.status import SweepStatus, read_status, sweep_names
+from orchestrator.simulation import read_curves, read_pruner, simulate
+from orchestrator.status import SweepStatus, missing_sweep, read_status, sweep_names
+from orchestrator.store import check_store
 from orchestrator.study import SweepStudy
-from orchestrator.sweep import REPORT, cache_of, launch
+from orchestrator.sweep import REPORT, cache_of, launch, rebuild_tracking
 from search_spaces import resolve, shipped, summary
 from search_spaces.checks import doubts
 from search_spaces.sweep import Sweep, check_sweep, load_sweep
@@ -49,6 +55,9 @@ Root = Annotated[
     Path, typer.Option(envvar="GANSWEEP_HOME", help="Folder of all sweeps.", show_default="$GANSWEEP_HOME or ./runs")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+Database = Annotated[
+    str | None, typer.Option("--storage", help="Database of the study, where this machine has no folder of the sweep.")
+]
 DEFAULT_ROOT = Path("runs")
 MIX_STUDY = DEFAULT_ROOT / "mix-study"
 
@@ -69,17 +78,22 @@ def launch_command(
         print(f"warning: {doubt}", file=sys.stderr)
     if dry_run:
         check_sweep(sweep, cache_of(root))
+        check_store(sweep)
         _print_plan(sweep, root)
     else:
         _run(sweep, root)
 
 
 @app.command()
-def resume(name: str, root: Root = DEFAULT_ROOT) -> None:
+def resume(
+    name: str,
+    storage: Annotated[str | None, typer.Option(help="URL of the study's database, for a folder without it.")] = None,
+    root: Root = DEFAULT_ROOT,
+) -> None:
     """Go on with a sweep that was interrupted."""
-    read_status(root / name)
-    study = SweepStudy.open(root / name)
-    assert study is not None  # read_status has found it
+    study = SweepStudy.open(root / name, storage)
+    if study is None:
+        raise missing_sweep(root / name)
     _run(study.sweep, root)
 
 
@@ -95,7 +109,8 @@ def status(
         return
     for each in found:
         counts = ", ".join(f"{count} {state}" for state, count in each.counts.items())
-        console.print(f"{each.name}: {each.state}; {sum(each.counts.values())} of {each.budget} trials: {counts}")
+        ended = f" ({each.limit.reason})" if each.limit and each.limit.name != "trials" else ""
+        console.print(f"{each.name}: {each.state}{ended}; {each.progress}: {counts}", highlight=False, soft_wrap=True)
         if name:
             for record in each.records:
                 console.print("  " + trial_line(record, each.metric), highlight=False, soft_wrap=True)
@@ -105,6 +120,40 @@ def status(
             console.print(f"  best: {trial_line(each.best, each.metric)}", highlight=False, soft_wrap=True)
         for line in _final_lines(each) if name else ():
             console.print(f"  {line}", highlight=False, soft_wrap=True)
+
+
+@app.command("stop")
+def stop_command(
+    name: str,
+    trial: Annotated[int | None, typer.Option(help="Number of the one trial to stop; default: the sweep.")] = None,
+    storage: Database = None,
+    root: Root = DEFAULT_ROOT,
+) -> None:
+    """Stop a running sweep, or one of its trials, at the next rung; the sweep can go on later."""
+    typer.echo(stop(root / name, storage, trial))
+
+
+@app.command("pause")
+def pause_command(name: str, storage: Database = None, root: Root = DEFAULT_ROOT) -> None:
+    """Let the driver of a sweep end after the rungs under way; trials go on when the sweep is resumed."""
+    typer.echo(pause(root / name, storage))
+
+
+@app.command("add-trials")
+def add_trials_command(name: str, count: int, storage: Database = None, root: Root = DEFAULT_ROOT) -> None:
+    """Raise the budget of a running or finished sweep."""
+    typer.echo(add_trials(root / name, storage, count))
+
+
+@app.command()
+def gc(
+    name: str,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Name them, delete nothing.")] = False,
+    storage: Database = None,
+    root: Root = DEFAULT_ROOT,
+) -> None:
+    """Delete what lies in a sweep's store and belongs to nothing: orphans of processes that died."""
+    collect(root / name, storage, dry_run, typer.echo)
 
 
 @app.command()
@@ -121,6 +170,37 @@ def report(
     path.parent.mkdir(parents=True, exist_ok=True)
     write_report(found, study, path)
     console.print(f"report: {path}", soft_wrap=True)
+
+
+@app.command("rebuild-tracking")
+def rebuild_tracking_command(name: str, root: Root = DEFAULT_ROOT) -> None:
+    """Write what MLflow lacks of a sweep, from its study and its store."""
+    study = SweepStudy.open(root / name)
+    if study is None:
+        raise missing_sweep(root / name)
+    rebuild_tracking(study, root, console)
+    console.print(f"tracking: all of {name} is written", highlight=False)
+
+
+@app.command("simulate")
+def simulate_command(
+    curves: Annotated[Path, typer.Argument(help="Recorded learning curves: an .npz or a .json file.")],
+    pruner: Annotated[str, typer.Option(help="As in a sweep file: a name or {name: NAME, ...}.")] = "freeze-thaw",
+    budget: Annotated[int | None, typer.Option(help="Steps in all; default: all steps of all curves.")] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Trials at once.")] = 8,
+    seeds: Annotated[int, typer.Option(min=1, help="Orders of the candidates.")] = 20,
+    as_json: Json = False,
+) -> None:
+    """Replay recorded learning curves through the decisions of a pruner, beside random search."""
+    if budget is not None and budget < 1:
+        raise InputError(f"--budget {budget}: allowed are 1 or more")
+    found = simulate(read_curves(curves), read_pruner(pruner), budget, workers, seeds)
+    if as_json:
+        typer.echo(json.dumps(asdict(found), indent=1))
+        return
+    for key, value in asdict(found).items():
+        shown = value if not isinstance(value, dict) else "  ".join(f"{k} {_short(v)}" for k, v in value.items())
+        console.print(f"{key:>20}  {shown if isinstance(shown, str) else _short(shown)}", highlight=False)
 
 
 @app.command(
@@ -268,7 +348,7 @@ def _run(sweep: Sweep, root: Path) -> None:
     except KeyboardInterrupt:
         outcome = read_status(root / sweep.name)
     _print_outcome(outcome, root)
-    if _stopped(outcome):
+    if _stopped(outcome) and not outcome.asked:
         raise typer.Exit(130)
 
 
@@ -306,11 +386,12 @@ def _print_outcome(outcome: SweepStatus, root: Path) -> None:
 
 
 def _print_plan(sweep: Sweep, root: Path) -> None:
-    longest = sweep.budget.trials * sweep.rungs[-1]
+    count = f"{sweep.budget.trials} trials" if sweep.budget.trials else f"as many trials as {sweep.budget} allows, each"
+    most = f"at most {sweep.budget.trials * sweep.rungs[-1] / KIMG:g} kimg, " if sweep.budget.trials else ""
     console.print(sweep.normalised(), highlight=False, markup=False)
     console.print(
-        f"plan: {sweep.budget.trials} trials of {sweep.rungs[-1] / KIMG:g} kimg in {len(sweep.rungs)} rungs, "
-        f"at most {longest / KIMG:g} kimg, below {root / sweep.name}",
+        f"plan: {count} of {sweep.rungs[-1] / KIMG:g} kimg in {len(sweep.rungs)} rungs, "
+        f"{most}below {root / sweep.name}",
         soft_wrap=True,
     )
     if sweep.finals.trials:
@@ -322,13 +403,20 @@ def _print_plan(sweep: Sweep, root: Path) -> None:
     console.print(f"cost: {estimate(sweep)}", highlight=False, soft_wrap=True)
 
 
+def _short(value: float | None) -> str:
+    return "never" if value is None else f"{value:.5g}"
+
+
 def main() -> None:
-    """Entry point: an InputError is one message and exit code 2."""
+    """Entry point: an InputError is one message and exit code 2, a lease that is lost one and exit code 3."""
     try:
         app()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except LeaseLostError as error:
+        print(f"error: {error}; this driver writes nothing more", file=sys.stderr)
+        sys.exit(3)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from orchestrator.budget import HOUR, devices
 from search_spaces.space import Dimension, Value, grid, suggest
 from search_spaces.sweep import Sweep
 from trainers import SYSTEMS
@@ -35,13 +36,37 @@ class Estimate:
     """Trials at a time on this machine."""
     measured: int
     """Trials whose steps were measured."""
+    trials: float
+    """How many trials the budget allows; where it limits no number of them, how many of the usual length it pays."""
+    devices: float
+    """GPUs of a trial, or CPU cores where it has none."""
+    device: str
+    """GPU or CPU."""
+    price: float | None
+    """Of an hour of such a device."""
+
+    @property
+    def hours(self) -> float:
+        """On this machine, by the clock."""
+        return self.seconds / self.concurrent / HOUR
+
+    @property
+    def gpu_hours(self) -> float:
+        """Of GPUs, or of CPU cores where trials have no GPU."""
+        return self.seconds * self.devices / HOUR
+
+    @property
+    def money(self) -> float | None:
+        """None where the sweep names no price."""
+        return None if self.price is None else self.gpu_hours * self.price
 
     def __str__(self) -> str:
         whole = _duration(self.seconds / self.concurrent)
+        money = "" if self.money is None else f", {self.money:.2f} money"
         return (
             f"about {whole} on this machine ({self.concurrent} at a time, {_duration(self.seconds)} one after the "
-            f"other) if nothing is pruned; steps of {self.measured} trials measured, the extractor's time and the "
-            "finals left out"
+            f"other) for {self.trials:.3g} trials, {self.gpu_hours:.3g} {self.device}-hours{money}, if nothing is "
+            f"pruned; steps of {self.measured} trials measured, the extractor's time and the finals left out"
         )
 
 
@@ -57,13 +82,41 @@ def estimate(sweep: Sweep) -> Estimate:
         if key not in known:
             known[key] = _trial_seconds(sweep, *key)
         total += known[key]
-    return Estimate(total * len(trials) / len(chosen), _concurrent(sweep), len(chosen))
+    each, concurrent = total / len(chosen), _concurrent(sweep)
+    count = _affordable(sweep, each, concurrent)
+    gpus = sweep.resources.gpus_per_worker
+    return Estimate(
+        seconds=each * count,
+        concurrent=concurrent,
+        measured=len(chosen),
+        trials=count,
+        devices=devices(sweep.resources),
+        device="GPU" if gpus else "CPU",
+        price=sweep.budget.price_per_gpu_hour,
+    )
+
+
+def _affordable(sweep: Sweep, seconds: float, concurrent: int) -> float:
+    """How many trials of so many seconds the budget pays."""
+    budget, device_hours = sweep.budget, seconds * devices(sweep.resources) / HOUR
+    each = {
+        "trials": 1.0,
+        "hours": seconds / concurrent / HOUR,
+        "gpu_hours": device_hours,
+        "money": device_hours * (budget.price_per_gpu_hour or 0.0),
+    }
+    given: dict[str, float] = {name: limit for name, limit in budget.model_dump().items() if name in each}
+    return min(limit / each[name] for name, limit in given.items())
 
 
 def planned(sweep: Sweep) -> list[dict[str, Value]]:
-    """The parameters of every trial of the budget, as far as they are known; others drawn from their distributions."""
+    """The parameters of every trial of the budget, as far as they are known; others drawn from their distributions.
+
+    Of a budget that limits no number of trials, those that are measured.
+    """
+    count = sweep.budget.trials or max(MEASURED_TRIALS, len(sweep.points))
     if sweep.sampler.name == "grid":
-        return list(islice(grid(sweep.space), sweep.budget.trials))
+        return list(islice(grid(sweep.space), count))
     rng = random.Random(sweep.sampler.seed)
 
     def drawn(point: dict[str, Any]) -> dict[str, Value]:
@@ -72,8 +125,7 @@ def planned(sweep: Sweep) -> list[dict[str, Value]]:
 
         return suggest(sweep.space, pick)
 
-    free = sweep.budget.trials - len(sweep.points)
-    return [drawn(point) for point in (*sweep.points, *({} for _ in range(free)))]
+    return [drawn(point) for point in (*sweep.points, *({} for _ in range(count - len(sweep.points))))]
 
 
 def _trial_seconds(sweep: Sweep, system_id: str, config: Config) -> float:
@@ -105,7 +157,8 @@ def _concurrent(sweep: Sweep) -> int:
     fits = (os.cpu_count() or 1) / want.cpus_per_worker
     if want.gpus_per_worker:
         fits = min(fits, torch.cuda.device_count() / want.gpus_per_worker)
-    return max(1, min(int(fits), want.concurrent_trials or int(fits), sweep.budget.trials))
+    fewest = min(int(fits), want.concurrent_trials or int(fits), sweep.budget.trials or int(fits))
+    return max(1, fewest)
 
 
 def _duration(seconds: float) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 from orchestrator.store import store_of
 from orchestrator.trial import prepare_scoring
 from search_spaces.sweep import parse_sweep
-from trainers.checkpoint import folder_name
 from trainers.evaluation.official import official_scores
 from trainers.evaluation.scores import Score
 from trainers.run import pick_device
@@ -50,8 +49,8 @@ def score_final(sweep_text: str, folder: Path, cache: Path, number: int, images:
     """
     start, sweep, device = time.perf_counter(), parse_sweep(sweep_text), pick_device()
     train, evaluator = prepare_scoring(sweep, cache, device)
-    checkpoint = store_of(sweep, folder).trial(number) / "checkpoints" / folder_name(images)
-    made = from_checkpoint(checkpoint, train, sweep.finals.samples, evaluator.seed)
+    with store_of(sweep, folder).at(number, images) as checkpoint:
+        made = from_checkpoint(checkpoint, train, sweep.finals.samples, evaluator.seed)
     ours = evaluator(made.images, made.labels, metrics=METRICS).scores
     official = official_scores(
         made.images,

@@ -10,14 +10,14 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from orchestrator.status import SweepStatus, value_of
+from orchestrator.status import UNDER_WAY, SweepStatus, value_of
 from orchestrator.study import TrialRecord
 from search_spaces.sweep import Sweep
 from trainers.config import KIMG
 from trainers.evaluation.scores import Score
 from trainers.run import Rung
 
-_MARKS = {"running": "…", "complete": "✓", "pruned": "✂", "failed": "✗"}
+_MARKS = {"running": "…", "paused": "‖", "complete": "✓", "pruned": "✂", "failed": "✗"}
 _TABLE_ROWS = 16
 
 
@@ -45,20 +45,21 @@ class Progress:
 
     def show(self, status: SweepStatus, changed: TrialRecord) -> None:
         """The state of things after `changed` has changed."""
-        done = sum(record.state != "running" for record in status.records)
+        done = sum(record.state not in UNDER_WAY for record in status.records)
         if self._trained_before is None:
             self._trained_before = _trained(status)
             self._start = time.monotonic()
         if self._live:
             self._live.update(self._screen(status, done))
         elif changed.rungs or changed.state != "running":
-            self.say(f"[{done:>3}/{status.budget}] {trial_line(changed, status.metric)}{self._eta(status)}")
+            of = f"/{status.budget}" if status.budget else ""
+            self.say(f"[{done:>3}{of}] {trial_line(changed, status.metric)}{self._eta(status)}")
 
     def _eta(self, status: SweepStatus) -> str:
         """Time left at the speed so far, if the trials to come are as long as those that ended."""
         trained = _trained(status) - (self._trained_before or 0)
-        ended = [_length(record) for record in status.records if record.state != "running"]
-        if not trained or not ended or len(ended) >= status.budget:
+        ended = [_length(record) for record in status.records if record.state not in UNDER_WAY]
+        if not trained or not ended or status.budget is None or len(ended) >= status.budget:
             return ""
         usual = sum(ended) / len(ended)
         under_way = [max(0.0, usual - _length(record)) for record in status.records if record.state == "running"]
@@ -81,7 +82,7 @@ class Progress:
             )
         bar = ProgressBar(total=status.budget, completed=done, width=40)
         best = f"best so far: {trial_line(status.best, status.metric)}" if status.best else ""
-        line = Text(f"{done}/{status.budget} trials{self._eta(status)}  {best}")
+        line = Text(f"{status.progress}{self._eta(status)}  {best}")
         return Group(table, bar, line)
 
 

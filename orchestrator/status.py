@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import fcntl
 import math
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median_low
 from typing import Any
 
+from orchestrator.budget import Limit, Spent, account
+from orchestrator.lease import driven, holder
+from orchestrator.storage import JOURNAL, SWEEP_FILE
 from orchestrator.study import SweepStudy, TrialRecord
+from search_spaces.settings import Budget
 from trainers.errors import InputError
 from trainers.evaluation.scores import METRICS
 
-STATES = ("complete", "pruned", "running", "failed")
-_LOCK = "driver.lock"
+STATES = ("complete", "pruned", "running", "paused", "failed")
+#: A paused trial may be promoted as long as the sweep goes on.
+UNDER_WAY = ("running", "paused")
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,31 @@ class SweepStatus:
 
     name: str
     state: str
-    """running, complete, or interrupted: not complete and no driver at work."""
+    """complete, running: a driver is at work, stopped or paused: as was asked, else interrupted."""
     metric: str
-    budget: int
+    limits: Budget
+    added: int
+    """Trials that were added to the budget of the file."""
+    spent: Spent
+    limit: Limit | None
+    """What ends the sweep; None while new trials may begin."""
     records: list[TrialRecord]
     finals: int
     """How many of the best trials are scored again at the end."""
+    asked: str | None
+    """stop or pause where the last driver was asked to."""
+
+    @property
+    def budget(self) -> int | None:
+        """Number of trials that the budget allows; None where it limits something else."""
+        return self.limits.trials
+
+    @property
+    def progress(self) -> str:
+        """What is used of the budget, in words."""
+        count = f"{len(self.records)}{f' of {self.budget}' if self.budget else ''} trials"
+        added = f" ({self.added} added)" if self.added else ""
+        return "; ".join(filter(None, (count + added, account(self.limits, self.spent))))
 
     @property
     def counts(self) -> dict[str, int]:
@@ -81,15 +101,23 @@ class SweepStatus:
         return (middle, abs(other.value - best.value) / combined) if combined else None
 
     def to_json(self) -> dict[str, Any]:
-        """Name, state, trials by state, `best {trial, metric, value, params}`, the share of scoring, and the finals.
+        """Name, state, trials by state, budget, `best {trial, metric, value, params}`, share of scoring, finals.
 
-        Of these each is `{trial, images, ours, official, seconds}` with both scores in full, or `{trial, fault}`.
+        `budget` is `{limits, added, spent, ended}`: the keys of the sweep file, the trials added to it, what is used
+        in the same units, and in words what ended the sweep. Of the finals each is `{trial, images, ours, official,
+        seconds}` with both scores in full, or `{trial, fault}`.
         """
         best = self.best
         return {
             "name": self.name,
             "state": self.state,
             "trials": self.counts,
+            "budget": {
+                "limits": self.limits.model_dump(),
+                "added": self.added,
+                "spent": asdict(self.spent),
+                "ended": self.limit and self.limit.reason,
+            },
             "best": best
             and {
                 "trial": best.number,
@@ -116,50 +144,45 @@ def read_status(folder: Path) -> SweepStatus:
     """The status of the sweep in `folder`; InputError where there is none."""
     study = SweepStudy.open(folder)
     if study is None:
-        known = ", ".join(sorted(sweep_names(folder.parent))) or "none"
-        raise InputError(f"no sweep called {folder.name!r} in {folder.parent}; there are: {known}")
+        raise missing_sweep(folder)
     return status_of(study)
+
+
+def missing_sweep(folder: Path) -> InputError:
+    """The error to raise where `folder` has no sweep."""
+    known = ", ".join(sorted(sweep_names(folder.parent))) or "none"
+    return InputError(f"no sweep called {folder.name!r} in {folder.parent}; there are: {known}")
 
 
 def status_of(study: SweepStudy) -> SweepStatus:
     """The status of an open study."""
-    records = study.records()
-    budget = study.sweep.budget.trials
-    done = sum(record.state != "running" for record in records) >= budget
-    state = "complete" if done else "running" if _locked(study.folder) else "interrupted"
-    return SweepStatus(study.sweep.name, state, study.sweep.score.metric, budget, records, study.sweep.finals.trials)
+    study.refresh()
+    records, limit = study.records(), study.limit()
+    done = limit is not None and not any(record.state in UNDER_WAY for record in records)
+    return SweepStatus(
+        name=study.sweep.name,
+        state="complete" if done else _undone(study),
+        metric=study.sweep.score.metric,
+        limits=study.sweep.budget,
+        added=study.trials_added,
+        spent=study.spent(),
+        limit=limit,
+        records=records,
+        finals=study.sweep.finals.trials,
+        asked=study.asked,
+    )
+
+
+def _undone(study: SweepStudy) -> str:
+    """The state of a sweep that has not come to its end."""
+    if driven(study.claims, study.folder):
+        return "running"
+    last = holder(study.claims)
+    if last is None or last.state == "held":  # its driver died
+        return "interrupted"
+    return {"stop": "stopped", "pause": "paused", None: "interrupted"}[study.asked]
 
 
 def sweep_names(root: Path) -> list[str]:
     """Names of the sweeps below `root`."""
-    return sorted(path.parent.name for path in root.glob("*/study.journal"))
-
-
-@contextmanager
-def driver_lock(folder: Path) -> Iterator[None]:
-    """Makes this process the sweep's only driver; InputError where another one is at work.
-
-    The lock dies with its process, however that ends.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / _LOCK, "a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise InputError(f"{folder.name}: already driven by process {file.read().strip()}; stop it first") from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
-
-
-def _locked(folder: Path) -> bool:
-    try:
-        with open(folder / _LOCK) as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except BlockingIOError:
-        return True
-    return False
+    return sorted({path.parent.name for name in (JOURNAL, SWEEP_FILE) for path in root.glob(f"*/{name}")})

@@ -2,39 +2,49 @@
 
 from __future__ import annotations
 
+import json
+import math
+import uuid
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Enum
-from itertools import islice
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from orchestrator import pruning
+from orchestrator.budget import TrialUse, use_of
 from orchestrator.finals import Final
+from orchestrator.governed import GovernedStudy
+from orchestrator.promotion import Choice, Curve, Policy, halt_after, policy_of
+from orchestrator.samplers import PAUSED, SampledStudy, as_trial, sampler_of
+from orchestrator.storage import create_study, find_study
 from search_spaces.settings import Median, Percentile
-from search_spaces.space import Dimension, grid, suggest
+from search_spaces.settings import Study as StudySettings
+from search_spaces.space import Dimension, suggest
 from search_spaces.sweep import Pruner, Sweep, parse_sweep
-from trainers.batches import seed_of
 from trainers.config import KIMG
 from trainers.evaluation.scores import METRICS, Judgement, Score
 from trainers.run import Rung
 
-JOURNAL = "study.journal"
 _SWEEP = "sweep"
+_ID = "id"
 _ATTEMPT = "attempt"
 _REASON = "reason"
 _RUNG = "rung:"
 _FINAL = "final:"
+_LESSONS = "lessons:"
 _FAULT = "fault"
 
 #: With fewer trials a variance says nothing about a parameter.
 FEWEST_FOR_IMPORTANCES = 4
+#: Some databases hold no more than 64 kB in a note.
+_LESSONS_PER_NOTE = 50
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -46,6 +56,8 @@ class Decision(Enum):
     CONTINUE = "continue"
     COMPLETE = "complete"
     PRUNE = "prune"
+    PAUSE = "pause"
+    """Its slice is at an end; it gives its place free and may go on from its checkpoint later."""
     MEASURE = "measure"
     """Too near the line: its last rung is scored again on twice the images before it is recorded."""
 
@@ -65,7 +77,7 @@ class TrialRecord:
 
     number: int
     state: str
-    """running, complete, pruned or failed."""
+    """running, paused, complete, pruned or failed."""
     params: dict[str, Any]
     rungs: tuple[Rung, ...]
     """In order of images; empty before the first."""
@@ -77,68 +89,102 @@ class TrialRecord:
     """What its best checkpoint scored at the end of the sweep; None where nobody asked, or in vain."""
     final_fault: str | None = None
     """Why its best checkpoint could not be scored."""
+    started: datetime | None = None
+    """When it was asked for, local time."""
 
 
-class SweepStudy:
+class SweepStudy(GovernedStudy):
     """One sweep's study in a journal file; a driver writes it, anybody may read it."""
 
     def __init__(self, folder: Path, sweep: Sweep, study: optuna.Study) -> None:
+        super().__init__(sweep, study)
         self.folder = folder
-        self.sweep = sweep
-        self._study = study
+        self._sampling = SampledStudy(study.study_name, study._storage)
+        self._sampling.sweep = sweep
+        self._sampling.lessons = self._lessons()
         self._live: dict[int, Trial] = {}
+        self._used: dict[int, TrialUse] = {}
+        """Of ended trials, which use no more."""
+        self._halts: dict[int, int] = {}
+        """Where the slice of each live trial ends."""
         self._metric = METRICS[sweep.score.metric]
-        study.pruner = _pruner(sweep.pruner, sweep.rungs)
+        study.pruner = self._sampling.pruner = _pruner(sweep.pruner, sweep.rungs)
 
     @classmethod
     def create(cls, folder: Path, sweep: Sweep) -> SweepStudy:
         """Begins the study of a new sweep."""
         direction = "minimize" if METRICS[sweep.score.metric].minimise else "maximize"
-        study = optuna.create_study(
-            storage=_storage(folder), study_name=sweep.name, direction=direction, load_if_exists=True
-        )
+        study = create_study(folder, sweep.study.storage, sweep.name, direction)
+        if _ID not in study.user_attrs:
+            study.set_user_attr(_ID, uuid.uuid4().hex)
         study.set_user_attr(_SWEEP, sweep.normalised())
         return cls(folder, sweep, study)
 
     @classmethod
-    def open(cls, folder: Path) -> SweepStudy | None:
-        """The study kept in `folder`; None where there is none."""
-        if not (folder / JOURNAL).exists():
+    def open(cls, folder: Path, storage: str | None = None) -> SweepStudy | None:
+        """The study kept in `folder`, or in the database that its sweep or `storage` names; None where there is none.
+
+        Raises InputError where the database cannot be reached, or where the study is kept elsewhere than in `storage`.
+        """
+        study, place = find_study(folder, storage, _SWEEP)
+        if study is None:
             return None
-        storage = _storage(folder)
-        studies = storage.get_all_studies()
-        if not studies or _SWEEP not in studies[0].user_attrs:
-            return None  # a driver died before the sweep was recorded: nothing was ever asked
-        sweep = parse_sweep(studies[0].user_attrs[_SWEEP])
-        return cls(folder, sweep, optuna.load_study(study_name=studies[0].study_name, storage=storage))
+        sweep = parse_sweep(study.user_attrs[_SWEEP])
+        # A database may have moved since.
+        return cls(folder, sweep.model_copy(update={"study": StudySettings(storage=place)}), study)
+
+    @property
+    def id(self) -> str:
+        """Tells this study from others of the same name."""
+        return str(self._study.user_attrs.get(_ID, self.sweep.name))
 
     def next_ticket(self) -> Ticket | None:
-        """A trial to work on: one that a dead driver left running, else a new one while the budget lasts."""
-        orphan = next((t for t in self._trials(TrialState.RUNNING) if t.number not in self._live), None)
-        if orphan is not None:
-            trial = Trial(self._study, orphan._trial_id)
-        elif len(self._trials()) < self.sweep.budget.trials:
-            # A sampler that was pickled or restarted would replay its random numbers: seed it by position.
-            self._study.sampler = _sampler(self.sweep, len(self._trials()))
-            trial = self._study.ask()
-        else:
+        """A trial to work on: one that a dead driver left running, else a paused or a new one, as the policy says.
+
+        None where there is none at the moment; where no trial is live either, paused ones are pruned and all is done.
+        """
+        self.refresh()
+        left = self._left_running()
+        if self.leaving:
             return None
+        limit, running = self.limit(), self._trials(TrialState.RUNNING)
+        choice: Choice = left[0] if left else None
+        if not left and (limit is None or limit.promotes):
+            choice = self._policy.choose(limit is None)
+        if choice is None:
+            if not self._live:
+                self._settle(running)
+            return None
+        if choice == "start":
+            # A sampler that was pickled or restarted would replay its random numbers: seed it by position.
+            self._sampling.sampler = sampler_of(self.sweep, len(self._trials()))
+            trial = self._sampling.ask()
+            self._policy.started(trial.number)
+        else:
+            # Whose driver died while asking lacks parameters: they are drawn as they would have been.
+            self._sampling.sampler = sampler_of(self.sweep, choice)
+            trial = Trial(self._sampling, next(t._trial_id for t in running if t.number == choice))
+            trial.set_user_attr(PAUSED, False)
         params = suggest(self.sweep.space, lambda dimension: _suggest(trial, dimension))
         attempt = int(trial.user_attrs.get(_ATTEMPT, 0)) + 1
         trial.set_user_attr(_ATTEMPT, attempt)
         self._live[trial.number] = trial
+        passed = _rungs(trial.user_attrs)
+        self._halts[trial.number] = halt_after(self._policy, self.sweep.rungs, passed[-1].images if passed else 0)
         return Ticket(trial.number, params, attempt)
 
     def report(self, number: int, history: Sequence[Rung]) -> Decision:
         """Records every rung of `history` that the study lacks and decides what becomes of the trial.
 
         A diverged trial is pruned with its reason; one at the last rung is complete with its best score so far; one
-        before it is pruned on a verdict of `stop_on`, else on its scores. Where these are too near the line, the last
-        rung is not recorded yet: the answer is MEASURE.
+        before it is pruned on a verdict of `stop_on`, else on its scores, or paused at the end of its slice. Where its
+        scores are too near the line, the last rung is not recorded yet: the answer is MEASURE.
         """
+        self.refresh()
         trial, last = self._live[number], history[-1]
-        if f"{_RUNG}{last.images}" not in trial.user_attrs and self.images_to_measure(history) is not None:
-            return Decision.MEASURE
+        settled = f"{_RUNG}{last.images}" in trial.user_attrs or self.called_off(number)
+        if not settled and self.images_to_measure(history) is not None:
+            return self._leave(number) if self.leaving else Decision.MEASURE
         for rung in history:
             if f"{_RUNG}{rung.images}" in trial.user_attrs:
                 continue
@@ -149,9 +195,13 @@ class SweepStudy:
             return self._end(number, Decision.PRUNE, f"diverged at {last.images / KIMG:g} kimg: {last.diverged}")
         if last.images >= self.sweep.rungs[-1]:
             return self._end(number, Decision.COMPLETE, None)
-        if (reason := self._stopped(last) or self._beaten(trial, history)) is not None:
+        if (reason := self.called_off(number) or self._stopped(last) or self._beaten(trial, history)) is not None:
             return self._end(number, Decision.PRUNE, reason)
-        return Decision.CONTINUE
+        if last.images >= self._halts[number]:
+            trial.set_user_attr(PAUSED, True)
+            self._policy.halted(number, self._curve(history))
+            return self._leave(number)
+        return self._leave(number) if self.leaving else Decision.CONTINUE
 
     def images_to_measure(self, history: Sequence[Rung]) -> int | None:
         """On how many images the last rung of `history` must be scored again; None where it is decided, or for good."""
@@ -167,6 +217,7 @@ class SweepStudy:
         trial = self._live.pop(number)
         trial.set_user_attr(_REASON, reason)
         self._study.tell(trial, state=TrialState.FAIL)
+        self._policy.ended(number, self._curve(_rungs(trial.user_attrs)))
 
     def record_final(self, number: int, final: Final) -> None:
         """Keeps what the best checkpoint of an ended trial scored."""
@@ -181,6 +232,28 @@ class SweepStudy:
         """Every trial by number."""
         attributes = self._study.user_attrs
         return [self._record(trial, attributes.get(f"{_FINAL}{trial.number}", {})) for trial in self._trials()]
+
+    @property
+    def taught(self) -> bool:
+        """Whether a driver has called `teach`."""
+        return f"{_LESSONS}0" in self._notes
+
+    def teach(self, trials: Sequence[Mapping[str, Any]]) -> None:
+        """Tells the sampler of trials of other sweeps, `{params, values}` with scores by images, once and for all.
+
+        They are no trials of this study: nothing but its sampler ever sees them.
+        """
+        for start in reversed(range(0, max(1, len(trials)), _LESSONS_PER_NOTE)):  # nought last: then all are there
+            text = json.dumps(trials[start : start + _LESSONS_PER_NOTE])
+            self._study.set_user_attr(f"{_LESSONS}{start}", text)
+        self.refresh()
+        self._sampling.lessons = self._lessons()
+
+    def _lessons(self) -> list[FrozenTrial]:
+        """Their numbers are below nought."""
+        texts = [self._notes[key] for key in sorted(self._notes) if key.startswith(_LESSONS)]
+        known = [lesson for text in texts for lesson in json.loads(text)]
+        return [as_trial(self.sweep, -1 - index, lesson) for index, lesson in enumerate(known)]
 
     def importances(self) -> dict[str, float]:
         """Share of each parameter in the variance of the trials' best scores, largest first (fANOVA; Hutter, 2014).
@@ -220,9 +293,11 @@ class SweepStudy:
         if trial.should_prune():  # of those that rank trials by their values
             return where
         line, best = self._line(history), self._best_score(history)
+        if (reason := pruning.by_its_own(self.sweep.pruner, history, self._metric.name)) is not None:
+            return f"{where}: {reason}"
         if line is None or best is None or pruning.against(best, line) is not Judgement.WORSE:
             return None
-        return f"{where}: {self._metric.name} {_with_error(best)} against {_with_error(line)}"
+        return f"{where}: {self._metric.name} {pruning.with_error(best)} against {pruning.with_error(line)}"
 
     def _best_score(self, history: Sequence[Rung]) -> Score | None:
         return pruning.best_until(history, self._metric.name, history[-1].images)
@@ -241,6 +316,33 @@ class SweepStudy:
             return None
         return pruning.line(scores, pruner.percentile if isinstance(pruner, Percentile) else 50.0)
 
+    def _leave(self, number: int) -> Decision:
+        """Lets go of a trial that stays as it is, for another time."""
+        del self._live[number]
+        return Decision.PAUSE
+
+    def _left_running(self) -> list[int]:
+        """Trials that a dead driver left running; those that are called off are pruned, and not among them."""
+        running = [t for t in self._trials(TrialState.RUNNING) if t.number not in self._live]
+        left = {t.number: t for t in running if not t.user_attrs.get(PAUSED)}
+        off = {number: reason for number in left if (reason := self.called_off(number)) is not None}
+        for number, reason in off.items():
+            self._live[number] = Trial(self._study, left[number]._trial_id)
+            self._end(number, Decision.PRUNE, reason)
+        return [number for number in left if number not in off]
+
+    def _uses(self) -> Iterator[TrialUse]:
+        for trial in self._trials():
+            if trial.number in self._used:
+                yield self._used[trial.number]
+                continue
+            ended = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+            rungs = [rung for key, rung in trial.user_attrs.items() if key.startswith(_RUNG)]
+            use = use_of(trial.number, ended, rungs, self._metric.name, self._metric.minimise)
+            if trial.state.is_finished():
+                self._used[trial.number] = use
+            yield use
+
     def _end(self, number: int, decision: Decision, reason: str | None) -> Decision:
         trial = self._live.pop(number)
         if reason is not None:
@@ -251,7 +353,39 @@ class SweepStudy:
             self._study.tell(trial, best.scores[self._metric.name].value)
         else:
             self._study.tell(trial, state=TrialState.PRUNED)
+        self._policy.ended(number, self._curve(_rungs(trial.user_attrs)))
         return decision
+
+    def _settle(self, running: Sequence[FrozenTrial]) -> None:
+        """Prunes the trials that nothing will promote any more."""
+        for frozen in running:
+            trial, rungs = Trial(self._study, frozen._trial_id), _rungs(frozen.user_attrs)
+            trial.set_user_attr(_REASON, f"paused at {rungs[-1].images / KIMG:g} kimg and never promoted")
+            self._study.tell(trial, state=TrialState.PRUNED)
+
+    @cached_property
+    def _policy(self) -> Policy:
+        """The policy as this study's trials have brought it up; the driver's alone."""
+        policy = policy_of(self.sweep.pruner)
+        for trial in self._trials():
+            rungs = _rungs(trial.user_attrs)
+            policy.started(trial.number)
+            halt = halt_after(policy, self.sweep.rungs, 0)
+            while rungs and halt <= rungs[-1].images and halt < self.sweep.rungs[-1]:
+                policy.halted(trial.number, self._curve([rung for rung in rungs if rung.images <= halt]))
+                waits = trial.user_attrs.get(PAUSED) and halt == rungs[-1].images and not trial.state.is_finished()
+                if waits:
+                    break
+                policy.resumed(trial.number)
+                halt = halt_after(policy, self.sweep.rungs, halt)
+            if trial.state.is_finished():
+                policy.ended(trial.number, self._curve(rungs))
+        return policy
+
+    def _curve(self, rungs: Sequence[Rung]) -> Curve:
+        sign = 1 if self._metric.minimise else -1
+        scores = [rung.scores.get(self._metric.name) for rung in rungs]
+        return Curve(tuple(r.images for r in rungs), tuple(sign * s.value if s else math.inf for s in scores))
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         trials: list[FrozenTrial] = self._study.get_trials(deepcopy=False, states=states or None)
@@ -261,23 +395,21 @@ class SweepStudy:
         rungs = _rungs(trial.user_attrs)
         return TrialRecord(
             number=trial.number,
-            state={"FAIL": "failed"}.get(trial.state.name, trial.state.name.lower()),
+            state=_state(trial),
             params=suggest(self.sweep.space, lambda dimension: trial.params.get(dimension.name)),
             rungs=rungs,
             best=_best(rungs, self._metric.name, self._metric.minimise),
             reason=trial.user_attrs.get(_REASON),
             final=Final.from_json(final) if final and _FAULT not in final else None,
             final_fault=final.get(_FAULT),
+            started=trial.datetime_start,
         )
 
 
-def _with_error(score: Score) -> str:
-    return f"{score.value:.4g}" if score.stderr is None else f"{score.value:.4g} ± {score.stderr:.2g}"
-
-
-def _storage(folder: Path) -> JournalStorage:
-    path = str(folder / JOURNAL)
-    return JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
+def _state(trial: FrozenTrial) -> str:
+    if trial.state is TrialState.RUNNING and trial.user_attrs.get(PAUSED):
+        return "paused"
+    return str({"FAIL": "failed"}.get(trial.state.name, trial.state.name.lower()))
 
 
 def _rungs(attributes: Mapping[str, Any]) -> tuple[Rung, ...]:
@@ -298,27 +430,8 @@ def _suggest(trial: Trial, dimension: Dimension) -> Any:
     return trial.suggest_float(dimension.name, dimension.low, dimension.high, log=dimension.kind == "log_uniform")
 
 
-def _sampler(sweep: Sweep, position: int) -> optuna.samplers.BaseSampler:
-    """The sampler of the trial at `position`, which is one of the sweep's points, one of the grid, or drawn."""
-    if sweep.sampler.name == "grid":
-        point = next(islice(grid(sweep.space), position, None))
-        return optuna.samplers.PartialFixedSampler(point, optuna.samplers.RandomSampler())
-    sampler: optuna.samplers.BaseSampler
-    seed = seed_of(sweep.sampler.seed, position) % 2**32
-    if sweep.sampler.name == "random":
-        sampler = optuna.samplers.RandomSampler(seed=seed)
-    else:
-        startup = sweep.sampler.startup
-        sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=startup, multivariate=True, group=True)
-    if position < len(sweep.points):
-        return optuna.samplers.PartialFixedSampler(dict(sweep.points[position]), sampler)
-    return sampler
-
-
 def _pruner(pruner: Pruner, rungs: Sequence[int]) -> optuna.pruners.BasePruner:
-    """Optuna's pruner for those that rank trials; the others, which draw a line, are ours."""
-    if pruner.name == "halving":
-        return optuna.pruners.SuccessiveHalvingPruner(min_resource=rungs[0], reduction_factor=pruner.reduction)
+    """Optuna's pruner where the sweep has one of its; the others are ours."""
     if pruner.name == "hyperband":
         return optuna.pruners.HyperbandPruner(rungs[0], rungs[-1], pruner.reduction)
     return optuna.pruners.NopPruner()

@@ -5,19 +5,25 @@ There is no separate way to resume: launching a sweep that exists goes on with i
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from orchestrator.lease import driven, driving
 from orchestrator.progress import Progress, final_line
+from orchestrator.relay import Relay
 from orchestrator.report import write_report
-from orchestrator.status import SweepStatus, driver_lock, read_status, status_of
-from orchestrator.store import store_of
-from orchestrator.study import SweepStudy
+from orchestrator.status import SweepStatus, read_status, status_of
+from orchestrator.storage import keep_sweep
+from orchestrator.store import TrialStore, check_store, store_of
+from orchestrator.study import SweepStudy, TrialRecord
 from orchestrator.trial import prepare_scoring
+from orchestrator.warm import earlier_studies, lessons
 from search_spaces.sweep import Sweep, check_sweep, diff
 from trainers.errors import InputError
 from trainers.run import pick_device
@@ -36,83 +42,162 @@ def cache_of(root: Path) -> Path:
 def launch(sweep: Sweep, root: Path, console: Console) -> SweepStatus:
     """Begins or continues `sweep` and runs it until its budget is used and its finals are scored, or Ctrl-C.
 
-    Raises InputError before anything starts where the sweep cannot run, where it exists under the same name with
-    other settings, or where another driver is at work on it.
+    A sweep that exists takes over a changed budget of the file. Raises InputError before anything starts where the
+    sweep cannot run, where it exists under the same name with other settings, or where another driver is at work on
+    it; LeaseLostError where another driver has taken over since.
     """
     folder = root / sweep.name
-    known = SweepStudy.open(folder)
-    if known is not None and known.sweep != sweep:
+    known = SweepStudy.open(folder, sweep.study.storage)
+    if known is not None and (but_budget := known.sweep.model_copy(update={"budget": sweep.budget})) != sweep:
         raise InputError(
             f"{sweep.name}: a sweep of this name exists with other settings; "
-            f"give this one another --name, or launch it unchanged\n{diff(known.sweep, sweep)}"
+            f"give this one another --name, or change no more than its budget\n{diff(but_budget, sweep)}"
         )
     check_sweep(sweep, cache_of(root))
-    with driver_lock(folder):
-        study = SweepStudy.open(folder) or SweepStudy.create(folder, sweep)
-        (folder / "sweep.yaml").write_text(sweep.normalised())
-        found = status_of(study)
-        if found.state == "complete" and not found.finals_missing:
-            console.print(f"sweep {sweep.name} is complete")
-        else:
+    check_store(sweep)
+    if known is None or not known.taught:
+        earlier_studies(sweep, root)
+    folder.mkdir(parents=True, exist_ok=True)
+    study = known or SweepStudy.create(folder, sweep)
+    if _same_budget(study, sweep) and _complete(study):
+        keep_sweep(folder, study.sweep)
+        console.print(f"sweep {sweep.name} is complete")
+        return status_of(study)
+    with driving(sweep.name, folder, study.lease_records, console.print) as lease:
+        study.drive(lease)
+        if not _same_budget(study, sweep):
+            study.change_budget(sweep.budget)
+            console.print(f"sweep {sweep.name}: from now on its budget is {sweep.budget}", highlight=False)
+        keep_sweep(folder, study.sweep)
+        if not _complete(study):
             _drive(study, root, console)
     return read_status(folder)
 
 
+def _same_budget(study: SweepStudy, sweep: Sweep) -> bool:
+    """Whether `sweep` has the budget of the file launched last, or the one that holds: nobody wants another one."""
+    return sweep.budget in (study.budget_in_file, study.sweep.budget)
+
+
+def _complete(study: SweepStudy) -> bool:
+    found = status_of(study)
+    return found.state == "complete" and not found.finals_missing
+
+
 def _drive(study: SweepStudy, root: Path, console: Console) -> None:
     # Cluster, tracker and extractor each take seconds to get ready, and none needs the others.
-    with ThreadPoolExecutor(2) as pool, Progress(console, study.sweep) as progress:
-        progress.say(f"sweep {study.sweep.name}: {study.sweep.budget.trials} trials below {study.folder}")
+    opening = partial(_open_tracker, root, study)
+    with (
+        ThreadPoolExecutor(1) as pool,
+        Progress(console, study.sweep) as progress,
+        Relay(opening, progress.say, study.check) as relay,
+    ):
+        relay.put("open", lambda tracker: None)
+        progress.say(f"sweep {study.sweep.name}: budget {study.sweep.budget}, below {study.folder}")
         preparing = pool.submit(prepare_scoring, study.sweep, cache_of(root), pick_device())
-        opening = pool.submit(_open_tracker, root, study.sweep)
         from orchestrator import tune
 
         with tune.cluster():
             concurrent = tune.capacity(study.sweep)
             _, evaluator = preparing.result()
             progress.say(f"extractor {evaluator.extractor.id}; {concurrent} trials at a time")
-            tracker = opening.result()
-            follower = _Follower(study, tracker, progress)
+            if study.sweep.warm_start and not study.taught:
+                found = [lessons(study.sweep, earlier, evaluator) for earlier in earlier_studies(study.sweep, root)]
+                study.teach([trial for each in found for trial in each.trials])
+                progress.say("\n".join(map(str, found)))
+            follower = _Follower(study, relay, progress)
             if status_of(study).state != "complete":
-                tune.run_trials(study, cache_of(root), concurrent, follower)
-            if missing := status_of(study).finals_missing:
+                with _lost_lease_first(study):
+                    tune.run_trials(study, cache_of(root), concurrent, follower)
+            # What trials could not publish while the store was away is published before anybody asks for it.
+            store_of(study.sweep, study.folder).drain(wait=status_of(study).state == "complete")
+            missing = status_of(study).finals_missing
+            if missing and not study.leaving:
                 numbers = ", ".join(str(record.number) for record in missing)
                 progress.say(f"finals: trials {numbers} on {study.sweep.finals.samples:,} images each")
-                with suppress(KeyboardInterrupt):  # as among trials: what is done is kept and shown
+                # As among trials, what is done is kept and shown.
+                with _lost_lease_first(study), suppress(KeyboardInterrupt):
                     tune.run_finals(study, cache_of(root), concurrent, missing, follower)
-        _finish_tracking(study, tracker)
+        study.check()
+        if not _finish_tracking(study, relay, progress.say):
+            progress.say(f"tracking: something is missing; `gansweep rebuild-tracking {study.sweep.name}` writes it")
 
 
-def _open_tracker(root: Path, sweep: Sweep) -> Tracker:
-    from orchestrator.tracking import Tracker
+def rebuild_tracking(study: SweepStudy, root: Path, console: Console) -> None:
+    """Writes whatever MLflow lacks of a sweep: all of it, where its records are lost.
 
-    return Tracker(root, sweep)
+    Raises InputError where a driver is at work on the sweep, which writes itself, or where MLflow is away.
+    """
+    if driven(study.claims, study.folder):
+        raise InputError(f"{study.sweep.name}: a driver is at work and writes to MLflow itself; stop it first")
+    say = partial(console.print, highlight=False, soft_wrap=True)
+    with Relay(partial(_open_tracker, root, study, thorough=True), say) as relay:
+        if not _finish_tracking(study, relay, say):
+            raise InputError(f"{study.sweep.name}: not all is written, for the reason above; try again later")
 
 
-def _finish_tracking(study: SweepStudy, tracker: Tracker) -> None:
-    status, store = status_of(study), store_of(study.sweep, study.folder)
-    for record in status.records:  # a driver may have died between study and tracker
-        tracker.sync(record, store.grids(record.number))
-    report = study.folder / REPORT
+@contextmanager
+def _lost_lease_first(study: SweepStudy) -> Iterator[None]:
+    """Where the lease is lost, that explains whatever else fails."""
+    try:
+        yield
+    except Exception:
+        study.check()
+        raise
+    study.check()
+
+
+def _open_tracker(root: Path, study: SweepStudy, thorough: bool = False) -> Tracker:
+    from orchestrator.tracking import Tracker  # seconds to import
+
+    return Tracker(root, study.sweep, study.id, thorough)
+
+
+def _finish_tracking(study: SweepStudy, relay: Relay, say: Callable[[str], object]) -> bool:
+    """Writes the report and what the tracker lacks, the winner's model last; whether MLflow has all of it."""
+    status, store, report = status_of(study), store_of(study.sweep, study.folder), study.folder / REPORT
     write_report(status, study, report)
-    tracker.finish(status, report)
+    for record in status.records:  # a driver may have died between study and tracker
+        relay.put(record.number, partial(_sync, record, store))
+    if not relay.drain():
+        return False
+    relay.put("end", lambda tracker: tracker.finish(status, report))
+    if status.state == "complete" and status.best is not None:
+        relay.put("winner", partial(_register, status.best, store, say))
+    return relay.drain()
+
+
+def _sync(record: TrialRecord, store: TrialStore, tracker: Tracker) -> None:
+    tracker.sync(record, store.grids)
+
+
+def _register(winner: TrialRecord, store: TrialStore, say: Callable[[str], object], tracker: Tracker) -> None:
+    assert winner.best is not None
+    try:
+        with store.at(winner.number, winner.best.images) as checkpoint:
+            tracker.register(winner, checkpoint)
+    except InputError as error:  # no other try will find it
+        say(f"the winner is not registered: {error}")
 
 
 class _Follower:
     """Carries what happens to the trials to the tracker and the screen."""
 
-    def __init__(self, study: SweepStudy, tracker: Tracker, progress: Progress) -> None:
-        self._study, self._tracker, self._progress = study, tracker, progress
+    def __init__(self, study: SweepStudy, relay: Relay, progress: Progress) -> None:
+        self._study, self._relay, self._progress = study, relay, progress
         self._store = store_of(study.sweep, study.folder)
 
     def changed(self, number: int) -> None:
         """Trial `number` has begun, passed a rung or ended."""
+        self._study.check()
         status = status_of(self._study)
         record = status.records[number]
-        self._tracker.sync(record, self._store.grids(number))
+        self._relay.put(number, partial(_sync, record, self._store))
         self._progress.show(status, record)
 
     def scored(self, number: int) -> None:
         """The best checkpoint of trial `number` has been scored again, or could not be."""
+        self._study.check()
         record = status_of(self._study).records[number]
-        self._tracker.sync(record, self._store.grids(number))
+        self._relay.put(number, partial(_sync, record, self._store))
         self._progress.say(final_line(record))

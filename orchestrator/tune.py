@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import ray
 from ray import tune
 from ray.exceptions import RayError
+from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -24,6 +25,12 @@ from orchestrator.trial import SweepTrial
 from search_spaces.sweep import Sweep, parse_sweep
 from trainers.errors import InputError
 from trainers.run import Rung
+
+# Tune would hand the keys to its processes by way of Ray, which writes them into its logs for everybody to read. On
+# this machine they are inherited; every other one has keys of its own.
+class_cache.ENV_VARS_TO_PROPAGATE.difference_update(
+    {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
+)
 
 MAX_FAILURES = 2
 """Further tries of a trial whose process died before it counts as failed."""
@@ -82,6 +89,7 @@ class _StudySearcher(_Transient, Searcher):  # type: ignore[misc]
         """Why a process of a live trial died last."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        self._study.check()  # Tune asks ten times a second: the first to learn that another driver has taken over
         if len(self.numbers) >= self._concurrent:
             return None
         ticket = self._study.next_ticket()
@@ -195,7 +203,7 @@ def run_finals(
 ) -> None:
     """Scores the best checkpoints of `finalists` where trials run, with a trial's resources; needs a started cluster.
 
-    The study keeps each as it is done; one that fails is kept with its reason.
+    The study keeps each as it is done; one that fails is kept with its reason. Ends early where the study is leaving.
     """
     want = study.sweep.resources
     task = ray.remote(num_cpus=want.cpus_per_worker, num_gpus=want.gpus_per_worker, max_retries=MAX_FAILURES)(
@@ -204,19 +212,21 @@ def run_finals(
     common = study.sweep.normalised(), study.folder.resolve(), cache.resolve()
     waiting = [(record.number, record.best.images) for record in finalists if record.best]
     running: dict[Any, int] = {}
-    while waiting or running:
+    while (waiting or running) and not study.leaving:
         while waiting and len(running) < concurrent:
             number, images = waiting.pop(0)
             running[task.remote(*common, number, images)] = number
-        (done,), _ = ray.wait([*running])
-        number = running.pop(done)
-        try:
-            final = ray.get(done)
-        except RayError as error:
-            study.fail_final(number, _last_line(error))
-        else:
-            study.record_final(number, final)
-        listener.scored(number)
+        ready, _ = ray.wait([*running], timeout=1)
+        study.refresh()
+        for done in ready:
+            number = running.pop(done)
+            try:
+                final = ray.get(done)
+            except RayError as error:
+                study.fail_final(number, _last_line(error))
+            else:
+                study.record_final(number, final)
+            listener.scored(number)
 
 
 def _last_line(error: object) -> str:

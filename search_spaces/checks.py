@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from search_spaces.document import Complaint, Path
+from search_spaces.samplers import refusals
 from search_spaces.settings import kimg
 from search_spaces.space import Dimension, Value, active, grid, points
 from trainers import SYSTEMS
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 #: Points of the space at which the rules between fields are tried.
 TRIED_POINTS = 256
+#: Samplers that look at nothing of a trial but its parameters and scores, and so can learn from other sweeps'.
+LEARNING = ("tpe", "gp")
 #: Fields of the configuration that a sweep file may fix but not search, with the reason.
 NOT_SEARCHED = {"seed": "trials with the same values would no longer agree", "threads": "it changes no model"}
 
@@ -46,12 +49,13 @@ def faults(sweep: Sweep) -> list[Complaint]:
         *_dataset_faults(sweep),
         *_score_faults(sweep),
         *_stop_faults(sweep),
+        *_warm_faults(sweep),
         # Each later check relies on the earlier ones.
         *(
             list(_condition_faults(sweep))
             or list(_contradictions(sweep))
             or list(_field_faults(sweep))
-            or [*_combination_faults(sweep), *_rung_faults(sweep), *_point_faults(sweep), *_grid_faults(sweep)]
+            or [*_combination_faults(sweep), *_rung_faults(sweep), *_point_faults(sweep), *_sampler_faults(sweep)]
         ),
     ]
 
@@ -133,6 +137,14 @@ def _score_faults(sweep: Sweep) -> Iterator[Complaint]:
         elif reason := inapplicable(metric, sweep, decides):
             fitting = ", ".join(name for name in METRICS if not inapplicable(name, sweep, decides))
             yield path, f"{reason}; allowed here: {fitting}"
+
+
+def _warm_faults(sweep: Sweep) -> Iterator[Complaint]:
+    if sweep.warm_start and sweep.sampler.name not in LEARNING:
+        text = f"sampler {sweep.sampler.name} learns nothing from other sweeps' trials; allowed: {', '.join(LEARNING)}"
+        yield ("warm_start",), text
+    if sweep.name in sweep.warm_start:
+        yield ("warm_start", str(sweep.warm_start.index(sweep.name))), "is this sweep itself, which goes on when launched"
 
 
 def _stop_faults(sweep: Sweep) -> Iterator[Complaint]:
@@ -250,19 +262,23 @@ def _point_faults(sweep: Sweep) -> Iterator[Complaint]:
                 yield path, f"{name} is never {value!r}; allowed: {_range(dimension)}"
             elif dimension.when and not active(dimension, point):
                 yield path, f"takes no part: the point must give {dimension.when} too"
-    if (count := len(sweep.points)) > sweep.budget.trials:
-        yield ("budget", "trials"), f"{sweep.budget.trials} is less than the {count} points"
+    trials = sweep.budget.trials
+    if trials is not None and (count := len(sweep.points)) > trials:
+        yield ("budget", "trials"), f"{trials} is less than the {count} points"
 
 
-def _grid_faults(sweep: Sweep) -> Iterator[Complaint]:
+def _sampler_faults(sweep: Sweep) -> Iterator[Complaint]:
+    refused = list(refusals(sweep.sampler, sweep.space))
+    yield from refused
     if sweep.sampler.name != "grid":
         return
     if sweep.points:
         yield ("points",), "sampler grid visits every point anyway; leave one of them out"
-    if continuous := [dimension for dimension in sweep.search if dimension.continuous]:
-        for dimension in continuous:
-            yield ("search", dimension.name, dimension.kind), "sampler grid needs a choice, an int or a constant"
-    elif (asked := sweep.budget.trials) > (count := sum(1 for _ in islice(grid(sweep.space), asked))):
+    if refused:
+        return
+    if (asked := sweep.budget.trials) is None:
+        yield ("budget",), "sampler grid needs trials, the number of points to visit"
+    elif asked > (count := sum(1 for _ in islice(grid(sweep.space), asked))):
         yield ("budget", "trials"), f"{asked} is more than the {count} points of the grid"
 
 

@@ -11,6 +11,7 @@ import yaml
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from search_spaces.buckets import masked
 from trainers.errors import InputError
 
 #: Keys from the top of the document.
@@ -66,7 +67,7 @@ class Document:
 
     def set(self, override: str) -> None:
         """Applies `a.b.c=value`, the value in YAML. Raises InputError that names the override."""
-        origin = f"--set {override}"
+        origin = f"--set {masked(override)}"
         dotted, equals, text = override.partition("=")
         path = tuple(part.strip() for part in dotted.split("."))
         if not equals or not all(path):

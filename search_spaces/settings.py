@@ -5,8 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, PlainValidator, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
+from search_spaces import buckets, urls
 from search_spaces.document import invalid
 from search_spaces.space import Value
 from trainers.config import KIMG
@@ -143,27 +156,6 @@ class Finals(Section):
     samples: int = Field(default=10_000, ge=2, le=1_000_000, description="generated images; 10,000 or 50,000 are usual")
 
 
-class Tpe(Section):
-    """Tree-structured Parzen estimator (Bergstra et al., 2011)."""
-
-    name: Literal["tpe"] = "tpe"
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    startup: int = Field(default=10, ge=0, description="trials drawn at random before the estimator takes over")
-
-
-class Random(Section):
-    """Independent draws."""
-
-    name: Literal["random"] = "random"
-    seed: int = Field(default=0, ge=0, lt=2**31)
-
-
-class Grid(Section):
-    """Every point of a space without continuous dimensions, once each, in the order of the file."""
-
-    name: Literal["grid"] = "grid"
-
-
 class Median(Section):
     """Stops a trial whose best score so far is worse than the median of the others at the same rung."""
 
@@ -181,8 +173,19 @@ class Percentile(Section):
     warmup: Images = Field(default=0, description="no trial is stopped before this length, kimg in the file")
 
 
+class FreezeThaw(Section):
+    """Pauses every trial after a slice and goes on with those that promise most; nothing is stopped for good."""
+
+    name: Literal["freeze-thaw"] = "freeze-thaw"
+    share: float = Field(default=0.65, gt=0, lt=1, description="share of slices that begin new trials")
+    optimism: float = Field(
+        default=0.5, ge=0, description="how much of its last fall a trial is expected to fall further"
+    )
+    growth: float = Field(default=1.25, gt=1, description="how many times as long a trial is after its next slice")
+
+
 class Halving(Section):
-    """Asynchronous successive halving (Li et al., 2020)."""
+    """Asynchronous successive halving (Li et al., 2020) that pauses and promotes."""
 
     name: Literal["halving"] = "halving"
     reduction: int = Field(default=4, ge=2, description="one trial in this many is promoted")
@@ -195,23 +198,51 @@ class Hyperband(Section):
     reduction: int = Field(default=3, ge=2, description="one trial in this many is promoted")
 
 
+class Patient(Section):
+    """Stops a trial whose last `patience` scores are no better than its best one before them, by `min_delta`."""
+
+    name: Literal["patient"] = "patient"
+    patience: int = Field(default=5, ge=1, description="rungs in a row that may bring no improvement")
+    min_delta: float = Field(default=0.0, ge=0, description="by how much a score must be better to count as such")
+    warmup: Images = Field(default=0, description="no trial is stopped before this length, kimg in the file")
+
+
+class Threshold(Section):
+    """Stops a trial whose best score so far is beyond a bound by more than two standard errors."""
+
+    name: Literal["threshold"] = "threshold"
+    lower: float | None = Field(default=None, description="least score that is allowed")
+    upper: float | None = Field(default=None, description="largest score that is allowed")
+    warmup: Images = Field(default=0, description="no trial is stopped before this length, kimg in the file")
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Threshold:
+        if self.lower is None and self.upper is None:
+            raise ValueError("a threshold needs lower, upper or both")
+        if self.lower is not None and self.upper is not None and self.lower >= self.upper:
+            raise ValueError(f"lower {self.lower!r} is not below upper {self.upper!r}")
+        return self
+
+
 class Unpruned(Section):
     """Every trial runs to the last rung."""
 
     name: Literal["none"] = "none"
 
 
-SAMPLERS: dict[str, type[Section]] = {"tpe": Tpe, "random": Random, "grid": Grid}
 PRUNERS: dict[str, type[Section]] = {
+    "freeze-thaw": FreezeThaw,
     "median": Median,
     "percentile": Percentile,
     "halving": Halving,
     "hyperband": Hyperband,
+    "patient": Patient,
+    "threshold": Threshold,
     "none": Unpruned,
 }
 
 
-def _by_name(kinds: dict[str, type[Section]]) -> Callable[[Any], Section]:
+def by_name(kinds: dict[str, type[Section]]) -> Callable[[Any], Section]:
     """A reader of `{name: NAME, ...}` or plain NAME; the first kind is the default name."""
 
     def read(raw: Any) -> Section:
@@ -228,14 +259,42 @@ def _by_name(kinds: dict[str, type[Section]]) -> Callable[[Any], Section]:
     return read
 
 
-Sampler = Annotated[Tpe | Random | Grid, BeforeValidator(_by_name(SAMPLERS))]
-Pruner = Annotated[Median | Percentile | Halving | Hyperband | Unpruned, BeforeValidator(_by_name(PRUNERS))]
+Pruner = Annotated[
+    FreezeThaw | Median | Percentile | Halving | Hyperband | Patient | Threshold | Unpruned,
+    BeforeValidator(by_name(PRUNERS)),
+]
 
 
 class Budget(Section):
-    """When the search ends."""
+    """When the search ends: as soon as the first of these is used or reached; at least one that is used up is needed.
 
-    trials: int = Field(ge=1, description="trials in all, the pruned ones included")
+    A GPU-hour is an hour of training and scoring on one GPU; where trials have no GPU, on one CPU core.
+    """
+
+    trials: int | None = Field(default=None, ge=1, description="trials in all, the pruned ones included")
+    gpu_hours: float | None = Field(default=None, gt=0, description="GPU-hours of all trials together")
+    hours: float | None = Field(default=None, gt=0, description="hours in which a driver is at work")
+    money: float | None = Field(default=None, gt=0, description="what the GPU-hours may cost")
+    price_per_gpu_hour: float | None = Field(default=None, gt=0, description="in the currency of money")
+    patience: int | None = Field(default=None, ge=1, description="ended trials that may follow the best one")
+    target: float | None = Field(default=None, description="a score that is good enough")
+
+    @model_validator(mode="after")
+    def _ends(self) -> Budget:
+        if self.trials is self.gpu_hours is self.hours is self.money is None:
+            raise ValueError("the search would never end; give at least one of trials, gpu_hours, hours, money")
+        if self.money is not None and self.price_per_gpu_hour is None:
+            raise ValueError("money needs price_per_gpu_hour")
+        return self
+
+    def __str__(self) -> str:
+        """As in a sweep file."""
+        return "{" + ", ".join(f"{name}: {value:g}" for name, value in self.model_dump().items()) + "}"
+
+    @model_serializer(mode="wrap")
+    def _given(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """What was not given is no part of a budget, and not of its text."""
+        return {name: value for name, value in dump(self).items() if value is not None}
 
 
 class Resources(Section):
@@ -253,20 +312,70 @@ class Resources(Section):
         return gpus
 
 
+class Keep(Section):
+    """Which checkpoints of a trial stay in the store."""
+
+    last: int = Field(default=2, ge=1, description="so many of the newest; with 1 there is none to fall back to")
+    best: int = Field(default=1, ge=1, description="so many of the best, and of those before the last rung")
+
+
+class Spool(Section):
+    """What may wait on a machine for a store that is away."""
+
+    max_gb: float = Field(default=10, gt=0, description="GB (10^9 bytes) of all trials on a machine together")
+
+
 class Store(Section):
     """Where checkpoints and samples are kept."""
 
-    path: str | None = Field(default=None, min_length=1, description="a folder; null is one below the sweep root")
+    path: str | None = Field(
+        default=None, min_length=1, description="a folder, or s3://BUCKET/PREFIX; null is one below the sweep root"
+    )
+    endpoint: str | None = Field(default=None, description="http(s)://HOST:PORT of an S3 server; null is Amazon's")
+    keep: Keep = Keep()
+    spool: Spool = Spool()
+
+    @field_validator("path")
+    @classmethod
+    def _place(cls, path: str | None) -> str | None:
+        return path if path is None else buckets.store_path(path)
+
+    @field_validator("endpoint")
+    @classmethod
+    def _server(cls, endpoint: str | None, given: ValidationInfo) -> str | None:
+        if endpoint is None:
+            return None
+        path = given.data.get("path", buckets.S3)  # a path that was refused has its own complaint
+        if path is None or not path.startswith(buckets.S3):
+            raise ValueError("has a meaning for s3://BUCKET/PREFIX alone; leave it out for a folder")
+        return buckets.endpoint(endpoint)
+
+
+class Study(Section):
+    """Where the study is kept."""
+
+    storage: str | None = Field(default=None, description="URL of a database; null is a file below the sweep root")
+
+    @field_validator("storage")
+    @classmethod
+    def _database(cls, storage: str | None) -> str | None:
+        return storage if storage is None else urls.database(storage)
 
 
 class Tracking(Section):
     """Where MLflow keeps its records."""
 
-    uri: str | None = Field(default=None, description="sqlite:///FILE; null is a file below the sweep root")
+    uri: str | None = Field(
+        default=None, description="a database or the http(s) address of a server; null is a file below the sweep root"
+    )
+    artifacts: str | None = Field(
+        default=None,
+        min_length=1,
+        description="s3://BUCKET/PREFIX or a folder of samples and reports; null is a server's own choice, or a folder "
+        "below the sweep root",
+    )
 
     @field_validator("uri")
     @classmethod
-    def _sqlite(cls, uri: str | None) -> str | None:
-        if uri is not None and not (uri.startswith("sqlite:///") and len(uri) > len("sqlite:///")):
-            raise ValueError(f"expected sqlite:///FILE or null, got {uri!r}")
-        return uri
+    def _known(cls, uri: str | None) -> str | None:
+        return uri if uri is None else urls.tracking(uri)

@@ -57,6 +57,18 @@ class Dimension:
             return rng.randint(int(self.low), int(self.high))
         return rng.choice(self.values)
 
+    def at(self, share: float) -> Value:
+        """The value below which `share`, in [0, 1), of the dimension's distribution lies."""
+        if self.kind == "choice" or self.kind == "constant":
+            return self.values[int(share * len(self.values))]
+        if self.kind == "int":
+            return int(self.low) + int(share * (int(self.high) - int(self.low) + 1))
+        if self.kind == "log_uniform":
+            value = math.exp(math.log(self.low) + share * (math.log(self.high) - math.log(self.low)))
+        else:
+            value = self.low + share * (self.high - self.low)
+        return min(max(value, self.low), self.high)  # rounding errors, as above
+
 
 class CycleError(ValueError):
     """Dimensions that wait for each other; `names` starts and ends with the same one."""

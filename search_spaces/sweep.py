@@ -10,9 +10,10 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, PlainSerializer, PlainValidator, ValidationError, field_validator
 
-from search_spaces import checks, document, settings
+from search_spaces import checks, document, samplers, settings
 from search_spaces.document import Complaint
 from search_spaces.notation import read_search, write_search
+from search_spaces.samplers import Sampler
 from search_spaces.settings import (
     Budget,
     Finals,
@@ -20,10 +21,10 @@ from search_spaces.settings import (
     Pruner,
     Resources,
     Rungs,
-    Sampler,
     Score,
     Section,
     Store,
+    Study,
     Systems,
     Tracking,
 )
@@ -48,15 +49,17 @@ class Sweep(Section):
     dataset: DatasetSpec
     search: Search = ()
     points: Points = ()
+    warm_start: settings.Names = ()
     rungs: Rungs
     score: Score = Score()
     finals: Finals = Finals()
-    sampler: Sampler = settings.Tpe()
-    pruner: Pruner = settings.Median()
+    sampler: Sampler = samplers.Tpe()
+    pruner: Pruner = settings.FreezeThaw()
     stop_on: settings.Names = ()
     budget: Budget
     resources: Resources = Resources()
     store: Store = Store()
+    study: Study = Study()
     tracking: Tracking = Tracking()
 
     @field_validator("name")
@@ -175,9 +178,12 @@ def _section(path: document.Path, data: dict[str, Any]) -> type[BaseModel] | Non
         ("budget",): Budget,
         ("resources",): Resources,
         ("store",): Store,
+        ("store", "keep"): settings.Keep,
+        ("store", "spool"): settings.Spool,
+        ("study",): Study,
         ("tracking",): Tracking,
     }
-    for key, kinds in (("sampler", settings.SAMPLERS), ("pruner", settings.PRUNERS)):
+    for key, kinds in (("sampler", samplers.SAMPLERS), ("pruner", settings.PRUNERS)):
         if path == (key,):
             return kinds[data[key].get("name", next(iter(kinds)))]
     return fixed.get(path)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.postgres import Postgres
+from tests.servers import S3Server
 from trainers.data import DatasetSpec, ImageData, load
 from trainers.evaluation.extractors import Extractor, ExtractorSpec, build_extractor
 
@@ -30,3 +33,30 @@ def mnist_mini() -> tuple[ImageData, ImageData]:
 def mnist_mini_lenet(cache_dir: Path, mnist_mini: tuple[ImageData, ImageData]) -> Extractor:
     """The classifier of the built-in digits, trained once per session."""
     return build_extractor(ExtractorSpec(name="lenet"), *mnist_mini, cache_dir, "cpu")
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A running S3 server; whoever stops it starts it again."""
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """The S3 server, with credentials for it in the environment and nowhere else."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    return s3_server
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A running PostgreSQL server."""
+    server = Postgres(tmp_path_factory.mktemp("postgres"))
+    yield server
+    server.stop()

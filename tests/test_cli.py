@@ -58,6 +58,11 @@ def test_list_names_what_a_sweep_file_may_name(command: Command) -> None:
         (("resume", "nothing"), "nothing"),
         (("status", "nothing"), "nothing"),
         (("report", "nothing"), "nothing"),
+        (("stop", "nothing"), "nothing"),
+        (("stop", "nothing", "--trial", "3"), "nothing"),
+        (("pause", "nothing"), "nothing"),
+        (("add-trials", "nothing", "3"), "nothing"),
+        (("launch", "tiny.yaml", "--set", "budget={target: 3}"), "would never end"),
         (("list", "everything"), "everything"),
         (("train", "narman-cgam"), "narman-cgan"),
         (("ui",), "no sweeps"),
@@ -92,6 +97,13 @@ def test_a_dry_run_prints_the_plan_and_starts_nothing(command: Command, tmp_path
     assert "finals: the 2 best on 10,000 images each, by clean-fid too" in out.replace("\n", " ")
     assert "plan: 5 trials of 2 kimg in 4 rungs" in out
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_a_dry_run_prints_what_a_budget_of_money_pays(command: Command) -> None:
+    code, out, _ = command("launch", "tiny.yaml", "--dry-run", "--set", "budget={money: 2, price_per_gpu_hour: 1}")
+    assert code == 0
+    assert "plan: as many trials as {money: 2, price_per_gpu_hour: 1} allows, each of 2 kimg" in out.replace("\n", " ")
+    assert "2 CPU-hours, 2.00 money, if nothing is pruned" in out.replace("\n", " ")
 
 
 def test_a_dry_run_refuses_what_a_launch_would_refuse(command: Command) -> None:

@@ -45,6 +45,8 @@ PLANTS = [
     ("orchestrator/status.py", "import mlflow", HOMES["mlflow"]),
     ("orchestrator/sweep.py", "import boto3", HOMES["boto3"]),
     ("orchestrator/tracking.py", "import botocore.exceptions", HOMES["boto3"]),
+    ("orchestrator/store/folder.py", "import boto3", HOMES["boto3"]),
+    ("orchestrator/store/trials.py", "from botocore.config import Config", HOMES["boto3"]),
 ]
 
 

@@ -71,3 +71,31 @@ def test_no_more_trials_run_at_once_than_are_allowed_or_exist(ticking: list[floa
     assert estimate(made_up.sweep("resources.concurrent_trials=1")).concurrent == 1
     assert estimate(made_up.sweep("budget.trials=1")).concurrent == 1
     assert estimate(made_up.sweep("resources.cpus_per_worker=100000")).concurrent == 1
+
+
+def test_the_cost_is_told_in_hours_device_hours_and_money(ticking: list[float]) -> None:
+    cores = estimate(made_up.sweep("budget={trials: 36, price_per_gpu_hour: 3}", "resources={cpus_per_worker: 2}"))
+    assert cores.gpu_hours == pytest.approx(2 * 36 / 3600)
+    assert cores.hours == pytest.approx(36 / 3600 / cores.concurrent)
+    assert cores.money == pytest.approx(3 * cores.gpu_hours)
+    assert "for 36 trials, 0.02 CPU-hours, 0.06 money" in str(cores)
+    gpus = estimate(made_up.sweep("budget.trials=36", "resources={gpus_per_worker: 0.5}"))
+    assert gpus.gpu_hours == pytest.approx(36 / 3600 / 2)
+    assert gpus.money is None
+    assert "0.005 GPU-hours, if nothing is pruned" in str(gpus)
+
+
+@pytest.mark.parametrize(
+    ("budget", "trials"),
+    [
+        ("{gpu_hours: 1}", 3600),
+        ("{money: 1, price_per_gpu_hour: 2}", 1800),
+        ("{hours: 1}", 3600),
+        ("{hours: 2, gpu_hours: 1, trials: 7}", 7),
+    ],
+)
+def test_a_budget_without_trials_is_told_how_many_it_pays(ticking: list[float], budget: str, trials: int) -> None:
+    found = estimate(made_up.sweep(f"budget={budget}", "resources.concurrent_trials=1"))
+    assert found.trials == pytest.approx(trials)
+    assert found.measured <= module.MEASURED_TRIALS
+    assert found.seconds == pytest.approx(trials)

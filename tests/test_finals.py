@@ -16,7 +16,8 @@ from mlflow import MlflowClient
 from orchestrator.finals import Final
 from orchestrator.progress import final_line
 from orchestrator.status import status_of
-from orchestrator.study import JOURNAL, SweepStudy
+from orchestrator.storage import JOURNAL
+from orchestrator.study import SweepStudy
 from orchestrator.tracking import database
 from tests import made_up, sweeps
 from trainers.checkpoint import STATE, folder_name

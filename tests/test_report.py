@@ -14,7 +14,6 @@ import pytest
 from orchestrator.report import charts, write_report
 from orchestrator.report.page import measured
 from orchestrator.status import status_of
-from orchestrator.store import store_of
 from orchestrator.study import Decision, SweepStudy, TrialRecord
 from search_spaces.space import Dimension
 from search_spaces.sweep import parse_sweep
@@ -168,7 +167,7 @@ def test_the_way_of_measuring_is_told(study: SweepStudy) -> None:
 def test_the_page_loads_nothing_and_forbids_itself_to(study: SweepStudy) -> None:
     for kid in (0.04, 0.01, 0.02):
         complete(study, kid)
-    save_png(np.zeros((4, 4, 3), np.uint8), store_of(study.sweep, study.folder).trial(1) / "samples" / "000003000.png")
+    save_png(np.zeros((4, 4, 3), np.uint8), study.folder / "store/trials/00001/samples/000003000.png")
     page = page_of(study)
     loads = [value for _, name, value in page.attributes if name in ("src", "href", "data", "action", "srcset")]
     assert loads
@@ -187,12 +186,11 @@ def test_what_a_trial_says_of_its_failure_is_shown_not_run(study: SweepStudy) ->
 
 
 def test_the_three_best_trials_show_the_samples_of_their_best_rung_or_else_the_latest(study: SweepStudy) -> None:
-    store = store_of(study.sweep, study.folder)
     pictures = {}
     for kid, grids in ((0.01, (2000, 3000)), (0.02, (1000, 2000)), (0.03, ()), (0.04, (3000,))):
         number = complete(study, kid)
         for images in grids:
-            path = store.trial(number) / "samples" / f"{images:09d}.png"
+            path = study.folder / f"store/trials/{number:05d}/samples/{images:09d}.png"
             save_png(np.full((4, 4, 3), 16 * number + images // 1000, np.uint8), path)
             pictures[number, images] = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
     page = page_of(study)

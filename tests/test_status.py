@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.status import driver_lock, read_status, status_of
+from orchestrator.lease import driving
+from orchestrator.status import read_status, status_of
 from orchestrator.study import SweepStudy
 from tests import made_up
 from trainers.errors import InputError
@@ -28,11 +29,15 @@ def study(tmp_path: Path) -> SweepStudy:
 
 def test_status_as_json_has_the_promised_keys(study: SweepStudy) -> None:
     found = status_of(study).to_json()
-    assert list(found) == ["name", "state", "trials", "best", "scoring_share", "finals"]
+    assert list(found) == ["name", "state", "trials", "budget", "best", "scoring_share", "finals"]
+    assert found["budget"]["limits"] == {"trials": 5}
+    assert found["budget"]["spent"]["trials"] == 4
+    assert found["budget"]["spent"]["gpu_hours"] == pytest.approx((9 * 1.1) / 3600)
+    assert found["budget"]["ended"] is None
     assert found["scoring_share"] == pytest.approx(0.1)
     assert found["finals"] == []
     assert found["name"] == "made-up"
-    assert found["trials"] == {"complete": 3, "pruned": 0, "running": 1, "failed": 0}
+    assert found["trials"] == {"complete": 3, "pruned": 0, "running": 1, "paused": 0, "failed": 0}
     assert list(found["best"]) == ["trial", "metric", "value", "params"]
     assert (found["best"]["trial"], found["best"]["metric"], found["best"]["value"]) == (1, "kid", 1.0)
     assert found["best"]["params"]["system"] == "narman-cgan"
@@ -55,8 +60,11 @@ def test_the_lead_is_counted_in_combined_standard_errors(study: SweepStudy) -> N
 def test_a_sweep_is_running_while_its_driver_lives_and_interrupted_after(study: SweepStudy) -> None:
     assert read_status(study.folder).state == "interrupted"
     code = (
-        "import pathlib, sys, orchestrator.status as s\n"
-        "with s.driver_lock(pathlib.Path(sys.argv[1])): print(1, flush=True); input()"
+        "import pathlib, sys\n"
+        "from orchestrator.lease import driving\n"
+        "from orchestrator.study import SweepStudy\n"
+        "folder = pathlib.Path(sys.argv[1])\n"
+        "with driving('made-up', folder, SweepStudy.open(folder).lease_records): print(1, flush=True); input()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(study.folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -64,7 +72,8 @@ def test_a_sweep_is_running_while_its_driver_lives_and_interrupted_after(study: 
         assert driver.stdout is not None
         driver.stdout.readline()
         assert read_status(study.folder).state == "running"
-        with pytest.raises(InputError, match=f"already driven by process {driver.pid}"), driver_lock(study.folder):
+        second = driving("made-up", study.folder, study.lease_records)
+        with pytest.raises(InputError, match=f"already driven by process {driver.pid}"), second:
             pytest.fail("two drivers at once")
         driver.kill()
     assert read_status(study.folder).state == "interrupted"

@@ -37,7 +37,7 @@ def test_a_study_hands_out_exactly_its_budget_of_trials(study: SweepStudy) -> No
         run_to_end(study, ticket.number, 3.0, 2.0, 1.0)
     assert numbers == [0, 1, 2, 3, 4]
     assert status_of(study).state == "complete"
-    assert status_of(study).counts == {"complete": 5, "pruned": 0, "running": 0, "failed": 0}
+    assert status_of(study).counts == {"complete": 5, "pruned": 0, "running": 0, "paused": 0, "failed": 0}
 
 
 def test_parameters_follow_their_conditions(tmp_path: Path) -> None:
@@ -190,7 +190,9 @@ def test_the_same_seed_asks_for_the_same_trials_whether_or_not_the_driver_restar
     assert params(tmp_path / "a", restart=False) == params(tmp_path / "b", restart=True)
 
 
-@pytest.mark.parametrize("pruner", ["median", "{name: percentile, percentile: 50}", "halving", "hyperband", "none"])
+@pytest.mark.parametrize(
+    "pruner", ["median", "{name: percentile, percentile: 50}", "halving", "freeze-thaw", "hyperband", "none"]
+)
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_every_sampler_and_pruner_runs_a_sweep_to_its_end(tmp_path: Path, sampler: str, pruner: str) -> None:
     study = SweepStudy.create(tmp_path, made_up.sweep(f"sampler={sampler}", f"pruner={pruner}"))

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from search_spaces import resolve, shipped, summary
-from search_spaces.settings import Finals, Halving, Median, Percentile, Random, Tpe, Unpruned
+from search_spaces.samplers import Random, Tpe
+from search_spaces.settings import Finals, FreezeThaw, Halving, Percentile, Unpruned
 from search_spaces.space import Value
 from search_spaces.sweep import Sweep, check_sweep, diff, load_sweep, parse_sweep
 from trainers import SYSTEMS
@@ -48,7 +49,15 @@ BAD: list[tuple[dict[str, str | None], str]] = [
     # structure
     ({"system": None}, "small.yaml: system: required key is missing"),
     ({"rungs": None}, "small.yaml: rungs: required key is missing"),
-    ({"budget": "{}"}, "small.yaml:5: budget.trials: required key is missing"),
+    ({"budget": "{}"}, "small.yaml:5: budget: the search would never end; give at least one of trials, gpu_hours, ho"),
+    ({"budget": "{target: 1, patience: 3}"}, "small.yaml:5: budget: the search would never end"),
+    ({"warm_start": "[small]"}, "small.yaml:6: warm_start.0: is this sweep itself"),
+    ({"warm_start": "[1]"}, "warm_start: expected a list of words, got [1]"),
+    ({"warm_start": "other", "sampler": "random"}, "warm_start: sampler random learns nothing from other sweeps' tria"),
+    ({"budget": "{money: 3}"}, "small.yaml:5: budget: money needs price_per_gpu_hour"),
+    ({"budget": "{trials: 3, hours: 0}"}, "budget.hours: input should be greater than 0, got 0"),
+    ({"budget": "{hours: 3, price: 1}"}, "budget.price: unknown key 'price'"),
+    ({"sampler": "grid", "search": "{slope: {choice: [0.1]}}", "budget": "{hours: 1}"}, "budget: sampler grid needs tri"),
     ({"buget": "{trials: 3}"}, "small.yaml:6: buget: unknown key 'buget'; did you mean 'budget'? allowed: name, syst"),
     ({"score": "{metrik: kid}"}, "score.metrik: unknown key 'metrik'; did you mean 'metric'? allowed: metric, samples"),
     ({"dataset": "{name: mnist, pth: /tmp}"}, "dataset.pth: unknown key 'pth'; did you mean 'path'?"),
@@ -66,7 +75,20 @@ BAD: list[tuple[dict[str, str | None], str]] = [
     ({"finals": "{trial: 3}"}, "finals.trial: unknown key 'trial'; did you mean 'trials'? allowed: trials, samples"),
     ({"resources": "{gpus_per_worker: 1.5}"}, "resources.gpus_per_worker: above 1 the number of GPUs must be whole"),
     ({"resources": "{concurrent_trials: 0}"}, "resources.concurrent_trials: input should be greater than or equal to"),
-    ({"tracking": "{uri: 'http://x'}"}, "tracking.uri: expected sqlite:///FILE or null, got 'http://x'"),
+    ({"tracking": "{uri: 'ftp://x'}"}, "tracking.uri: expected sqlite:///FILE, postgresql://USER@HOST/DATABASE, http"),
+    ({"tracking": "{uri: 'sqlite://'}"}, "tracking.uri: expected sqlite:///FILE, "),
+    (
+        {"tracking": "{uri: 'https://me:secret@mlflow.example.org'}"},
+        "tracking.uri: a password must not stand in a sweep file, which is kept and shown: set MLFLOW_TRACKING_USERNAME",
+    ),
+    ({"study": "{storage: study.db}"}, "study.storage: expected sqlite:///FILE, postgresql://USER@HOST/DATABASE or m"),
+    ({"study": "{storage: 'http://x'}"}, "study.storage: expected sqlite:///FILE"),
+    (
+        {"study": "{storage: 'postgresql://me:secret@db/studies'}"},
+        "study.storage: a password must not stand in a sweep file, which is kept and shown: set PGPASSWORD or write ~/.",
+    ),
+    ({"study": "{storage: 'postgresql://me@db/studies?password=secret'}"}, "study.storage: a password must not stand"),
+    ({"study": "{storag: null}"}, "study.storag: unknown key 'storag'; did you mean 'storage'?"),
     ({"store": "{path: 3}"}, "store.path: input should be a valid string, got 3"),
     ({"sampler": "tpee"}, "sampler.name: unknown name 'tpee'; allowed: tpe, random, grid"),
     (
@@ -80,6 +102,18 @@ BAD: list[tuple[dict[str, str | None], str]] = [
     (
         {"sampler": "grid", "search": "{slope: {choice: [0.1]}}", "points": "[{slope: 0.1}]", "budget": "{trials: 1}"},
         "points: sampler grid visits every point anyway",
+    ),
+    (
+        {"sampler": "cmaes", "search": "{g_lr: {uniform: [0.1, 0.2]}, smoothing: {choice: [none, fixed]}}"},
+        "small.yaml:3: search.smoothing.choice: sampler cmaes needs numbers, which have an order and a distance; use t",
+    ),
+    ({"sampler": "cmaes", "system": BOTH}, "small.yaml:1: system.choice: sampler cmaes needs numbers"),
+    *(
+        (
+            {"sampler": name, "search": "{n_critic: {int: [1, 2]}, slope: {uniform: [0.1, 0.2], when: {n_critic: 1}}}"},
+            f"small.yaml:3: search.slope.when: sampler {name} takes no conditions, since it learns only from what eve",
+        )
+        for name in ("gp", "cmaes", "nsga2")
     ),
     ({"points": "[{slope: 0.1}]"}, "points.0.slope: unknown dimension 'slope'"),
     ({"points": "{slope: 0.1}"}, "points: input should be a valid tuple"),
@@ -102,7 +136,10 @@ BAD: list[tuple[dict[str, str | None], str]] = [
     ({"sampler": "{name: random, startup: 3}"}, "sampler.startup: unknown key 'startup'; allowed: name, seed"),
     ({"pruner": "{name: median, reduction: 3}"}, "pruner.reduction: unknown key 'reduction'; allowed: name, startup,"),
     ({"pruner": "{name: percentile, percentile: 100}"}, "pruner.percentile: input should be less than 100, got 100"),
-    ({"pruner": "{warmup: -1}"}, "pruner.warmup: expected a number of kimg from 0 to 1e9, got -1"),
+    ({"pruner": "{name: median, warmup: -1}"}, "pruner.warmup: expected a number of kimg from 0 to 1e9, got -1"),
+    ({"pruner": "threshold"}, "pruner: a threshold needs lower, upper or both"),
+    ({"pruner": "{name: threshold, lower: 2, upper: 1}"}, "pruner: lower 2.0 is not below upper 1.0"),
+    ({"pruner": "{name: patient, patience: 0}"}, "pruner.patience: input should be greater than or equal to 1, got 0"),
     ({"pruner": "[median]"}, "pruner: expected {name: NAME, ...} with one of median, percentile, halving"),
     # verdicts
     ({"stop_on": "[mode-colapse]"}, "small.yaml:6: stop_on.0: unknown verdict 'mode-colapse'; did you mean 'mode-coll"),
@@ -270,7 +307,7 @@ def test_the_name_is_the_file_s_unless_it_is_given() -> None:
 
 def test_sections_left_out_have_their_defaults() -> None:
     plain = sweep(search=None)
-    assert (plain.search, plain.sampler, plain.pruner) == ((), Tpe(), Median())
+    assert (plain.search, plain.sampler, plain.pruner) == ((), Tpe(), FreezeThaw())
     assert plain.stop_on == ()
     assert plain.finals == Finals(trials=3, samples=10_000)
     assert (plain.resources.concurrent_trials, plain.store.path, plain.tracking.uri) == (None, None, None)
@@ -394,8 +431,9 @@ def test_equal_sweeps_have_no_diff_and_changed_lines_are_shown() -> None:
 def test_every_default_is_written_into_the_normalised_text() -> None:
     written = yaml.safe_load(sweep(search=None).normalised())
     assert set(written) == {
-        "name", "system", "dataset", "search", "points", "rungs", "score", "finals", "sampler", "pruner", "stop_on",
-        "budget", "resources", "store", "tracking",
+        "name", "system", "dataset", "search", "points", "warm_start", "rungs", "score", "finals", "sampler", "pruner",
+        "stop_on",
+        "budget", "resources", "store", "study", "tracking",
     }  # fmt: skip
     assert written["score"]["also"] == ["fid", "is", "accuracy"]
 
@@ -437,6 +475,20 @@ def dimensions(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @st.composite
+def budgets(draw: st.DrawFn) -> dict[str, Any]:
+    amounts = {
+        "trials": st.integers(1, 10**6),
+        "gpu_hours": st.floats(0.01, 1e6),
+        "hours": st.integers(1, 1000),
+        "money": st.floats(0.01, 1e6),
+        "patience": st.integers(1, 1000),
+        "target": st.floats(-10, 1e6),
+    }
+    named = draw(st.sets(st.sampled_from(list(amounts)))) | draw(st.sampled_from([{"trials"}, {"hours"}, {"money"}]))
+    return {"price_per_gpu_hour": 2.5, **{name: draw(amounts[name]) for name in named}}
+
+
+@st.composite
 def documents(draw: st.DrawFn) -> dict[str, Any]:
     every = draw(st.integers(1, 400)) * 100
     listed = sorted(draw(st.lists(st.integers(1, 10_000), min_size=1, max_size=6, unique=True)))
@@ -456,7 +508,7 @@ def documents(draw: st.DrawFn) -> dict[str, Any]:
         "stop_on": draw(st.lists(st.sampled_from(STOPPING), unique=True)),
         "sampler": draw(st.sampled_from(["random", {"name": "tpe", "startup": 0, "seed": 7}])),
         "pruner": draw(st.sampled_from(["none", {"name": "percentile", "warmup": 12.8}, {"name": "hyperband"}])),
-        "budget": {"trials": draw(st.integers(1, 10**6))},
+        "budget": draw(budgets()),
         "resources": {
             "gpus_per_worker": draw(st.floats(0, 1)),
             "concurrent_trials": draw(st.none() | st.integers(1, 9)),

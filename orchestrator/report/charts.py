@@ -22,6 +22,7 @@ _DARK_TO_LIGHT = ["#08306b", "#3f7fb5", "#b9cbd9"]
 _STYLES = {
     "complete": (_BLUE, "solid", "circle"),
     "running": ("#0f766e", "solid", "circle-open"),
+    "paused": ("#98a2ad", "solid", "circle-open"),
     "pruned": ("#98a2ad", "dash", "x"),
     "diverged": ("#b91c1c", "dot", "star-triangle-down"),
     "failed": ("#7c3aed", "dot", "square"),
