@@ -23,7 +23,8 @@ test-all: $(READY)
 	$(BIN)/python -m pytest
 
 faults: $(READY)
-	$(BIN)/python -m pytest -m faults
+	mkdir -p runs
+	$(BIN)/python -m tests.faults runs/faults.jsonl
 
 golden: $(READY)
 	$(BIN)/python -m tests.golden

@@ -79,7 +79,8 @@ def _without_improvement(rungs: Sequence[Rung], metric: str, patience: int, min_
     )
     if sign * (before.value - after.value) > min_delta:
         return None
-    return f"{metric} {with_error(after)} in the last {patience} rungs, {with_error(before)} before"
+    window = f"{patience} rungs" if patience > 1 else "rung"
+    return f"{metric} {with_error(after)} in the last {window}, {with_error(before)} before"
 
 
 def _beyond(score: Score, lower: float | None, upper: float | None) -> str | None:

@@ -144,7 +144,7 @@ def _warm_faults(sweep: Sweep) -> Iterator[Complaint]:
         text = f"sampler {sweep.sampler.name} learns nothing from other sweeps' trials; allowed: {', '.join(LEARNING)}"
         yield ("warm_start",), text
     if sweep.name in sweep.warm_start:
-        yield ("warm_start", str(sweep.warm_start.index(sweep.name))), "is this sweep itself, which goes on when launched"
+        yield ("warm_start", str(sweep.warm_start.index(sweep.name))), "is this sweep itself, which goes on anyway"
 
 
 def _stop_faults(sweep: Sweep) -> Iterator[Complaint]:

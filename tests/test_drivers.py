@@ -13,7 +13,12 @@ from orchestrator.study import SweepStudy
 from orchestrator.tracking import database
 from tests import sweeps
 
-pytestmark = [pytest.mark.usefixtures("mnist_mini_lenet"), pytest.mark.faults, pytest.mark.timeout(400)]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("mnist_mini_lenet"),
+    pytest.mark.faults,
+    pytest.mark.timeout(400),
+]
 
 #: Nothing is pruned or paused, so that every trial has the same rungs.
 TEXT = sweeps.TINY.replace("pruner: {name: median, startup: 2}", "pruner: none").replace("trials: 5", "trials: 3")

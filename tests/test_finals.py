@@ -194,6 +194,7 @@ def test_a_final_that_fails_is_said_with_its_reason_and_ends_nothing(finished: P
     assert "is complete" in again.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_one_interrupt_during_the_finals_stops_cleanly_and_resume_goes_on(tmp_path: Path, cache_dir: Path) -> None:
     sweeps.prepare(tmp_path, cache_dir, TEXT.replace("samples: 150", "samples: 20000"))

@@ -50,6 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+@pytest.mark.slow
 def test_rungs_and_pruning_use_the_weights_of_the_file(folder: Path) -> None:
     sha256 = digest(folder / "random.pt")
     extractor = f"{{name: inception, weights: random.pt, sha256: {sha256}}}"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests import made_up
 from trainers import SYSTEMS, monitor
 from trainers.config import configure, overlay
 from trainers.data import ImageData
@@ -18,7 +19,7 @@ from trainers.evaluation.extractors import Extractor
 from trainers.evaluation.reference import reference_of
 from trainers.evaluation.scores import Evaluator
 from trainers.regularizers import clipped
-from trainers.run import Run, Rung
+from trainers.run import Run, Rung, worth_keeping
 from trainers.trainer import Trainer
 
 #: das-gan is made of perceptrons: at this size thousands of steps take seconds.
@@ -230,3 +231,21 @@ def test_networks_of_the_reference_fail_or_do_well_as_they_should(
     run = new_run(system_id, [500, 1000, 1500, 2000, 2500], samples=500, **{"width": 0.25, "batch": 16, **settings})
     found = {kind for rung in to_the_end(run) for kind in rung} - monitor.INFORMATIONAL
     assert found >= kinds if kinds else not found
+
+
+@pytest.mark.parametrize(
+    ("kids", "best", "kept"),
+    [
+        ([], 1, set()),
+        ([5.0], 1, {1000}),
+        ([5.0, 3.0, 4.0], 1, {2000}),
+        ([5.0, 3.0, 2.0], 1, {2000, 3000}),
+        ([3.0, 3.0, 3.0], 1, {1000}),
+        ([5.0, 3.0, 2.0, 1.0], 2, {2000, 3000, 4000}),
+    ],
+)
+def test_the_best_rungs_are_worth_keeping_and_those_the_last_one_may_yet_fall_behind(
+    kids: list[float], best: int, kept: set[int]
+) -> None:
+    assert worth_keeping(made_up.history(*kids), "kid", best) == kept
+    assert 9000 not in worth_keeping([*made_up.history(*kids), made_up.rung(9000, 0.0, diverged="nan")], "kid", best)

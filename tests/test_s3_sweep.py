@@ -18,7 +18,7 @@ from tests import sweeps
 from tests.servers import ACCESS_KEY, SECRET_KEY, S3Server
 from trainers.checkpoint import folder_name
 
-pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("mnist_mini_lenet")]
+pytestmark = [pytest.mark.slow, pytest.mark.faults, pytest.mark.usefixtures("mnist_mini_lenet")]
 
 TEXT = sweeps.TINY.replace("trials: 5", "trials: 3").replace("{trials: 0}", "{trials: 1, samples: 150}")
 

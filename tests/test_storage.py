@@ -11,7 +11,9 @@ from wsgiref.util import setup_testing_defaults
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from typer.testing import CliRunner
 
+from orchestrator.cli import app
 from orchestrator.status import read_status, status_of, sweep_names
 from orchestrator.storage import JOURNAL, keep_sweep
 from orchestrator.study import Decision, SweepStudy
@@ -103,6 +105,18 @@ def test_a_study_is_found_by_its_folder_s_sweep_or_in_an_empty_folder_by_its_sto
     assert [record.params for record in elsewhere.records()] == [record.params for record in study.records()]
     assert SweepStudy.open(tmp_path / "empty" / "unkept", storage) is None
     assert SweepStudy.open(tmp_path / "empty" / "kept") is None
+
+
+def test_resuming_in_an_empty_folder_by_the_storage_makes_the_folder_whole(folder: Path, tmp_path: Path) -> None:
+    storage, root = f"sqlite:///{tmp_path / 'study.db'}", tmp_path / "elsewhere"
+    settings = ("name=kept", f"study.storage={storage}", "budget.trials=1", "finals.trials=0")
+    study = SweepStudy.create(folder, made_up.sweep(*settings))
+    assert study.next_ticket() is not None
+    assert study.report(0, made_up.history(3.0, 1.0, 2.0)) is Decision.COMPLETE
+    done = CliRunner().invoke(app, ["resume", "kept", "--storage", storage, "--root", str(root)])
+    assert done.exit_code == 0, done.output
+    assert "sweep kept is complete" in done.output
+    assert len(read_status(root / "kept").records) == 1
 
 
 def test_studies_in_one_database_do_not_mix(sweep: Callable[..., Sweep], tmp_path: Path) -> None:

@@ -387,6 +387,8 @@ def test_a_bucket_that_cannot_be_used_is_found_with_its_reason(s3: S3Server, mon
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     said = checked(s3, name)
     assert "Unable to locate credentials" in said
+    monkeypatch.setenv("AWS_PROFILE", "of-nobody")
+    assert "The config profile (of-nobody) could not be found" in checked(s3, name)
     assert "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY" in said
     assert "\n" not in said
 

@@ -191,7 +191,7 @@ def test_the_same_seed_asks_for_the_same_trials_whether_or_not_the_driver_restar
 
 
 @pytest.mark.parametrize(
-    "pruner", ["median", "{name: percentile, percentile: 50}", "halving", "freeze-thaw", "hyperband", "none"]
+    "pruner", ["median", "{name: percentile, percentile: 50}", "halving", "freeze-thaw", "hyperband", "none", "patient"]
 )
 @pytest.mark.parametrize("sampler", ["tpe", "random"])
 def test_every_sampler_and_pruner_runs_a_sweep_to_its_end(tmp_path: Path, sampler: str, pruner: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from orchestrator.tracking import database
+from orchestrator.tracking import ALIAS, database
 from tests import sweeps
 from trainers import checkpoint
 
@@ -37,6 +38,18 @@ def runs_of(folder: Path, name: str) -> list[Any]:
     """All MLflow runs of a sweep."""
     client = MlflowClient(database(folder / "runs"))
     return list(client.search_runs([client.get_experiment_by_name(name).experiment_id]))
+
+
+def points_of(folder: Path, name: str) -> dict[tuple[str, str], list[tuple[int, float, int]]]:
+    """Steps, values and times of every metric of every trial."""
+    client = MlflowClient(database(folder / "runs"))
+    return {
+        (run.data.tags.get("gansweep.trial", "sweep"), metric): [
+            (point.step, point.value, point.timestamp) for point in client.get_metric_history(run.info.run_id, metric)
+        ]
+        for run in runs_of(folder, name)
+        for metric in run.data.metrics
+    }
 
 
 def assert_tracked_once(folder: Path, name: str, trials: int) -> None:
@@ -84,6 +97,36 @@ def test_mlflow_has_parent_children_scores_and_images(finished: Path) -> None:
             assert run.info.status == "FINISHED"
             names = {item.path for item in client.list_artifacts(run.info.run_id)}
             assert {"report.html", "sweep.yaml"} <= names
+
+
+def test_the_winner_is_in_the_model_registry_with_its_checkpoint(finished: Path) -> None:
+    best = sweeps.status("tiny", finished)["best"]["trial"]
+    client = MlflowClient(database(finished / "runs"))
+    version = client.get_model_version_by_alias("tiny", ALIAS)
+    run = client.get_run(version.run_id)
+    assert run.data.tags["gansweep.trial"] == version.tags["gansweep.trial"] == str(best)
+    place = version.source.removeprefix(f"{run.info.artifact_uri}/")
+    (record,) = [r for r in sweeps.records(finished / "runs" / "tiny") if r.number == best]
+    assert record.best is not None
+    assert place == f"checkpoints/{checkpoint.folder_name(record.best.images)}"
+    assert "manifest.json" in {Path(file.path).name for file in client.list_artifacts(version.run_id, place)}
+
+
+def test_mlflow_is_rebuilt_from_study_and_store_once(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished / "runs", tmp_path / "runs")
+    (tmp_path / "runs" / "mlflow.db").unlink()
+    shutil.rmtree(tmp_path / "runs" / "mlartifacts")
+    before = points_of(finished, "tiny")
+    ids = []
+    for _ in range(2):
+        done = sweeps.gansweep("rebuild-tracking", "tiny", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert_tracked_once(tmp_path, "tiny", 5)
+        assert points_of(tmp_path, "tiny") == before
+        ids.append({run.info.run_id for run in runs_of(tmp_path, "tiny")})
+    assert ids[0] == ids[1]
+    client = MlflowClient(database(tmp_path / "runs"))
+    assert int(client.get_model_version_by_alias("tiny", ALIAS).version) == 1
 
 
 def test_launching_a_finished_sweep_again_changes_nothing(finished: Path) -> None:
@@ -185,6 +228,7 @@ def test_one_interrupt_stops_cleanly_and_says_how_to_go_on(tmp_path: Path, cache
     assert left == "", "processes of the sweep are still alive"
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_a_trial_whose_process_is_killed_goes_on_in_another_one(tmp_path: Path, cache_dir: Path) -> None:
     sweeps.prepare(tmp_path, cache_dir, sweeps.TINY.replace("until: 2", "until: 4"))
@@ -209,6 +253,7 @@ def test_a_trial_whose_process_is_killed_goes_on_in_another_one(tmp_path: Path, 
     assert_tracked_once(tmp_path, "tiny", 5)
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_a_trial_that_cannot_run_fails_with_its_reason_and_the_sweep_ends(tmp_path: Path, cache_dir: Path) -> None:
     sweeps.prepare(tmp_path, cache_dir)

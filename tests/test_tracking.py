@@ -11,6 +11,7 @@ from mlflow import MlflowClient
 from orchestrator.status import status_of
 from orchestrator.study import SweepStudy
 from orchestrator.tracking import Tracker, database
+from search_spaces.urls import with_driver
 from tests import made_up
 from trainers.samples import save_png
 
@@ -21,11 +22,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("root")
 
 
-def finished_study(root: Path, name: str) -> SweepStudy:
+def finished_study(root: Path, name: str, *overrides: str) -> SweepStudy:
     """A study of two trials, the second diverged."""
     folder = root / name
     folder.mkdir()
-    study = SweepStudy.create(folder, made_up.sweep("budget.trials=2", f"name={name}"))
+    study = SweepStudy.create(folder, made_up.sweep("budget.trials=2", f"name={name}", *overrides))
     for _ in range(2):
         assert study.next_ticket() is not None
     study.report(0, made_up.history(3.0, 1.0, 2.0))
@@ -74,12 +75,14 @@ def test_mlflow_shows_parent_children_parameters_scores_and_images(root: Path) -
     assert parent.info.status == "FINISHED"
 
 
-def test_tracking_a_sweep_again_writes_nothing_twice(root: Path) -> None:
-    study = finished_study(root, "twice")
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_tracking_a_sweep_again_writes_nothing_twice(root: Path, kind: str, request: pytest.FixtureRequest) -> None:
+    uri = request.getfixturevalue("postgres").database() if kind == "postgresql" else None
+    study = finished_study(root, kind, *([f"tracking.uri={uri}"] if uri else []))
     track(root, study, root / "report.html")
     track(root, study, root / "report.html")
-    client = MlflowClient(database(root))
-    runs = client.search_runs([client.get_experiment_by_name("twice").experiment_id])
+    client = MlflowClient(with_driver(uri) if uri else database(root))
+    runs = client.search_runs([client.get_experiment_by_name(kind).experiment_id])
     assert len(runs) == 3
     for run in runs:
         for metric in run.data.metrics:
@@ -88,3 +91,23 @@ def test_tracking_a_sweep_again_writes_nothing_twice(root: Path) -> None:
     child = next(run for run in runs if run.data.tags.get("gansweep.trial") == "0")
     assert child.info.status == "FINISHED"
     assert len([f for f in client.list_artifacts(child.info.run_id, "images") if f.path.endswith(".png")]) == 3
+
+
+def test_runs_do_not_depend_on_when_they_are_written(root: Path) -> None:
+    study = finished_study(root, "early")
+    record = study.records()[0]
+    assert record.started is not None
+    track(root, study, root / "report.html")
+    client = MlflowClient(database(root))
+    (run,) = client.search_runs([client.get_experiment_by_name("early").experiment_id], "tags.`gansweep.trial` = '0'")
+    # Each rung took a second of training and a tenth of one for its scores.
+    times = [point.timestamp for point in client.get_metric_history(run.info.run_id, "kid")]
+    begun = round(1000 * record.started.timestamp())
+    assert times == [begun + 1100, begun + 2200, begun + 3300]
+    assert (run.info.start_time, run.info.end_time) == (begun, begun + 3300)
+
+
+def test_artifacts_go_where_the_sweep_says(root: Path) -> None:
+    study = finished_study(root, "elsewhere", f"tracking.artifacts={root / 'shared'}")
+    track(root, study, root / "report.html")
+    assert len(list((root / "shared" / "elsewhere").rglob("report.html"))) == 1

@@ -19,7 +19,7 @@ from orchestrator.relay import Relay
 from orchestrator.status import status_of
 from orchestrator.study import SweepStudy
 from orchestrator.tracking import ALIAS, Tracker
-from tests import made_up
+from tests import made_up, sweeps
 from tests.mlflow_server import MlflowServer, Wire
 from trainers.samples import save_png
 
@@ -250,3 +250,35 @@ def test_a_driver_that_lost_its_lease_writes_nothing_more(tmp_path: Path) -> Non
         assert lost.wait(5)
         assert not relay.drain(wait=0.1)
     assert written == [1]
+
+
+@pytest.mark.faults
+@pytest.mark.timeout(400)
+def test_a_sweep_whose_server_is_killed_ends_in_time_and_is_tracked_once(
+    tmp_path: Path, cache_dir: Path, mnist_mini_lenet: object
+) -> None:
+    server = MlflowServer(tmp_path)
+    server.start()
+    try:
+        sweeps.prepare(tmp_path, cache_dir, sweeps.TINY + f"tracking: {{uri: '{server.uri}'}}\n")
+        folder = tmp_path / "runs" / "tiny"
+        driver = sweeps.start("launch", "tiny.yaml", cwd=tmp_path)
+        sweeps.wait_for(lambda: sum(len(record.rungs) for record in sweeps.records(folder)) >= 4, driver)
+        server.kill()
+        sweeps.wait_for(lambda: sum(len(record.rungs) for record in sweeps.records(folder)) >= 10, driver)
+        server.start()
+        output, _ = driver.communicate(timeout=240)
+        assert driver.returncode == 0, output
+        assert "Traceback" not in output
+        client, records = MlflowClient(server.uri), sweeps.records(folder)
+        (parent,), children = runs_of(server.uri, "tiny")
+        assert parent.info.status == "FINISHED"
+        assert len(children) == len(records) == 5
+        for run in children:
+            record = records[int(run.data.tags["gansweep.trial"])]
+            assert run.data.tags["gansweep.state"] == record.state
+            for metric in run.data.metrics:
+                steps = [point.step for point in client.get_metric_history(run.info.run_id, metric)]
+                assert steps == [rung.images for rung in record.rungs], metric
+    finally:
+        server.kill()

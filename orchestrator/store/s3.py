@@ -31,16 +31,19 @@ _MOST_DELETED = 1000
 
 
 class S3Objects:
-    """Objects below `prefix` of a bucket; `endpoint` is the URL of a server that is not Amazon's."""
+    """Objects below `prefix` of a bucket; `endpoint` is the URL of a server that is not Amazon's.
+
+    Raises UnavailableError where AWS's own configuration is at fault, such as a profile that is not there.
+    """
 
     def __init__(self, bucket: str, prefix: str, endpoint: str | None = None) -> None:
         self._bucket, self._prefix = bucket, prefix.strip("/")
         # Servers of one's own have no host name per bucket.
         style = {"s3": {"addressing_style": "path"}} if endpoint else {}
         retries = {"mode": "standard", "total_max_attempts": 4}
-        self._client = boto3.session.Session().client(
-            "s3", endpoint_url=endpoint, config=Config(retries=retries, connect_timeout=5, read_timeout=60, **style)
-        )
+        config = Config(retries=retries, connect_timeout=5, read_timeout=60, **style)
+        with self._told(""):
+            self._client = boto3.session.Session().client("s3", endpoint_url=endpoint, config=config)
         self._transfer = TransferConfig(multipart_threshold=2 * PART, multipart_chunksize=PART, max_concurrency=4)
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
