@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from search_spaces.urls import masked
+from search_spaces.buckets import masked
 
 if TYPE_CHECKING:
     from orchestrator.tracking import Tracker

@@ -10,8 +10,9 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from sqlalchemy.exc import SQLAlchemyError
 
+from search_spaces.buckets import masked
 from search_spaces.sweep import Sweep, load_sweep
-from search_spaces.urls import masked, with_driver
+from search_spaces.urls import database, with_driver
 from trainers.errors import InputError
 
 JOURNAL = "study.journal"
@@ -37,8 +38,13 @@ def find_study(folder: Path, url: str | None, recorded: str) -> tuple[optuna.Stu
 
     It is looked for in the journal, in the database that the folder's sweep names, and then in the one at `url`. A
     study without the attribute `recorded` does not count: its driver died before anything was asked. Raises InputError
-    where a database cannot be reached, or where the study is kept elsewhere than at `url`.
+    where `url` is none, or has a password, where a database cannot be reached, or where the study is kept elsewhere.
     """
+    if url is not None:
+        try:
+            database(url)
+        except ValueError as error:
+            raise InputError(f"the study's database: {error}") from None
     known: list[str | None] = []
     if (folder / JOURNAL).exists():
         known.append(None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from urllib.parse import parse_qsl, urlsplit
 
 #: Databases that keep a study or MLflow's records, with where their clients look for a password.
@@ -32,11 +31,6 @@ def with_driver(url: str) -> str:
     """`url` with the installed driver where it names none."""
     scheme, separator, rest = url.partition("://")
     return f"{_DRIVERS.get(scheme, scheme)}{separator}{rest}"
-
-
-def masked(text: str) -> str:
-    """`text` with stars for each password of a URL in it."""
-    return re.sub(r"(://[^\s/:@]*:)[^\s/@]+@", r"\1***@", text)
 
 
 def _checked(url: str, passwords: dict[str, str], allowed: str) -> str:

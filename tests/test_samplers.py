@@ -21,14 +21,16 @@ PRUNERS = ("none", "{name: median, startup: 2}", "freeze-thaw")
 
 def create(folder: Path, sampler: str, *overrides: str, seed: int = 0) -> SweepStudy:
     folder.mkdir()
-    settings = ", ".join(filter(None, (f"name: {sampler}", sampler != "grid" and f"seed: {seed}", SHORT.get(sampler))))
+    seeded = "" if sampler == "grid" else f"seed: {seed}"
+    settings = ", ".join(filter(None, (f"name: {sampler}", seeded, SHORT.get(sampler))))
     space = GRID if sampler == "grid" else NUMBERS
     return SweepStudy.create(folder, made_up.sweep(f"sampler={{{settings}}}", "pruner=none", space, *overrides))
 
 
 def badness(params: dict[str, Any]) -> float:
     """Distance from an optimum inside the space."""
-    return 1 + sum(abs(params.get(name, 0.3) - 0.3) for name in ("beta1", "slope")) + abs(params["n_critic"] - 4) / 9
+    beta1, slope, n_critic = (float(params.get(name, 0.3)) for name in ("beta1", "slope", "n_critic"))
+    return 1 + abs(beta1 - 0.3) + abs(slope - 0.3) + abs(n_critic - 4) / 9
 
 
 def drive(study: SweepStudy, at_once: int = 2, restart: bool = False) -> list[dict[str, Any]]:

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import threading
-import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,10 +15,8 @@ from safetensors import SafetensorError
 from orchestrator.store import SpoolFullError, StaleAttemptError, TrialStore, UnavailableError, spool
 from orchestrator.store.checkpoints import contents
 from orchestrator.store.folder import FolderObjects
-from orchestrator.store.s3 import S3Objects
 from search_spaces.settings import Spool, Store
 from tests.objects import MemoryObjects, Watched, left_by, value_in
-from tests.servers import S3Server
 from trainers import checkpoint
 from trainers.checkpoint import prune
 
@@ -70,7 +64,7 @@ def store(network: Network, memory: MemoryObjects, tmp_path: Path) -> TrialStore
 def opened(
     network: Network, memory: MemoryObjects, tmp_path: Path, max_gb: float = 10, patience: float = 0
 ) -> TrialStore:
-    store = TrialStore(Watched(memory, network), tmp_path, Store(spool=Spool(max_gb=max_gb)))  # type: ignore[arg-type]
+    store = TrialStore(Watched(memory, network), tmp_path, Store(spool=Spool(max_gb=max_gb)))
     store.patience = store.short_patience = patience
     return store
 
@@ -358,70 +352,3 @@ def test_pictures_that_were_seen_are_there_without_the_store(store: TrialStore, 
     network.leaves()
     (path,) = store.grids(3).values()
     assert Image.open(path).size == (2, 2)
-
-
-# Real servers
-
-
-@contextmanager
-def answering(status: int) -> Iterator[str]:
-    """The address of a server that answers everything so."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def _answer(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            self.send_response(status)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _answer  # noqa: N815
-
-        def log_message(self, *_: object) -> None:
-            """Nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-@pytest.mark.parametrize("status", [500, 503, 403])
-def test_a_server_that_refuses_is_as_one_that_is_away(
-    status: int, s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
-    with answering(status) as endpoint:
-        store = TrialStore(S3Objects("bucket", "", endpoint), tmp_path)
-        store.publish(3, 1, write(100), ())
-        assert store.spool.waiting() == [(3, 1)]
-        with pytest.raises(UnavailableError):
-            store.objects.get_file("k", tmp_path / "k")
-
-
-def test_a_real_server_that_is_killed_and_comes_back_has_everything(
-    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
-    monkeypatch.setattr(spool, "_LONGEST_PAUSE_S", 0.25)
-    bucket = s3.bucket(f"b-{uuid.uuid4().hex}")
-    store = TrialStore(S3Objects(bucket, "", s3.endpoint), tmp_path / "one")
-    store.claim(3, 1)
-    store.publish(3, 1, write(100), ())
-    s3.stop()
-    try:
-        for images in (200, 300):
-            store.publish(3, 1, write(images), ())
-        assert store.spool.waiting() == [(3, 1)]
-    finally:
-        s3.start()
-    store.drain(wait=True)
-    other = TrialStore(S3Objects(bucket, "", s3.endpoint), tmp_path / "two")
-    with other.newest(3) as found:
-        assert found is not None
-        assert value_in(found) == 3.0
-    assert list(other.grids(3)) == [100, 200, 300]

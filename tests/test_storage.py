@@ -135,8 +135,15 @@ def test_a_database_that_cannot_be_reached_is_named_with_the_reason(tmp_path: Pa
         SweepStudy.open(tmp_path / "kept", url)
 
 
+@pytest.mark.parametrize("url", ["postgresql://me:secret@db/studies", "study.db"])
+def test_a_storage_that_is_none_or_has_a_password_is_refused_before_it_is_kept(tmp_path: Path, url: str) -> None:
+    with pytest.raises(InputError, match=r"the study's database: (a password must not|expected sqlite)") as caught:
+        SweepStudy.open(tmp_path / "kept", url)
+    assert "secret" not in str(caught.value)
+
+
 def test_the_official_dashboard_opens_a_study(sweep: Callable[..., Sweep], folder: Path) -> None:
-    from optuna_dashboard import wsgi
+    from optuna_dashboard import wsgi  # type: ignore[import-untyped]
 
     study = SweepStudy.create(folder, sweep())
     assert study.next_ticket() is not None

@@ -79,7 +79,7 @@ def lived(steps: list[str], lifetime: int, files: bool, same_machine: bool) -> i
     with TemporaryDirectory() as folder:
         life, root = Life(lifetime), Path(folder)
         objects: Objects = FolderObjects(root / "store") if files else MemoryObjects()
-        store = TrialStore(Watched(objects, life.step), root / "one")  # type: ignore[arg-type]
+        store = TrialStore(Watched(objects, life.step), root / "one")
         written, published, images = [0.0], [0.0], FIRST - 100
         with suppress(Killed), life.lived():
             store.claim(3, 1)

@@ -51,7 +51,7 @@ BAD: list[tuple[dict[str, str | None], str]] = [
     ({"rungs": None}, "small.yaml: rungs: required key is missing"),
     ({"budget": "{}"}, "small.yaml:5: budget: the search would never end; give at least one of trials, gpu_hours, ho"),
     ({"budget": "{target: 1, patience: 3}"}, "small.yaml:5: budget: the search would never end"),
-    ({"warm_start": "[small]"}, "small.yaml:6: warm_start.0: is this sweep itself"),
+    ({"name": "small", "warm_start": "[small]"}, "small.yaml:7: warm_start.0: is this sweep itself"),
     ({"warm_start": "[1]"}, "warm_start: expected a list of words, got [1]"),
     ({"warm_start": "other", "sampler": "random"}, "warm_start: sampler random learns nothing from other sweeps' tria"),
     ({"budget": "{money: 3}"}, "small.yaml:5: budget: money needs price_per_gpu_hour"),

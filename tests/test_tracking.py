@@ -38,8 +38,9 @@ def track(root: Path, study: SweepStudy, report: Path) -> None:
     """What a driver does at the end of a sweep."""
     tracker = Tracker(root, study.sweep, study.id)
     save_png(np.zeros((20, 20, 3), np.uint8), root / "grid.png")
+    grids = {rung.images: root / "grid.png" for record in study.records() for rung in record.rungs}
     for record in study.records():
-        tracker.sync(record, lambda number, rungs=record.rungs: {rung.images: root / "grid.png" for rung in rungs})
+        tracker.sync(record, lambda number: grids)
     report.write_text("<html>")
     tracker.finish(status_of(study), report)
 
