@@ -49,7 +49,7 @@ def test_time_left_is_told_once_a_trial_has_ended_and_until_the_last_has(tmp_pat
 
 def test_a_terminal_gets_a_table_with_every_trial_and_the_best(tmp_path: Path) -> None:
     text = follow(tmp_path, terminal=True)
-    for word in ("sweep made-up", "best kid", "complete", "pruned", "5/5 trials", "best so far: trial   0"):
+    for word in ("sweep made-up", "best kid", "complete", "pruned", "5 of 5 trials", "best so far: trial   0"):
         assert word in text
 
 

@@ -65,7 +65,7 @@ def opened(
     network: Network, memory: MemoryObjects, tmp_path: Path, max_gb: float = 10, patience: float = 0
 ) -> TrialStore:
     store = TrialStore(Watched(memory, network), tmp_path, Store(spool=Spool(max_gb=max_gb)))
-    store.patience = store.short_patience = patience
+    store.patience = patience
     return store
 
 
@@ -343,7 +343,19 @@ def test_a_request_that_does_not_get_through_is_no_request(
     network.leaves()
     store.request(3, 100, 4000)
     assert store.requested(3, 100) is None
-    assert "trial 3 is not scored again: the store has not answered" in caplog.text
+    assert "trial 3 is not scored again: nobody answers" in caplog.text
+
+
+def test_a_trial_that_knows_its_store_to_be_away_does_not_ask_it(store: TrialStore, network: Network) -> None:
+    store.claim(3, 1)
+    store.request(3, 100, 4000)
+    network.leaves()
+    store.publish(3, 1, write(100), ())
+    network.away, network.done = False, []
+    assert store.requested(3, 100) is None
+    assert network.done == []
+    store.drain(wait=False)
+    assert store.requested(3, 100) == 4000
 
 
 def test_pictures_that_were_seen_are_there_without_the_store(store: TrialStore, network: Network) -> None:

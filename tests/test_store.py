@@ -45,7 +45,7 @@ def machine(objects: Objects, tmp_path: Path) -> Open:
 
     def open_store(name: str = "one", **keep: int) -> TrialStore:
         store = TrialStore(objects, tmp_path / name, Store(keep=Keep(**keep)))
-        store.patience = store.short_patience = 0
+        store.patience = 0
         return store
 
     return open_store

@@ -26,11 +26,10 @@ class TrialStore:
     """One sweep's store; `scratch` is a folder of this machine for what is on its way to it or from it.
 
     A store that is away ends nothing. What must be written waits in the spool, what must be read is waited for
-    (`patience`, in seconds), and what a trial can do without is waited for shortly (`short_patience`).
+    (`patience`, in seconds), and what a trial can do without is left out.
     """
 
     patience = 3600.0
-    short_patience = 60.0
 
     def __init__(self, objects: Objects, scratch: Path, settings: Store | None = None) -> None:
         settings = settings or Store()
@@ -58,13 +57,16 @@ class TrialStore:
     def request(self, number: int, images: int, samples: int) -> None:
         """Asks the trial's process to score its rung at `images` again, on `samples` images.
 
-        Where the store stays away the trial is not asked and goes on, undecided.
+        Where the store is away the trial is not asked and goes on, undecided.
         """
         key, data = f"{trial_key(number)}/request", f"{images} {samples}".encode()
         self._or_without(lambda: self.objects.put(key, data), f"trial {number} is not scored again")
 
     def requested(self, number: int, images: int) -> int | None:
         """The number of images on which the rung at `images` is to be scored again; None where nobody asked."""
+
+        if any(waiting == number for waiting, _ in self.spool.waiting()):
+            return None  # the store has just been away, for the driver too
 
         def read() -> bytes | None:
             try:
@@ -103,7 +105,7 @@ class TrialStore:
     def drain(self, wait: bool) -> None:
         """Publishes what trials that have ended left in this machine's spool; may `wait` for a store that is away."""
         left = f"the spool {self.spool.folder} still waits"
-        self._or_without(self._outbox.drain, left, self.patience if wait else 0)
+        self._or_without(lambda: self._patiently(self._outbox.drain, self.patience if wait else 0), left)
 
     @contextmanager
     def newest(self, number: int) -> Iterator[Path | None]:
@@ -138,7 +140,7 @@ class TrialStore:
         if (folder := self.objects.local(key)) is None:
             folder = self.scratch / "samples" / f"{number:05d}"
             folder.mkdir(parents=True, exist_ok=True)
-            self._or_without(lambda: self._bring_samples(key, folder), f"samples of trial {number} are left out", 0)
+            self._or_without(lambda: self._bring_samples(key, folder), f"samples of trial {number} are left out")
         return {int(path.stem): path for path in sorted(folder.glob("[0-9]*.png"))}
 
     def _bring_samples(self, key: str, folder: Path) -> None:
@@ -163,9 +165,9 @@ class TrialStore:
                     raise UnavailableError(f"the store has not answered for {patience:.0f} s: {error}") from None
         raise AssertionError  # there is a last try
 
-    def _or_without(self, action: Callable[[], T], consequence: str, patience: float | None = None) -> T | None:
+    def _or_without(self, action: Callable[[], T], consequence: str) -> T | None:
         try:
-            return self._patiently(action, self.short_patience if patience is None else patience)
+            return action()
         except UnavailableError as error:
             _log.warning("%s: %s", consequence, error)
             return None
