@@ -10,8 +10,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.records import TrialRecord
 from orchestrator.status import UNDER_WAY, SweepStatus, value_of
-from orchestrator.study import TrialRecord
 from search_spaces.sweep import Sweep
 from trainers.config import KIMG
 from trainers.evaluation.scores import Score

@@ -10,8 +10,9 @@ from typing import Any
 
 from orchestrator.budget import Limit, Spent, account
 from orchestrator.lease import driven, holder
+from orchestrator.records import TrialRecord
 from orchestrator.storage import JOURNAL, SWEEP_FILE
-from orchestrator.study import SweepStudy, TrialRecord
+from orchestrator.study import SweepStudy
 from search_spaces.settings import Budget
 from trainers.errors import InputError
 from trainers.evaluation.scores import METRICS

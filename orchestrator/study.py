@@ -8,7 +8,6 @@ import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +20,9 @@ from orchestrator import pruning
 from orchestrator.budget import TrialUse, use_of
 from orchestrator.finals import Final
 from orchestrator.governed import GovernedStudy
+from orchestrator.importances import importances
 from orchestrator.promotion import Choice, Curve, Policy, halt_after, policy_of
+from orchestrator.records import FAULT, REASON, RUNG, TrialRecord, best_of, record_of, rungs_of
 from orchestrator.samplers import PAUSED, SampledStudy, as_trial, sampler_of
 from orchestrator.storage import create_study, find_study
 from search_spaces.settings import Median, Percentile
@@ -35,14 +36,9 @@ from trainers.run import Rung
 _SWEEP = "sweep"
 _ID = "id"
 _ATTEMPT = "attempt"
-_REASON = "reason"
-_RUNG = "rung:"
 _FINAL = "final:"
 _LESSONS = "lessons:"
-_FAULT = "fault"
 
-#: With fewer trials a variance says nothing about a parameter.
-FEWEST_FOR_IMPORTANCES = 4
 #: Some databases hold no more than 64 kB in a note.
 _LESSONS_PER_NOTE = 50
 
@@ -69,28 +65,6 @@ class Ticket:
     number: int
     params: dict[str, Any]
     attempt: int
-
-
-@dataclass(frozen=True)
-class TrialRecord:
-    """What the study knows of one trial."""
-
-    number: int
-    state: str
-    """running, paused, complete, pruned or failed."""
-    params: dict[str, Any]
-    rungs: tuple[Rung, ...]
-    """In order of images; empty before the first."""
-    best: Rung | None
-    """The rung with the best score; None before the first sound rung."""
-    reason: str | None
-    """Why it was pruned or failed."""
-    final: Final | None = None
-    """What its best checkpoint scored at the end of the sweep; None where nobody asked, or in vain."""
-    final_fault: str | None = None
-    """Why its best checkpoint could not be scored."""
-    started: datetime | None = None
-    """When it was asked for, local time."""
 
 
 class SweepStudy(GovernedStudy):
@@ -169,7 +143,7 @@ class SweepStudy(GovernedStudy):
         attempt = int(trial.user_attrs.get(_ATTEMPT, 0)) + 1
         trial.set_user_attr(_ATTEMPT, attempt)
         self._live[trial.number] = trial
-        passed = _rungs(trial.user_attrs)
+        passed = rungs_of(trial.user_attrs)
         self._halts[trial.number] = halt_after(self._policy, self.sweep.rungs, passed[-1].images if passed else 0)
         return Ticket(trial.number, params, attempt)
 
@@ -182,15 +156,15 @@ class SweepStudy(GovernedStudy):
         """
         self.refresh()
         trial, last = self._live[number], history[-1]
-        settled = f"{_RUNG}{last.images}" in trial.user_attrs or self.called_off(number)
+        settled = f"{RUNG}{last.images}" in trial.user_attrs or self.called_off(number)
         if not settled and self.images_to_measure(history) is not None:
             return self._leave(number) if self.leaving else Decision.MEASURE
         for rung in history:
-            if f"{_RUNG}{rung.images}" in trial.user_attrs:
+            if f"{RUNG}{rung.images}" in trial.user_attrs:
                 continue
             if self._metric.name in rung.scores:
                 trial.report(rung.scores[self._metric.name].value, rung.images)
-            trial.set_user_attr(f"{_RUNG}{rung.images}", rung.to_json())
+            trial.set_user_attr(f"{RUNG}{rung.images}", rung.to_json())
         if last.diverged:
             return self._end(number, Decision.PRUNE, f"diverged at {last.images / KIMG:g} kimg: {last.diverged}")
         if last.images >= self.sweep.rungs[-1]:
@@ -215,9 +189,9 @@ class SweepStudy(GovernedStudy):
     def fail(self, number: int, reason: str) -> None:
         """Ends a trial whose process failed for good."""
         trial = self._live.pop(number)
-        trial.set_user_attr(_REASON, reason)
+        trial.set_user_attr(REASON, reason)
         self._study.tell(trial, state=TrialState.FAIL)
-        self._policy.ended(number, self._curve(_rungs(trial.user_attrs)))
+        self._policy.ended(number, self._curve(rungs_of(trial.user_attrs)))
 
     def record_final(self, number: int, final: Final) -> None:
         """Keeps what the best checkpoint of an ended trial scored."""
@@ -226,12 +200,12 @@ class SweepStudy(GovernedStudy):
 
     def fail_final(self, number: int, fault: str) -> None:
         """Keeps why the best checkpoint of an ended trial could not be scored."""
-        self._study.set_user_attr(f"{_FINAL}{number}", {_FAULT: fault})
+        self._study.set_user_attr(f"{_FINAL}{number}", {FAULT: fault})
 
     def records(self) -> list[TrialRecord]:
         """Every trial by number."""
         attributes = self._study.user_attrs
-        return [self._record(trial, attributes.get(f"{_FINAL}{trial.number}", {})) for trial in self._trials()]
+        return [record_of(self.sweep, trial, attributes.get(f"{_FINAL}{trial.number}", {})) for trial in self._trials()]
 
     @property
     def taught(self) -> bool:
@@ -256,29 +230,9 @@ class SweepStudy(GovernedStudy):
         return [as_trial(self.sweep, -1 - index, lesson) for index, lesson in enumerate(known)]
 
     def importances(self) -> dict[str, float]:
-        """Share of each parameter in the variance of the trials' best scores, largest first (fANOVA; Hutter, 2014).
-
-        A pruned trial counts with the best score it reached. Parameters that not all trials have, and constant ones,
-        have no share. Empty with fewer than FEWEST_FOR_IMPORTANCES scored trials.
-        """
-        scored = [(trial, record.best) for trial, record in zip(self._trials(), self.records(), strict=True)]
-        finished = [
-            optuna.trial.create_trial(
-                params=trial.params,
-                distributions=trial.distributions,
-                value=best.scores[self._metric.name].value,
-            )
-            for trial, best in scored
-            if best is not None
-        ]
-        if len(finished) < FEWEST_FOR_IMPORTANCES:
-            return {}
-        # scikit-learn, which fANOVA stands on, takes two seconds to import.
-        from optuna.importance import FanovaImportanceEvaluator, get_param_importances
-
-        copy = optuna.create_study(direction=self._study.direction)
-        copy.add_trials(finished)
-        return dict(get_param_importances(copy, evaluator=FanovaImportanceEvaluator(seed=0)))
+        """As `importances.importances`; a pruned trial counts with the best score it reached."""
+        scored = zip(self._trials(), self.records(), strict=True)
+        return importances([(t, r.best.scores[self._metric.name].value) for t, r in scored if r.best is not None])
 
     def _stopped(self, rung: Rung) -> str | None:
         """The gravest verdict on `rung` that ends a trial, as a reason."""
@@ -310,7 +264,7 @@ class SweepStudy(GovernedStudy):
         pruner, images = self.sweep.pruner, history[-1].images
         if not isinstance(pruner, Median | Percentile) or not pruner.warmup <= images < self.sweep.rungs[-1]:
             return None
-        complete = [_rungs(trial.user_attrs) for trial in self._trials(TrialState.COMPLETE)]
+        complete = [rungs_of(trial.user_attrs) for trial in self._trials(TrialState.COMPLETE)]
         scores = [score for rungs in complete if (score := pruning.best_until(rungs, self._metric.name, images))]
         if len(scores) < max(1, pruner.startup):
             return None
@@ -337,7 +291,7 @@ class SweepStudy(GovernedStudy):
                 yield self._used[trial.number]
                 continue
             ended = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-            rungs = [rung for key, rung in trial.user_attrs.items() if key.startswith(_RUNG)]
+            rungs = [rung for key, rung in trial.user_attrs.items() if key.startswith(RUNG)]
             use = use_of(trial.number, ended, rungs, self._metric.name, self._metric.minimise)
             if trial.state.is_finished():
                 self._used[trial.number] = use
@@ -346,21 +300,21 @@ class SweepStudy(GovernedStudy):
     def _end(self, number: int, decision: Decision, reason: str | None) -> Decision:
         trial = self._live.pop(number)
         if reason is not None:
-            trial.set_user_attr(_REASON, reason)
+            trial.set_user_attr(REASON, reason)
         if decision is Decision.COMPLETE:
-            best = _best(_rungs(trial.user_attrs), self._metric.name, self._metric.minimise)
+            best = best_of(rungs_of(trial.user_attrs), self._metric.name)
             assert best is not None  # a complete trial has passed at least one sound rung
             self._study.tell(trial, best.scores[self._metric.name].value)
         else:
             self._study.tell(trial, state=TrialState.PRUNED)
-        self._policy.ended(number, self._curve(_rungs(trial.user_attrs)))
+        self._policy.ended(number, self._curve(rungs_of(trial.user_attrs)))
         return decision
 
     def _settle(self, running: Sequence[FrozenTrial]) -> None:
         """Prunes the trials that nothing will promote any more."""
         for frozen in running:
-            trial, rungs = Trial(self._study, frozen._trial_id), _rungs(frozen.user_attrs)
-            trial.set_user_attr(_REASON, f"paused at {rungs[-1].images / KIMG:g} kimg and never promoted")
+            trial, rungs = Trial(self._study, frozen._trial_id), rungs_of(frozen.user_attrs)
+            trial.set_user_attr(REASON, f"paused at {rungs[-1].images / KIMG:g} kimg and never promoted")
             self._study.tell(trial, state=TrialState.PRUNED)
 
     @cached_property
@@ -368,7 +322,7 @@ class SweepStudy(GovernedStudy):
         """The policy as this study's trials have brought it up; the driver's alone."""
         policy = policy_of(self.sweep.pruner)
         for trial in self._trials():
-            rungs = _rungs(trial.user_attrs)
+            rungs = rungs_of(trial.user_attrs)
             policy.started(trial.number)
             halt = halt_after(policy, self.sweep.rungs, 0)
             while rungs and halt <= rungs[-1].images and halt < self.sweep.rungs[-1]:
@@ -390,36 +344,6 @@ class SweepStudy(GovernedStudy):
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         trials: list[FrozenTrial] = self._study.get_trials(deepcopy=False, states=states or None)
         return trials
-
-    def _record(self, trial: FrozenTrial, final: dict[str, Any]) -> TrialRecord:
-        rungs = _rungs(trial.user_attrs)
-        return TrialRecord(
-            number=trial.number,
-            state=_state(trial),
-            params=suggest(self.sweep.space, lambda dimension: trial.params.get(dimension.name)),
-            rungs=rungs,
-            best=_best(rungs, self._metric.name, self._metric.minimise),
-            reason=trial.user_attrs.get(_REASON),
-            final=Final.from_json(final) if final and _FAULT not in final else None,
-            final_fault=final.get(_FAULT),
-            started=trial.datetime_start,
-        )
-
-
-def _state(trial: FrozenTrial) -> str:
-    if trial.state is TrialState.RUNNING and trial.user_attrs.get(PAUSED):
-        return "paused"
-    return str({"FAIL": "failed"}.get(trial.state.name, trial.state.name.lower()))
-
-
-def _rungs(attributes: Mapping[str, Any]) -> tuple[Rung, ...]:
-    found = [Rung.from_json(record) for key, record in attributes.items() if key.startswith(_RUNG)]
-    return tuple(sorted(found, key=lambda rung: rung.images))
-
-
-def _best(rungs: Sequence[Rung], metric: str, minimise: bool) -> Rung | None:
-    sound = [rung for rung in rungs if metric in rung.scores]
-    return min(sound, key=lambda rung: rung.scores[metric].value * (1 if minimise else -1), default=None)
 
 
 def _suggest(trial: Trial, dimension: Dimension) -> Any:

@@ -16,12 +16,13 @@ from rich.console import Console
 
 from orchestrator.lease import driven, driving
 from orchestrator.progress import Progress, final_line
+from orchestrator.records import TrialRecord
 from orchestrator.relay import Relay
 from orchestrator.report import write_report
 from orchestrator.status import SweepStatus, read_status, status_of
 from orchestrator.storage import keep_sweep
 from orchestrator.store import TrialStore, check_store, store_of
-from orchestrator.study import SweepStudy, TrialRecord
+from orchestrator.study import SweepStudy
 from orchestrator.trial import prepare_scoring
 from orchestrator.warm import earlier_studies, lessons
 from search_spaces.sweep import Sweep, check_sweep, diff

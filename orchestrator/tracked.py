@@ -6,7 +6,7 @@ import uuid
 from datetime import datetime
 
 from orchestrator.finals import Final
-from orchestrator.study import TrialRecord
+from orchestrator.records import TrialRecord
 from trainers.evaluation.scores import METRICS
 from trainers.run import Rung
 

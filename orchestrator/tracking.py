@@ -21,8 +21,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking.multimedia import compress_image_size
 from PIL import Image
 
+from orchestrator.records import TrialRecord
 from orchestrator.status import UNDER_WAY, SweepStatus
-from orchestrator.study import TrialRecord
 from orchestrator.tracked import final_values, milliseconds, picture_name, rung_values, stamp
 from search_spaces.sweep import Sweep
 from search_spaces.urls import with_driver

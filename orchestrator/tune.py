@@ -19,8 +19,9 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from orchestrator.finals import score_final
+from orchestrator.records import TrialRecord
 from orchestrator.store import store_of
-from orchestrator.study import Decision, SweepStudy, TrialRecord
+from orchestrator.study import Decision, SweepStudy
 from orchestrator.trial import SweepTrial
 from search_spaces.sweep import Sweep, parse_sweep
 from trainers.errors import InputError

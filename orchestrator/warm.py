@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.study import SweepStudy, TrialRecord
+from orchestrator.records import TrialRecord
+from orchestrator.study import SweepStudy
 from search_spaces.space import Dimension, Value, suggest
 from search_spaces.sweep import Sweep
 from trainers.errors import InputError

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from orchestrator.study import SweepStudy, TrialRecord
+from orchestrator.records import TrialRecord
+from orchestrator.study import SweepStudy
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

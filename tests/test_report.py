@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from orchestrator.records import TrialRecord
 from orchestrator.report import charts, write_report
 from orchestrator.report.page import measured
 from orchestrator.status import status_of
-from orchestrator.study import Decision, SweepStudy, TrialRecord
+from orchestrator.study import Decision, SweepStudy
 from search_spaces.space import Dimension
 from search_spaces.sweep import parse_sweep
 from trainers.evaluation.scores import Score

@@ -14,11 +14,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.graph_objects import Figure
 
+from orchestrator.records import TrialRecord
 from orchestrator.report import charts
 from orchestrator.report.reported import REPORTED, differences
 from orchestrator.status import SweepStatus
 from orchestrator.store import store_of
-from orchestrator.study import SweepStudy, TrialRecord
+from orchestrator.study import SweepStudy
 from search_spaces.space import Dimension
 from search_spaces.sweep import Sweep
 from trainers import SYSTEMS

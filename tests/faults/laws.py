@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from orchestrator.study import TrialRecord
+from orchestrator.records import TrialRecord
 from orchestrator.tracking import database
 from tests import sweeps
 from trainers import checkpoint
