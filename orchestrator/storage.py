@@ -7,9 +7,9 @@ from pathlib import Path
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from sqlalchemy.exc import SQLAlchemyError
 
+from orchestrator.journal import Journal
 from search_spaces.buckets import masked
 from search_spaces.sweep import Sweep, load_sweep
 from search_spaces.urls import database, with_driver
@@ -69,8 +69,7 @@ def _named(storage: BaseStorage, name: str | None) -> optuna.Study | None:
 
 
 def _journal(folder: Path) -> JournalStorage:
-    path = str(folder / JOURNAL)
-    return JournalStorage(JournalFileBackend(path, lock_obj=JournalFileOpenLock(path)))
+    return JournalStorage(Journal(str(folder / JOURNAL)))
 
 
 def _database(url: str) -> RDBStorage:

@@ -1,0 +1,69 @@
+"""Optuna's journal file for machines that die in the middle of a line."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from optuna.storages.journal import JournalFileBackend
+
+from trainers.errors import InputError
+
+#: Seconds for which a writer may hold the journal; one that was stopped meanwhile holds it until it goes on.
+PATIENCE = 30.0
+
+
+class Journal(JournalFileBackend):  # type: ignore[misc]  # optuna is not checked
+    """One line a record. A writer locks the file itself, and the kernel takes the lock from a dead one at once.
+
+    A line that has no end was never acknowledged to anybody: the next writer cuts it off. Optuna's own backend would
+    append to it, which no reader could read again, and leave a dead writer's lock file for half a minute.
+    """
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Appends all of `logs` or nothing. Raises InputError where another writer does not let go of the file."""
+        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
+        with open(self._file_path, "r+b") as file:
+            _lock(file, Path(self._file_path))
+            end = _end_of_last_line(file)
+            file.truncate(end)
+            file.seek(end)
+            try:
+                file.write(lines)
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:  # the disk is full
+                os.ftruncate(file.fileno(), end)
+                raise
+
+
+def _lock(file: BinaryIO, path: Path) -> None:
+    end, pause = time.monotonic() + PATIENCE, 0.0005
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                text = f"{path}: another process has kept it locked for {PATIENCE:g} s; a stopped driver? End it"
+                raise InputError(text) from None
+            time.sleep(pause)
+            pause = min(2 * pause, 0.05)
+        else:
+            return
+
+
+def _end_of_last_line(file: BinaryIO) -> int:
+    """The size of `file` without a line that has no end."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - 4096)
+        file.seek(start)
+        block = file.read(end - start)
+        if (newline := block.rfind(b"\n")) >= 0:
+            return start + newline + 1
+        end = start
+    return 0
