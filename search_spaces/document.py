@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import yaml
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
+from yaml.reader import ReaderError
 
 from search_spaces.buckets import masked
 from trainers.errors import InputError
@@ -110,8 +111,7 @@ def read(text: str, source: str) -> Document:
                 document.refuse(duplicates)
             document.data = loader.construct_document(root)
     except (yaml.YAMLError, ValueError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{source}:{mark.line + 1}" if mark else source
+        where = f"{source}{_line(error, text)}"
         raise InputError(f"{where}: not YAML as a sweep file needs it: {_problem(error)}") from None
     if not isinstance(root, yaml.MappingNode):
         raise InputError(f"{source}: a sweep file is a mapping of keys to values, such as `system: narman-cgan`")
@@ -151,5 +151,15 @@ def _index(node: yaml.Node, path: Path, document: Document) -> Iterable[Complain
         yield from _index(child, (*path, name), document)
 
 
+def _line(error: Exception, text: str) -> str:
+    """`:LINE` of a mistake in `text`, where it has one."""
+    if isinstance(error, ReaderError):
+        return f":{text.count(chr(10), 0, error.position) + 1}"
+    mark = getattr(error, "problem_mark", None)
+    return f":{mark.line + 1}" if mark else ""
+
+
 def _problem(error: Exception) -> str:
+    if isinstance(error, ReaderError):
+        return f"the character {chr(error.character)!r} is not allowed"
     return getattr(error, "problem", None) or str(error)
