@@ -107,14 +107,16 @@ class Wire:
 
     def _pump(self, source: socket.socket, target: socket.socket, answers: bool) -> None:
         with suppress(OSError):
-            while data := source.recv(65536):
-                if answers and self._random.random() < self.lost:
-                    self.losses += 1
-                    break
-                if self.cut:
-                    break
+            while (data := source.recv(65536)) and self._passes(data, source, answers):
                 target.sendall(data)
         for end in (source, target):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()
+
+    def _passes(self, data: bytes, source: socket.socket, answers: bool) -> bool:
+        """Whether what was received goes on its way; if not, the connection ends."""
+        if answers and self._random.random() < self.lost:
+            self.losses += 1
+            return False
+        return not self.cut

@@ -2,52 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
-import subprocess
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+from orchestrator.lease import EXPIRY
+from orchestrator.storage import JOURNAL
+from orchestrator.store import SpoolFullError, TrialStore, store_of
+from orchestrator.study import SweepStudy
+from search_spaces.sweep import load_sweep
 from tests import sweeps
-from tests.faults.laws import NAME
+from tests.faults.laws import TRIALS
+from tests.faults.running import PATIENCE, Running
+from tests.faults.servers import Bucket, BusyBucket, Nothing, SmallDisk, Tracking
 from trainers import checkpoint
 
-
-@dataclass
-class Running:
-    """A sweep under way below `place`, and the dice that say when and where it is hit."""
-
-    place: Path
-    driver: subprocess.Popen[str]
-    dice: Random
-
-    @property
-    def folder(self) -> Path:
-        return self.place / "runs" / NAME
-
-    def processes(self, pattern: str) -> list[int]:
-        """Ids of the sweep's processes whose command line matches."""
-        found = subprocess.run(
-            ["pgrep", "-s", str(self.driver.pid), "-f", pattern], capture_output=True, text=True, check=False
-        )
-        return [int(line) for line in found.stdout.split()]
-
-    def kill_driver(self) -> None:
-        self.driver.kill()
-        self.driver.communicate()
-
-    def finish(self) -> None:
-        """Waits for the driver, and goes on with the sweep where it did not bring it to its end."""
-        self.driver.communicate(timeout=240)
-        if self.driver.returncode != 0:
-            self.resume()
-
-    def resume(self) -> None:
-        done = sweeps.gansweep("launch", f"{NAME}.yaml", cwd=self.place)
-        assert done.returncode == 0, done.stdout + done.stderr
+OUTAGE = 30.0
+"""Seconds for which a server is away."""
 
 
 def kill_driver(sweep: Running) -> None:
@@ -59,7 +36,7 @@ def kill_driver(sweep: Running) -> None:
 def kill_driver_twice(sweep: Running) -> None:
     """SIGKILL of the driver, and again of the one that goes on."""
     sweep.kill_driver()
-    sweep.driver = sweeps.start("launch", f"{NAME}.yaml", cwd=sweep.place)
+    sweep.start()
     time.sleep(sweep.dice.uniform(0, 12))
     sweep.kill_driver()
     sweep.resume()
@@ -72,7 +49,7 @@ def kill_trial(sweep: Running) -> None:
         time.sleep(0.1)
     if found:
         os.kill(sweep.dice.choice(found), signal.SIGKILL)
-    sweep.finish()
+    sweep.ends()
 
 
 def kill_node(sweep: Running) -> None:
@@ -84,14 +61,28 @@ def kill_node(sweep: Running) -> None:
     sweep.resume()
 
 
+def kill_cluster_node(sweep: Running) -> None:
+    """SIGKILL of the raylet of one of two nodes: its trial goes on upon the other."""
+    found = [process for process in sweep.processes("^[^ ]*raylet/raylet ") if not _is_head(process)]
+    if found:  # the sweep may just have ended
+        os.kill(sweep.dice.choice(found), signal.SIGKILL)
+    sweep.ends()
+
+
+def _is_head(process: int) -> bool:
+    return b"--head" in Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")
+
+
 def damage(how: Callable[[bytes, Random], bytes]) -> Callable[[Running], None]:
-    """The driver dies, and the newest checkpoint of a trial is damaged before it goes on."""
+    """The driver dies, and the newest checkpoint of a trial under way is damaged before it goes on."""
 
     def inject(sweep: Running) -> None:
         sweep.kill_driver()
         time.sleep(7)  # a trial may outlive its driver by so much, and would write a whole one over it
         states = sorted(sweep.folder.glob(f"store/trials/*/checkpoints/[0-9]*/{checkpoint.STATE}"))
-        newest = {state.parents[1]: state for state in states}
+        # A trial that is complete is never trained again, so that nothing can bring its checkpoint back.
+        left = {f"{r.number:05d}" for r in sweeps.records(sweep.folder) if r.state == "running"}
+        newest = {state.parents[1]: state for state in states if state.parents[2].name in left}
         if newest:
             state = sweep.dice.choice(list(newest.values()))
             state.write_bytes(how(state.read_bytes(), sweep.dice))
@@ -109,28 +100,156 @@ def _flipped(content: bytes, dice: Random) -> bytes:
     return content[:place] + bytes([content[place] ^ (1 << dice.randrange(8))]) + content[place + 1 :]
 
 
+def second_driver(sweep: Running) -> None:
+    """A second driver of a sweep that runs is refused and says who is at work."""
+    first, second = sweep.driver, sweep.start()
+    said, _ = second.communicate(timeout=PATIENCE)
+    if first.poll() is None:
+        assert second.returncode == 2, said
+        assert f"already driven by process {first.pid}" in said, said
+    sweep.ends(first)
+
+
 def two_drivers(sweep: Running) -> None:
-    """A second driver of the same sweep is refused and says who is at work."""
-    second = sweeps.gansweep("launch", f"{NAME}.yaml", cwd=sweep.place)
-    if sweep.driver.poll() is None:
-        assert second.returncode == 2, second.stdout + second.stderr
-        assert str(sweep.driver.pid) in second.stderr
-    sweep.finish()
+    """Of two drivers started at once one runs the sweep, and the other says which."""
+    time.sleep(sweep.dice.choice([0.0, sweep.dice.uniform(0, 2)]))
+    sweep.start()
+    said = [driver.communicate(timeout=PATIENCE)[0] for driver in sweep.drivers]
+    assert sorted(driver.returncode for driver in sweep.drivers) == [0, 2], said
+    winner, loser = sorted(range(2), key=lambda index: sweep.drivers[index].returncode)
+    assert f"already driven by process {sweep.drivers[winner].pid}" in said[loser], said[loser]
+
+
+def stopped_driver(sweep: Running) -> None:
+    """A driver is stopped past its lease; it goes on while another one drives, or after, and writes nothing more."""
+    first = sweep.driver
+    first.send_signal(signal.SIGSTOP)
+    its_own = _writers(_journal(sweep))
+    try:
+        _take_over(sweep, first.pid)
+        if sweep.dice.random() < 0.5:
+            sweep.driver.wait(PATIENCE)
+        else:
+            time.sleep(sweep.dice.uniform(0, sweep.seconds))
+        before = len(_journal(sweep))
+    finally:
+        first.send_signal(signal.SIGCONT)
+    said, _ = first.communicate(timeout=PATIENCE)
+    if len(_epochs(sweep)) == 1:  # all was done when it was stopped, or it had locked the journal
+        sweep.ends(first)
+        return
+    sweep.ends()
+    assert first.returncode == 3, f"exit code {first.returncode}: {said}"
+    assert "lost the lease to process" in said, said
+    assert not _writers(_journal(sweep)[before:]) & its_own, "the driver that was stopped has written to the study"
+
+
+def _take_over(sweep: Running, stopped: int) -> None:
+    """Starts drivers until one is at work on the sweep, or has found that there is nothing it can do."""
+    while True:
+        sweep.start()
+        while len(_epochs(sweep)) == 1 and sweep.driver.poll() is None:
+            time.sleep(0.2)
+        if len(_epochs(sweep)) > 1 or sweep.driver.returncode == 0:
+            return
+        said, _ = sweep.driver.communicate()
+        if "kept it locked" in said:
+            return
+        assert f"already driven by process {stopped}" in said, said
+
+
+def _epochs(sweep: Running) -> list[int]:
+    study = SweepStudy.open(sweep.folder)
+    assert study is not None
+    return [claim.epoch for claim in study.claims]
+
+
+def _journal(sweep: Running) -> list[str]:
+    """The whole lines of the study's journal."""
+    return (sweep.folder / JOURNAL).read_text().rpartition("\n")[0].splitlines()
+
+
+def _writers(lines: Iterable[str]) -> set[str]:
+    """Who wrote these lines."""
+    return {json.loads(line)["worker_id"] for line in lines}
 
 
 def interrupt(sweep: Running) -> None:
     """Ctrl-C."""
     sweep.driver.send_signal(signal.SIGINT)
-    sweep.finish()
+    sweep.driver.communicate(timeout=PATIENCE)
+    if sweep.driver.returncode != 0:
+        sweep.resume()
 
 
-KINDS: dict[str, Callable[[Running], None]] = {
-    "kill-driver": kill_driver,
-    "kill-driver-twice": kill_driver_twice,
-    "kill-trial": kill_trial,
-    "kill-node": kill_node,
-    "truncated-checkpoint": damage(_truncated),
-    "bit-flip": damage(_flipped),
-    "two-drivers": two_drivers,
-    "interrupt": interrupt,
+def outage(sweep: Running) -> None:
+    """A server is away for a while."""
+    with sweep.servers.away(sweep.dice):
+        time.sleep(OUTAGE)
+    said = sweep.ends()
+    if "`gansweep rebuild-tracking" in said:
+        done = sweeps.gansweep("rebuild-tracking", sweep.name, cwd=sweep.place)
+        assert done.returncode == 0, done.stderr
+
+
+def full_spool(sweep: Running) -> None:
+    """S3 is away, and the disk of the spool is full."""
+    with sweep.servers.away(sweep.dice):
+        time.sleep(OUTAGE)
+        said = _complaint(store_of(load_sweep(sweep.place / f"{sweep.name}.yaml"), sweep.folder))
+    for words in (f"the spool {sweep.folder}/scratch/spool is full", "No space left on device", "Bring the store back"):
+        assert words in said, said
+    sweep.ends()
+
+
+def _complaint(store: TrialStore) -> str:
+    """What one more trial would say when its patience is over."""
+    store.patience = 0
+    try:
+        store.publish(TRIALS, 1, _write_until_full, ())
+    except SpoolFullError as error:
+        return str(error)
+    return "nothing"
+
+
+def _write_until_full(folder: Path) -> Path:
+    folder.mkdir()
+    try:
+        with open(folder / "zeros", "wb", buffering=0) as file:
+            while True:
+                file.write(bytes(2**16))
+    finally:
+        shutil.rmtree(folder)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A fault, what the sweeps that it hits stand on, and how they are run."""
+
+    inject: Callable[[Running], None]
+    servers: type[Nothing] = Nothing
+    module: str = sweeps.COMMAND
+    settings: Mapping[str, str] = field(default_factory=dict)
+    at_once: bool = False
+    """Whether it strikes with the start of the sweep, not at a random moment after its first trial has begun."""
+
+
+KINDS = {
+    "kill-driver": Kind(kill_driver),
+    "kill-driver-twice": Kind(kill_driver_twice),
+    "kill-trial": Kind(kill_trial),
+    "kill-node": Kind(kill_node),
+    "kill-cluster-node": Kind(
+        kill_cluster_node, module="tests.faults.on_cluster", settings={"PYTHONPATH": str(sweeps.REPOSITORY)}
+    ),
+    "truncated-checkpoint": Kind(damage(_truncated)),
+    "bit-flip": Kind(damage(_flipped)),
+    "two-drivers": Kind(two_drivers, at_once=True),
+    "second-driver": Kind(second_driver),
+    "stopped-driver": Kind(stopped_driver, settings={EXPIRY: "4"}),
+    "interrupt": Kind(interrupt),
+    "s3-down": Kind(outage, Bucket),
+    "s3-503": Kind(outage, BusyBucket),
+    "spool-full": Kind(full_spool, SmallDisk),
+    "mlflow-down": Kind(outage, Tracking),
 }

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from mlflow import MlflowClient
 
 from orchestrator.records import TrialRecord
+from orchestrator.store import TrialStore, store_of
+from orchestrator.store.checkpoints import images_of
+from orchestrator.study import SweepStudy
 from orchestrator.tracking import database
 from tests import sweeps
-from trainers import checkpoint
 
-NAME = "tiny"
 TRIALS, RUNGS = 4, 4
+IMAGES = [500 * (index + 1) for index in range(RUNGS)]
 #: Deterministic whatever happens: parameters depend on the position alone, and no trial depends on another.
 TEXT = sweeps.TINY.replace("pruner: {name: median, startup: 2}", "sampler: random\npruner: none").replace(
     "trials: 5", f"trials: {TRIALS}"
 )
 
 
-def scores_of(records: list[TrialRecord]) -> str:
+def scores_of(records: Sequence[TrialRecord]) -> str:
     """Everything that was measured, as text: parameters, rungs and scores, without times."""
     return json.dumps(
         [
@@ -32,10 +35,13 @@ def scores_of(records: list[TrialRecord]) -> str:
     )
 
 
-def violations(place: Path, undisturbed: str) -> Iterator[str]:
-    """What is wrong with the sweep below `place`, in words; nothing where all laws hold."""
-    folder = place / "runs" / NAME
-    records = sweeps.records(folder)
+def violations(folder: Path, undisturbed: str) -> Iterator[str]:
+    """What is wrong with the sweep in `folder`, in words; nothing where all laws hold."""
+    study = SweepStudy.open(folder)
+    if study is None:
+        yield "there is no study"
+        return
+    records = study.records()
     if [record.number for record in records] != list(range(TRIALS)):
         yield f"trials {[record.number for record in records]}, not {TRIALS}"
     if running := [record.number for record in records if record.state in ("running", "paused")]:
@@ -44,18 +50,32 @@ def violations(place: Path, undisturbed: str) -> Iterator[str]:
         yield "the result is not that of the undisturbed sweep"
     for record in records:
         images = [rung.images for rung in record.rungs]
-        if images != [500 * (index + 1) for index in range(RUNGS)]:
+        if images != IMAGES:
             yield f"trial {record.number} has rungs at {images}"
-        newest = checkpoint.newest(folder / f"store/trials/{record.number:05d}/checkpoints")
-        if newest is None or int(newest.name) != 500 * RUNGS:
-            yield f"trial {record.number}: the newest whole checkpoint is {newest and newest.name}"
-    yield from _untracked(place, records)
+    yield from _unstored(study, records)
+    yield from _untracked(study, records)
 
 
-def _untracked(place: Path, records: list[TrialRecord]) -> Iterator[str]:
+def _unstored(study: SweepStudy, records: Sequence[TrialRecord]) -> Iterator[str]:
+    """Checkpoints and samples that the store lacks, and what never came there."""
+    store = store_of(study.sweep, study.folder)
+    if waiting := store.spool.waiting():
+        yield f"the spool still has {waiting}"
+    with TemporaryDirectory() as scratch:  # what the driver has fetched before proves nothing
+        store = TrialStore(store.objects, Path(scratch), study.sweep.store)
+        store.patience = 60
+        for record in records:
+            with store.newest(record.number) as newest:
+                if newest is None or images_of(newest.name) != IMAGES[-1]:
+                    yield f"trial {record.number}: the newest whole checkpoint is {newest and newest.name}"
+            if (grids := list(store.grids(record.number))) != IMAGES:
+                yield f"trial {record.number} has samples at {grids}"
+
+
+def _untracked(study: SweepStudy, records: Sequence[TrialRecord]) -> Iterator[str]:
     """Points that MLflow lacks or has twice."""
-    client = MlflowClient(database(place / "runs"))
-    experiment = client.get_experiment_by_name(NAME)
+    client = MlflowClient(study.sweep.tracking.uri or database(study.folder.parent))
+    experiment = client.get_experiment_by_name(study.sweep.name)
     if experiment is None:
         yield "MLflow has no experiment"
         return
@@ -64,11 +84,18 @@ def _untracked(place: Path, records: list[TrialRecord]) -> Iterator[str]:
     if len(runs) != len(records) + 1 or sorted(children) != [record.number for record in records]:
         yield f"MLflow has {len(runs)} runs, of trials {sorted(children)}"
         return
+    if running := [run.info.run_name for run in runs if run.info.status == "RUNNING"]:
+        yield f"MLflow: {', '.join(running)} left running"
     for record in records:
-        run = children[record.number]
-        if run.info.status == "RUNNING":
-            yield f"MLflow: trial {record.number} is left running"
+        run = children[record.number].info.run_id
         for metric in ("kid", "images_per_s"):
-            steps = [point.step for point in client.get_metric_history(run.info.run_id, metric)]
-            if sorted(steps) != [rung.images for rung in record.rungs]:
+            steps = [point.step for point in client.get_metric_history(run, metric)]
+            if sorted(steps) != IMAGES:
                 yield f"MLflow: trial {record.number} has {metric} at {steps}"
+        pictures = [file.path.split("+")[2] for file in client.list_artifacts(run, "images") if _is_whole(file.path)]
+        if sorted(map(int, pictures)) != IMAGES:
+            yield f"MLflow: trial {record.number} has pictures at {pictures}"
+
+
+def _is_whole(path: str) -> bool:
+    return path.endswith(".png")
