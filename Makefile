@@ -32,6 +32,7 @@ golden: $(READY)
 bench: $(READY)
 	$(BIN)/python benchmarks/rung.py
 	$(BIN)/python -m benchmarks.evaluation
+	$(BIN)/python -m benchmarks.orchestration
 
 check: $(READY)
 	$(BIN)/ruff check .

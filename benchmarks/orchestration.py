@@ -3,16 +3,21 @@
     python -m benchmarks.orchestration [TRIALS] [RUNGS] [STUDY]
 
 Through both go TRIALS (default 200) trials of one report each, and 4 trials of RUNGS (default 200) reports each, on
-two workers. Plain Tune draws at random and writes its CSV, JSON and TensorBoard files; ours samples with TPE, keeps
-every report in the study and all of it in MLflow. Prints, from the first report on, trials per minute, reports per
-second, the milliseconds of each part, then what asking, reporting and pruning cost at STUDY (default 1,000) finished
-trials, and the memory of a simulated sweep of 10,000 trials.
+two workers that have started. Plain Tune draws at random and writes its CSV, JSON and TensorBoard files; ours samples
+with TPE, keeps every report in the study's journal and all of it in MLflow's SQLite file, prints its lines of progress,
+and renews its lease. Nothing is trained, and neither side keeps checkpoints or pictures.
+
+Prints trials per minute and reports per second from the first report until all is written, and the milliseconds of each
+part (MLflow is written by a thread beside the others); then what one ask, report and prune cost together at STUDY
+(default 1,000) ended trials, by pruner; and time and memory of simulated sweeps of 1,000 and 10,000 trials.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -25,6 +30,15 @@ from typing import Any
 from unittest.mock import patch
 
 WORKERS = 2
+#: The driver's parts.
+DRIVER = ASK, REPORT, FOLLOW = "ask", "report and decide", "status and progress"
+TRACK, REST = "MLflow, in its thread", "Tune and processes"
+#: With which the study is asked and reported to: the default, the other that pauses, and two that stop.
+PRUNERS = ("freeze-thaw", "halving", "median", "hyperband")
+#: Trials of the simulated sweeps, and their rungs.
+SIMULATED, CURVE = (1_000, 10_000), 50
+#: Seconds that workers may take to start.
+PATIENCE = 120
 SCORES = ("kid", "fid", "is", "accuracy")
 LOSSES = ("loss_g", "loss_d", "images_per_s")
 
@@ -47,6 +61,17 @@ finals: {trials: 0}
 """
 
 
+def gather(folder: Path) -> None:
+    """Returns when every worker has come here: before that, one would do the work of all beside their starting."""
+    folder.mkdir(exist_ok=True)
+    (folder / str(os.getpid())).touch()
+    end = time.monotonic() + PATIENCE
+    while len(os.listdir(folder)) < WORKERS:
+        if time.monotonic() > end:
+            raise TimeoutError(f"{folder}: not every worker has started after {PATIENCE} s")
+        time.sleep(0.01)
+
+
 def plain(trials: int, reports: int) -> None:
     """Plain Tune, in a process of its own: this program's settings must not reach it."""
     import logging
@@ -57,6 +82,7 @@ def plain(trials: int, reports: int) -> None:
     class NoOp(tune.Trainable):  # type: ignore[misc]
         def setup(self, config: dict[str, Any]) -> None:
             self._count = 0
+            gather(Path(config["workers"]))
 
         def step(self) -> dict[str, Any]:
             self._count += 1
@@ -74,7 +100,7 @@ def plain(trials: int, reports: int) -> None:
 
     ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR, num_cpus=WORKERS)
     with tempfile.TemporaryDirectory() as folder:
-        space = {name: tune.uniform(0, 1) for name in "abcdefgh"}
+        space = {name: tune.uniform(0, 1) for name in "abcdefgh"} | {"workers": f"{folder}/workers"}
         tuner = tune.Tuner(
             NoOp,
             param_space=space,
@@ -131,15 +157,18 @@ def made_up(images: int, value: float) -> Any:
     from trainers.evaluation.scores import Score
     from trainers.run import Rung
 
-    scores = {name: Score(name, value, 0.01, 100, "no-op", "no-op", 0) for name in SCORES}
+    scores = {name: Score(name, value, 1e-9, 100, "no-op", "no-op", 0) for name in SCORES}
     return Rung(images, scores, dict.fromkeys(LOSSES, 1.0), 0.0, 0.0)
 
 
 class NoOpTrial:
     """In place of `SweepTrial`: made-up rungs, without training and checkpoints."""
 
+    damaged: tuple[str, ...] = ()
+
     def __init__(self, sweep: Any, folder: Path, cache: Path, number: int, params: Any, attempt: int) -> None:
-        self._rungs, self._history = sweep.rungs, []
+        self._rungs = sweep.rungs
+        self._history: list[Any] = []
         self._value = abs(params["g_lr"] - 1e-3)
 
     def advance(self) -> list[Any]:
@@ -163,8 +192,9 @@ def run_ours(trials: int, reports: int) -> tuple[float, dict[str, float]]:
 
     class NoOp(tune.Trainable):
         def setup(self, config: dict[str, Any]) -> None:
-            tune.SweepTrial = NoOpTrial  # type: ignore[assignment, misc]
+            vars(tune)["SweepTrial"] = NoOpTrial
             super().setup(config)
+            gather(Path(config["folder"]) / "workers")
 
     clock = Clock()
     with tempfile.TemporaryDirectory() as scratch, open(os.devnull, "w") as nothing:
@@ -178,21 +208,22 @@ def run_ours(trials: int, reports: int) -> tuple[float, dict[str, float]]:
             Progress(Console(file=nothing), study.sweep) as progress,
             Relay(opening, print, study.check) as relay,
             patch.object(tune, "Trainable", NoOp),
-            clock.watching(SweepStudy, "next_ticket", "ask"),
-            clock.watching(SweepStudy, "report", "report and decide"),
-            clock.watching(composition._Follower, "changed", "follow"),
-            clock.watching(tracking.Tracker, "sync", "track (in its thread)"),
+            clock.watching(SweepStudy, "next_ticket", ASK),
+            clock.watching(SweepStudy, "report", REPORT),
+            clock.watching(composition._Follower, "changed", FOLLOW),
+            clock.watching(tracking.Tracker, "sync", TRACK),
         ):
             study.drive(lease)
             relay.put("open", lambda tracker: None)
             relay.drain()
             tune.run_trials(study, root, WORKERS, composition._Follower(study, relay, progress))
-            start = clock.first["report and decide"]
-            clock.seconds["all but tracking"] = time.perf_counter() - start
+            start = clock.first[REPORT]
+            clock.seconds[REST] = time.perf_counter() - start - sum(clock.seconds[part] for part in DRIVER)
             assert relay.drain()
             seconds = time.perf_counter() - start
-        records = study.records()
-        assert [len(record.rungs) for record in records] == [reports] * trials
+        assert [len(record.rungs) for record in study.records()] == [reports] * trials
+        with sqlite3.connect(root / "mlflow.db") as tracked:
+            assert tracked.execute("select count(*) from metrics where key = 'kid'").fetchone() == (trials * reports,)
     return seconds, dict(clock.seconds)
 
 
@@ -205,33 +236,72 @@ def parsed(trials: int, reports: int, *overrides: str) -> Any:
 
 
 def at_many_trials(count: int) -> dict[str, float]:
-    """Milliseconds of one ask, report and pruning report where `count` trials have ended, by pruner."""
+    """Milliseconds of one ask, report and pruning where `count` trials have ended, by pruner; the median of 20."""
     from orchestrator.study import Decision, SweepStudy
 
     found = {}
-    for pruner in ("freeze-thaw", "median", "halving"):
-        with tempfile.TemporaryDirectory() as scratch:
-            filling = parsed(count, 4, f"pruner={pruner}", "sampler=random")
-            study = SweepStudy.create(Path(scratch), filling)
-            while (ticket := study.next_ticket()) is not None:
-                passed = len(study._live[ticket.number].user_attrs)
-                history = [made_up(100 * step, abs(ticket.params["g_lr"] - 1e-3) / step) for step in range(1, 5)]
-                for length in range(1, 5):
-                    if study.report(ticket.number, history[:length]) is not Decision.CONTINUE:
-                        break
-                assert passed < 99
-            full = SweepStudy(Path(scratch), parsed(count + 50, 4, f"pruner={pruner}"), study._study)
-            seconds = []
-            for _ in range(20):
-                start = time.perf_counter()
-                ticket = full.next_ticket()
-                assert ticket is not None
-                first = len([key for key in full._live[ticket.number].user_attrs if key.startswith("rung:")])
-                history = [made_up(100 * step, 99.0) for step in range(1, first + 2)]
-                full.report(ticket.number, history)
-                seconds.append(time.perf_counter() - start)
-            found[pruner] = 1000 * sorted(seconds)[len(seconds) // 2]
+    with tempfile.TemporaryDirectory() as scratch:
+        study = SweepStudy.create(Path(scratch), parsed(count, 4, "pruner=median", "sampler=random"))
+        while (ticket := study.next_ticket()) is not None:
+            value = abs(ticket.params["g_lr"] - 1e-3)
+            history = [made_up(100 * step, value / step) for step in range(1, 5)]
+            any(study.report(ticket.number, history[:length]) is not Decision.CONTINUE for length in range(1, 5))
+        assert {record.state for record in study.records()} == {"complete", "pruned"}
+        for pruner in PRUNERS:
+            full = SweepStudy(Path(scratch), parsed(10 * count, 4, f"pruner={pruner}"), study._study)
+            seconds = [ask_report_prune(full) for _ in range(21)]
+            found[pruner] = 1000 * sorted(seconds[1:])[10]  # the first one reads what has ended
     return found
+
+
+def ask_report_prune(study: Any) -> float:
+    """Seconds in which a trial is asked for, reports a bad score, and is pruned or paused."""
+    from orchestrator.study import Decision
+
+    start = time.perf_counter()
+    ticket = study.next_ticket()
+    asked = time.perf_counter() - start
+    passed = list(study.records()[ticket.number].rungs)
+    history = [*passed, made_up(100 * (len(passed) + 1), 99.0)]
+    start = time.perf_counter()
+    decision = study.report(ticket.number, history)
+    took = asked + time.perf_counter() - start
+    while decision is Decision.CONTINUE:  # hyperband ends only some of its trials here
+        history.append(made_up(100 * (len(history) + 1), 99.0))
+        decision = study.report(ticket.number, history)
+    return took
+
+
+def simulated(trials: int) -> None:
+    """One simulated sweep, in a process of its own, whose memory nothing else has raised."""
+    import numpy as np
+
+    from orchestrator.simulation import Recorded, replay
+    from search_spaces.settings import FreezeThaw
+
+    rng, steps = np.random.default_rng(0), tuple(range(1, CURVE + 1))
+    scale, pace = rng.uniform(1, 2, (trials, 1)), rng.uniform(2, CURVE, (trials, 1))
+    losses = scale * (0.5 + np.exp(-np.array(steps) / pace)) + rng.normal(0, 0.01, (trials, CURVE))
+    curves = [Recorded(str(number), steps, steps, tuple(row)) for number, row in enumerate(losses.tolist())]
+    before, start = peak_mib(), time.perf_counter()
+    found = replay(curves, FreezeThaw(), trials * CURVE, workers=8, seed=0)
+    assert found.started == trials
+    print(json.dumps([time.perf_counter() - start, before, peak_mib(), len(found.used)]))
+
+
+def peak_mib() -> float:
+    """The most memory that this process has ever had, MiB."""
+    if sys.platform == "linux":  # its ru_maxrss begins at what the parent has
+        return float(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+
+def run_simulated(trials: int) -> tuple[float, float, float, int]:
+    """Seconds of a simulated sweep, the MiB of its process with the curves alone and in all, and the rungs passed."""
+    command = [sys.executable, "-m", "benchmarks.orchestration", "simulated", str(trials)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    seconds, before, peak, passed = json.loads(done.stdout)
+    return seconds, before, peak, passed
 
 
 def main(trials: int = 200, reports: int = 200, ended: int = 1000) -> None:
@@ -246,10 +316,17 @@ def main(trials: int = 200, reports: int = 200, ended: int = 1000) -> None:
             print(f"    {part:<24}{1000 * spent / shape[0] / shape[1]:>24.2f} {each}")
     for pruner, milliseconds in at_many_trials(ended).items():
         print(f"ask + report + prune at {ended:,} ended trials, {pruner}: {milliseconds:.1f} ms")
+    for size in SIMULATED:
+        seconds, before, peak, passed = run_simulated(size)
+        print(
+            f"{size:,} simulated trials, {passed:,} rungs: {seconds:.1f} s, {before:.0f} MiB before, {peak:.0f} at most"
+        )
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["plain"]:
         plain(int(sys.argv[2]), int(sys.argv[3]))
+    elif sys.argv[1:2] == ["simulated"]:
+        simulated(int(sys.argv[2]))
     else:
         main(*map(int, sys.argv[1:]))

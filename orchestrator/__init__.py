@@ -7,8 +7,12 @@ import os
 _LIBRARY_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
+    # All processes that fit start at once, and none in vain: the study hands out no more trials than fit.
+    "TUNE_MAX_PENDING_TRIALS_PG": "10000",
     # Paths in a sweep file are those of the folder it was launched from, in the trials' processes too.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    # Else Tune restarts the trials of a preempted machine itself, where the study says who goes on.
+    "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     # The sweep's own Ray talks over the loopback interface only; despite its name this holds on every system.

@@ -105,6 +105,11 @@ def used_up(budget: Budget, so_far: Spent, minimise: bool) -> Limit | None:
     return None if name is None else Limit(name, f"budget: {_words(budget, so_far)[name]}")
 
 
+def may_end_trials(budget: Budget) -> bool:
+    """Whether the budget has a limit that ends trials under way."""
+    return any(getattr(budget, name) is not None for name in _URGENT)
+
+
 def account(budget: Budget, so_far: Spent) -> str:
     """What is used of each limit but the number of trials, in one line; empty where there is no other."""
     return "; ".join(words for name, words in _words(budget, so_far).items() if name != "trials")

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,23 +18,22 @@ from rich.table import Table
 
 from orchestrator.asking import add_trials, pause, stop
 from orchestrator.collect import collect
-from orchestrator.estimate import estimate
 from orchestrator.lease import LeaseLostError
-from orchestrator.progress import final_line, trial_line
 from orchestrator.report import write_report
 from orchestrator.report.mixing import PAGE, write_results
 from orchestrator.scored import print_likeness, print_scores
 from orchestrator.simulation import read_curves, read_pruner, simulate
-from orchestrator.status import SweepStatus, missing_sweep, read_status, sweep_names
+from orchestrator.status import missing_sweep, read_status, sweep_names
 from orchestrator.store import check_store
 from orchestrator.study import SweepStudy
+from orchestrator.summaries import outcome_lines, plan_lines, status_lines, stopped
 from orchestrator.sweep import REPORT, cache_of, launch, rebuild_tracking
 from search_spaces import resolve, shipped, summary
 from search_spaces.checks import doubts
 from search_spaces.sweep import Sweep, check_sweep, load_sweep
 from trainers import SYSTEMS
 from trainers.__main__ import main as train_main
-from trainers.config import KIMG, problems
+from trainers.config import problems
 from trainers.data import DATASETS, DatasetSpec
 from trainers.errors import InputError
 from trainers.evaluation.extractors import ExtractorSpec
@@ -79,7 +79,7 @@ def launch_command(
     if dry_run:
         check_sweep(sweep, cache_of(root))
         check_store(sweep)
-        _print_plan(sweep, root)
+        _say(plan_lines(sweep, root))
     else:
         _run(sweep, root)
 
@@ -108,18 +108,7 @@ def status(
         typer.echo(json.dumps(records[0] if name else records, indent=1))
         return
     for each in found:
-        counts = ", ".join(f"{count} {state}" for state, count in each.counts.items())
-        ended = f" ({each.limit.reason})" if each.limit and each.limit.name != "trials" else ""
-        console.print(f"{each.name}: {each.state}{ended}; {each.progress}: {counts}", highlight=False, soft_wrap=True)
-        if name:
-            for record in each.records:
-                console.print("  " + trial_line(record, each.metric), highlight=False, soft_wrap=True)
-        if each.scoring_share is not None:
-            console.print(f"  scoring: {each.scoring_share:.1%} of the time of training", highlight=False)
-        if each.best:
-            console.print(f"  best: {trial_line(each.best, each.metric)}", highlight=False, soft_wrap=True)
-        for line in _final_lines(each) if name else ():
-            console.print(f"  {line}", highlight=False, soft_wrap=True)
+        _say(status_lines(each, trials=name is not None))
 
 
 @app.command("stop")
@@ -342,65 +331,19 @@ def _whole_numbers(option: str, text: str) -> list[int]:
         raise InputError(f"{option} {text}: must be whole numbers with commas between them") from None
 
 
+def _say(lines: Iterable[str]) -> None:
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
 def _run(sweep: Sweep, root: Path) -> None:
     try:
         outcome = launch(sweep, root, console)
     except KeyboardInterrupt:
         outcome = read_status(root / sweep.name)
-    _print_outcome(outcome, root)
-    if _stopped(outcome) and not outcome.asked:
+    _say(outcome_lines(outcome, root))
+    if stopped(outcome) and not outcome.asked:
         raise typer.Exit(130)
-
-
-def _stopped(outcome: SweepStatus) -> bool:
-    return outcome.state != "complete" or bool(outcome.finals_missing)
-
-
-def _final_lines(found: SweepStatus) -> list[str]:
-    """The finals that are scored, and in one line those that are not yet."""
-    lines = [final_line(record) for record in found.finalists if record.final or record.final_fault]
-    if found.finals_missing:
-        numbers = ", ".join(str(record.number) for record in found.finals_missing)
-        lines.append(f"finals missing: trials {numbers}; `gansweep resume {found.name}` scores them")
-    return lines
-
-
-def _print_outcome(outcome: SweepStatus, root: Path) -> None:
-    def say(text: str) -> None:
-        console.print(text, highlight=False, soft_wrap=True)
-
-    say(f"{outcome.name}: {outcome.state}; " + ", ".join(f"{n} {state}" for state, n in outcome.counts.items()))
-    if outcome.best and outcome.best.best:
-        say(f"best: {trial_line(outcome.best, outcome.metric)}")
-        say("      " + " ".join(f"{key}={value}" for key, value in outcome.best.params.items()))
-        if lead := outcome.lead():
-            say(f"      {lead[1]:.1f} combined standard errors better than the median trial {lead[0].number}")
-        if accuracy := outcome.best.best.scores.get("accuracy"):
-            say(f"      {accuracy.value:.1%} of its samples are classified as their labels by {accuracy.extractor}")
-    for line in _final_lines(outcome):
-        say(line)
-    if not _stopped(outcome):
-        say(f"report: {root / outcome.name / REPORT}    runs: gansweep ui --root {root}")
-    else:
-        say(f"stopped; `gansweep resume {outcome.name} --root {root}` goes on from the checkpoints")
-
-
-def _print_plan(sweep: Sweep, root: Path) -> None:
-    count = f"{sweep.budget.trials} trials" if sweep.budget.trials else f"as many trials as {sweep.budget} allows, each"
-    most = f"at most {sweep.budget.trials * sweep.rungs[-1] / KIMG:g} kimg, " if sweep.budget.trials else ""
-    console.print(sweep.normalised(), highlight=False, markup=False)
-    console.print(
-        f"plan: {count} of {sweep.rungs[-1] / KIMG:g} kimg in {len(sweep.rungs)} rungs, "
-        f"{most}below {root / sweep.name}",
-        soft_wrap=True,
-    )
-    if sweep.finals.trials:
-        console.print(
-            f"finals: the {sweep.finals.trials} best on {sweep.finals.samples:,} images each, by clean-fid too",
-            highlight=False,
-            soft_wrap=True,
-        )
-    console.print(f"cost: {estimate(sweep)}", highlight=False, soft_wrap=True)
 
 
 def _short(value: float | None) -> str:

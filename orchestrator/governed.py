@@ -105,15 +105,15 @@ class GovernedStudy:
         minimise = METRICS[self.sweep.score.metric].minimise
         return budget.spent(self._uses(), driver_seconds(self.claims), self.sweep.resources, minimise)
 
-    def limit(self) -> Limit | None:
-        """The limit that ends the sweep; None while new trials may begin."""
-        return budget.used_up(self.sweep.budget, self.spent(), METRICS[self.sweep.score.metric].minimise)
+    def limit(self, spent: Spent | None = None) -> Limit | None:
+        """The limit that ends the sweep, which has `spent`, by default what it has so far; None: trials may begin."""
+        return budget.used_up(self.sweep.budget, spent or self.spent(), METRICS[self.sweep.score.metric].minimise)
 
     def called_off(self, number: int) -> str | None:
         """Why trial `number` is to end at its next rung whatever it scored; None where it may go on."""
         if self.leaving == "stop" or number in control.stopped_trials(self._notes):
             return control.STOPPED_BY_USER
-        limit = self.limit()
+        limit = self.limit() if budget.may_end_trials(self.sweep.budget) else None
         return limit.reason if limit is not None and limit.urgent else None
 
     def _note(self, key: str, value: dict[str, Any]) -> None:

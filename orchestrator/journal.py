@@ -5,7 +5,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -24,8 +27,31 @@ class Journal(JournalFileBackend):  # type: ignore[misc]  # optuna is not checke
     append to it, which no reader could read again, and leave a dead writer's lock file for half a minute.
     """
 
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        self._block = threading.local()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What this thread appends in the block is appended and seen at its end; nothing of it where the block fails.
+
+        A disk takes as long for one record as for twenty.
+        """
+        waiting: list[dict[str, Any]] = []
+        self._block.logs = waiting
+        try:
+            yield
+        finally:
+            del self._block.logs
+        if waiting:
+            self.append_logs(waiting)
+
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Appends all of `logs` or nothing. Raises InputError where another writer does not let go of the file."""
+        waiting: list[dict[str, Any]] | None = getattr(self._block, "logs", None)
+        if waiting is not None:
+            waiting.extend(logs)
+            return
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
         with open(self._file_path, "r+b") as file:
             _lock(file, Path(self._file_path))

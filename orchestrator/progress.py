@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -10,6 +11,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from orchestrator.failures import Failure, in_words
 from orchestrator.records import TrialRecord
 from orchestrator.status import UNDER_WAY, SweepStatus, value_of
 from search_spaces.sweep import Sweep
@@ -41,7 +43,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line above the table."""
-        self._console.print(text, highlight=False, soft_wrap=True)
+        self._console.print(text, highlight=False, soft_wrap=True, markup=False)  # verdicts stand in brackets
 
     def show(self, status: SweepStatus, changed: TrialRecord) -> None:
         """The state of things after `changed` has changed."""
@@ -101,11 +103,25 @@ def trial_line(record: TrialRecord, metric: str) -> str:
     if record.rungs:
         parts.append(f"{record.rungs[-1].images / KIMG:>6g} kimg")
         parts.append(_scores(record.rungs[-1], metric))
+    if record.gpu_hours:
+        parts.append(f"{record.gpu_hours[-1]:.3g} GPU-hours")
     if record.reason:
         parts.append(f"({record.reason})")
+    if record.failures and record.state != "failed":
+        parts.append(f"(after {in_words(Counter(failure.kind for failure in record.failures))})")
     if record.rungs and (kinds := [v.partition(":")[0] for v in record.rungs[-1].verdicts]):
         parts.append(f"[{', '.join(kinds)}]")
     return "  ".join(parts)
+
+
+def failure_line(number: int, failure: Failure) -> str:
+    """What became of an attempt at a trial."""
+    return f"trial {number:>3} attempt {failure.attempt}: {failure.kind}: {failure.message}"
+
+
+def front_line(status: SweepStatus) -> str:
+    """The Pareto front of several objectives in one line."""
+    return f"Pareto front of {status.metric} and GPU-hours: trials {', '.join(map(str, status.pareto))}"
 
 
 def final_line(record: TrialRecord) -> str:

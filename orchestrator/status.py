@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median_low
 from typing import Any
 
 from orchestrator.budget import Limit, Spent, account
+from orchestrator.failures import KINDS, NAN
 from orchestrator.lease import driven, holder
+from orchestrator.objectives import front
 from orchestrator.records import TrialRecord
 from orchestrator.storage import JOURNAL, SWEEP_FILE
 from orchestrator.study import SweepStudy
-from search_spaces.settings import Budget
+from search_spaces.settings import SCORE, Budget
 from trainers.errors import InputError
 from trainers.evaluation.scores import METRICS
 
@@ -41,6 +44,7 @@ class SweepStatus:
     """How many of the best trials are scored again at the end."""
     asked: str | None
     """stop or pause where the last driver was asked to."""
+    objectives: tuple[str, ...] = (SCORE,)
 
     @property
     def budget(self) -> int | None:
@@ -60,6 +64,13 @@ class SweepStatus:
         return {state: sum(record.state == state for record in self.records) for state in STATES}
 
     @property
+    def failures(self) -> dict[str, int]:
+        """Number of failures of each kind; of `nan` that of the trials which diverged."""
+        counts = Counter(failure.kind for record in self.records for failure in record.failures)
+        counts[NAN] = sum(record.rungs[-1].diverged is not None for record in self.records if record.rungs)
+        return {kind: counts[kind] for kind in (*(kind.name for kind in KINDS), NAN)}
+
+    @property
     def ranking(self) -> list[TrialRecord]:
         """Trials with a score, best first."""
         sign = 1 if METRICS[self.metric].minimise else -1
@@ -69,6 +80,19 @@ class SweepStatus:
     def best(self) -> TrialRecord | None:
         """The trial with the best score so far."""
         return self.ranking[0] if self.ranking else None
+
+    @property
+    def pareto(self) -> list[int]:
+        """The complete trials that no other one beats in all of several objectives, by score; none with one objective.
+
+        To beat is to be no worse in either and better in one.
+        """
+        if len(self.objectives) == 1:
+            return []
+        sign = 1 if METRICS[self.metric].minimise else -1
+        complete = [record for record in self.records if record.state == "complete"]
+        found = front([(sign * value_of(record, self.metric), record.gpu_hours[-1]) for record in complete])
+        return [complete[index].number for index in found]
 
     @property
     def finalists(self) -> list[TrialRecord]:
@@ -102,17 +126,20 @@ class SweepStatus:
         return (middle, abs(other.value - best.value) / combined) if combined else None
 
     def to_json(self) -> dict[str, Any]:
-        """Name, state, trials by state, budget, `best {trial, metric, value, params}`, share of scoring, finals.
+        """Name, state, trials by state, failures by kind, budget, best, share of scoring, finals.
+
+        `best` is `{trial, metric, value, params}`, `failures` has every kind.
 
         `budget` is `{limits, added, spent, ended}`: the keys of the sweep file, the trials added to it, what is used
         in the same units, and in words what ended the sweep. Of the finals each is `{trial, images, ours, official,
-        seconds}` with both scores in full, or `{trial, fault}`.
+        seconds}` with both scores in full, or `{trial, fault}`. With several objectives `pareto` is their front.
         """
         best = self.best
         return {
             "name": self.name,
             "state": self.state,
             "trials": self.counts,
+            "failures": self.failures,
             "budget": {
                 "limits": self.limits.model_dump(),
                 "added": self.added,
@@ -132,6 +159,7 @@ class SweepStatus:
                 for each in self.finalists
                 if each.final or each.final_fault
             ],
+            **({"pareto": self.pareto} if len(self.objectives) > 1 else {}),
         }
 
 
@@ -158,7 +186,8 @@ def missing_sweep(folder: Path) -> InputError:
 def status_of(study: SweepStudy) -> SweepStatus:
     """The status of an open study."""
     study.refresh()
-    records, limit = study.records(), study.limit()
+    records, spent = study.records(), study.spent()
+    limit = study.limit(spent)
     done = limit is not None and not any(record.state in UNDER_WAY for record in records)
     return SweepStatus(
         name=study.sweep.name,
@@ -166,11 +195,12 @@ def status_of(study: SweepStudy) -> SweepStatus:
         metric=study.sweep.score.metric,
         limits=study.sweep.budget,
         added=study.trials_added,
-        spent=study.spent(),
+        spent=spent,
         limit=limit,
         records=records,
         finals=study.sweep.finals.trials,
         asked=study.asked,
+        objectives=study.sweep.objectives,
     )
 
 

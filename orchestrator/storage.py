@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import optuna
@@ -20,10 +21,16 @@ SWEEP_FILE = "sweep.yaml"
 """The sweep's text, beside or in place of the journal: it names the database."""
 
 
-def create_study(folder: Path, url: str | None, name: str, direction: str) -> optuna.Study:
+def create_study(folder: Path, url: str | None, name: str, directions: list[str]) -> optuna.Study:
     """The study called `name` in the database at `url`, or in the journal in `folder`; made where there is none."""
     storage = _journal(folder) if url is None else _database(url)
-    return optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
+    return optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+
+
+def together(study: optuna.Study) -> AbstractContextManager[None]:
+    """What the block writes to `study` is kept at its end, in one go; by a database one by one, as ever."""
+    backend = getattr(study._storage, "_backend", None)
+    return backend.together() if isinstance(backend, Journal) else nullcontext()
 
 
 def keep_sweep(folder: Path, sweep: Sweep) -> None:

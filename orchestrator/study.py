@@ -7,7 +7,7 @@ import math
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
@@ -18,14 +18,16 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from orchestrator import pruning
 from orchestrator.budget import TrialUse, use_of
+from orchestrator.failures import FAILURES, LOG, Failure, failures_of, given_up
 from orchestrator.finals import Final
 from orchestrator.governed import GovernedStudy
 from orchestrator.importances import importances
+from orchestrator.objectives import directions, gpu_hours
 from orchestrator.promotion import Choice, Curve, Policy, halt_after, policy_of
-from orchestrator.records import FAULT, REASON, RUNG, TrialRecord, best_of, record_of, rungs_of
-from orchestrator.samplers import PAUSED, SampledStudy, as_trial, sampler_of
-from orchestrator.storage import create_study, find_study
-from search_spaces.settings import Median, Percentile
+from orchestrator.records import FAULT, PAUSED, REASON, RUNG, Reader, TrialRecord, best_of, notes_of
+from orchestrator.samplers import SampledStudy, as_trial, sampler_of
+from orchestrator.storage import create_study, find_study, together
+from search_spaces.settings import Hyperband, Median, Percentile
 from search_spaces.settings import Study as StudySettings
 from search_spaces.space import Dimension, suggest
 from search_spaces.sweep import Pruner, Sweep, parse_sweep
@@ -77,6 +79,7 @@ class SweepStudy(GovernedStudy):
         self._sampling.sweep = sweep
         self._sampling.lessons = self._lessons()
         self._live: dict[int, Trial] = {}
+        self._reader = Reader(sweep)
         self._used: dict[int, TrialUse] = {}
         """Of ended trials, which use no more."""
         self._halts: dict[int, int] = {}
@@ -87,8 +90,7 @@ class SweepStudy(GovernedStudy):
     @classmethod
     def create(cls, folder: Path, sweep: Sweep) -> SweepStudy:
         """Begins the study of a new sweep."""
-        direction = "minimize" if METRICS[sweep.score.metric].minimise else "maximize"
-        study = create_study(folder, sweep.study.storage, sweep.name, direction)
+        study = create_study(folder, sweep.study.storage, sweep.name, directions(sweep))
         if _ID not in study.user_attrs:
             study.set_user_attr(_ID, uuid.uuid4().hex)
         study.set_user_attr(_SWEEP, sweep.normalised())
@@ -139,11 +141,12 @@ class SweepStudy(GovernedStudy):
             self._sampling.sampler = sampler_of(self.sweep, choice)
             trial = Trial(self._sampling, next(t._trial_id for t in running if t.number == choice))
             trial.set_user_attr(PAUSED, False)
-        params = suggest(self.sweep.space, lambda dimension: _suggest(trial, dimension))
-        attempt = int(trial.user_attrs.get(_ATTEMPT, 0)) + 1
-        trial.set_user_attr(_ATTEMPT, attempt)
+        with together(self._study):
+            params = suggest(self.sweep.space, lambda dimension: _suggest(trial, dimension))
+            attempt = int(_kept(trial).get(_ATTEMPT, 0)) + 1
+            trial.set_user_attr(_ATTEMPT, attempt)
         self._live[trial.number] = trial
-        passed = rungs_of(trial.user_attrs)
+        passed = self._rungs(trial)
         self._halts[trial.number] = halt_after(self._policy, self.sweep.rungs, passed[-1].images if passed else 0)
         return Ticket(trial.number, params, attempt)
 
@@ -156,15 +159,11 @@ class SweepStudy(GovernedStudy):
         """
         self.refresh()
         trial, last = self._live[number], history[-1]
-        settled = f"{RUNG}{last.images}" in trial.user_attrs or self.called_off(number)
+        settled = f"{RUNG}{last.images}" in _kept(trial) or self.called_off(number)
         if not settled and self.images_to_measure(history) is not None:
             return self._leave(number) if self.leaving else Decision.MEASURE
-        for rung in history:
-            if f"{RUNG}{rung.images}" in trial.user_attrs:
-                continue
-            if self._metric.name in rung.scores:
-                trial.report(rung.scores[self._metric.name].value, rung.images)
-            trial.set_user_attr(f"{RUNG}{rung.images}", rung.to_json())
+        with together(self._study):
+            self._keep(trial, [rung for rung in history if f"{RUNG}{rung.images}" not in _kept(trial)])
         if last.diverged:
             return self._end(number, Decision.PRUNE, f"diverged at {last.images / KIMG:g} kimg: {last.diverged}")
         if last.images >= self.sweep.rungs[-1]:
@@ -177,6 +176,13 @@ class SweepStudy(GovernedStudy):
             return self._leave(number)
         return self._leave(number) if self.leaving else Decision.CONTINUE
 
+    def _keep(self, trial: Trial, rungs: Sequence[Rung]) -> None:
+        for rung in rungs:
+            # Of several objectives Optuna takes no intermediate values.
+            if self._metric.name in rung.scores and len(self.sweep.objectives) == 1:
+                trial.report(rung.scores[self._metric.name].value, rung.images)
+            trial.set_user_attr(f"{RUNG}{rung.images}", rung.to_json())
+
     def images_to_measure(self, history: Sequence[Rung]) -> int | None:
         """On how many images the last rung of `history` must be scored again; None where it is decided, or for good."""
         line, best, last = self._line(history), self._best_score(history), history[-1]
@@ -186,12 +192,31 @@ class SweepStudy(GovernedStudy):
             return None
         return pruning.more_images(best, self.sweep.score.samples * 2**self.sweep.score.doublings)
 
+    def note(self, number: int, failure: Failure) -> bool:
+        """Keeps a failure with its trial; False where it was kept already."""
+        trial = self._live[number]
+        if failure in (known := failures_of(trial.user_attrs)):
+            return False
+        trial.set_user_attr(FAILURES, [asdict(each) for each in (*known, failure)])
+        return True
+
+    def crashed(self, number: int, failure: Failure, log: str) -> bool:
+        """Keeps why a process died, and what it wrote; whether the trial goes on, by a new ticket, or has failed."""
+        trial = self._live[number]
+        trial.set_user_attr(LOG, log)
+        self.note(number, failure)
+        if (reason := given_up(failures_of(trial.user_attrs))) is not None:
+            self.fail(number, reason)
+        else:
+            self._leave(number)
+        return reason is None
+
     def fail(self, number: int, reason: str) -> None:
         """Ends a trial whose process failed for good."""
         trial = self._live.pop(number)
         trial.set_user_attr(REASON, reason)
         self._study.tell(trial, state=TrialState.FAIL)
-        self._policy.ended(number, self._curve(rungs_of(trial.user_attrs)))
+        self._policy.ended(number, self._curve(self._rungs(trial)))
 
     def record_final(self, number: int, final: Final) -> None:
         """Keeps what the best checkpoint of an ended trial scored."""
@@ -205,7 +230,7 @@ class SweepStudy(GovernedStudy):
     def records(self) -> list[TrialRecord]:
         """Every trial by number."""
         attributes = self._study.user_attrs
-        return [record_of(self.sweep, trial, attributes.get(f"{_FINAL}{trial.number}", {})) for trial in self._trials()]
+        return [self._reader.record(trial, attributes.get(f"{_FINAL}{trial.number}", {})) for trial in self._trials()]
 
     @property
     def taught(self) -> bool:
@@ -244,7 +269,7 @@ class SweepStudy(GovernedStudy):
     def _beaten(self, trial: Trial, history: Sequence[Rung]) -> str | None:
         """Why the pruner ends the trial; None where it goes on."""
         where = f"{self.sweep.pruner.name} pruner at {history[-1].images / KIMG:g} kimg"
-        if trial.should_prune():  # of those that rank trials by their values
+        if isinstance(self.sweep.pruner, Hyperband) and trial.should_prune():
             return where
         line, best = self._line(history), self._best_score(history)
         if (reason := pruning.by_its_own(self.sweep.pruner, history, self._metric.name)) is not None:
@@ -264,7 +289,7 @@ class SweepStudy(GovernedStudy):
         pruner, images = self.sweep.pruner, history[-1].images
         if not isinstance(pruner, Median | Percentile) or not pruner.warmup <= images < self.sweep.rungs[-1]:
             return None
-        complete = [rungs_of(trial.user_attrs) for trial in self._trials(TrialState.COMPLETE)]
+        complete = [self._rungs(trial) for trial in self._trials(TrialState.COMPLETE)]
         scores = [score for rungs in complete if (score := pruning.best_until(rungs, self._metric.name, images))]
         if len(scores) < max(1, pruner.startup):
             return None
@@ -276,14 +301,16 @@ class SweepStudy(GovernedStudy):
         return Decision.PAUSE
 
     def _left_running(self) -> list[int]:
-        """Trials that a dead driver left running; those that are called off are pruned, and not among them."""
+        """Trials whose driver or process died; those called off or given up are ended, and not among them."""
         running = [t for t in self._trials(TrialState.RUNNING) if t.number not in self._live]
         left = {t.number: t for t in running if not t.user_attrs.get(PAUSED)}
+        # Their driver died before it ended them.
+        failed = {n: reason for n, t in left.items() if (reason := given_up(failures_of(t.user_attrs))) is not None}
         off = {number: reason for number in left if (reason := self.called_off(number)) is not None}
-        for number, reason in off.items():
+        for number, reason in (off | failed).items():
             self._live[number] = Trial(self._study, left[number]._trial_id)
-            self._end(number, Decision.PRUNE, reason)
-        return [number for number in left if number not in off]
+            self.fail(number, reason) if number in failed else self._end(number, Decision.PRUNE, reason)
+        return [number for number in left if number not in off | failed]
 
     def _uses(self) -> Iterator[TrialUse]:
         for trial in self._trials():
@@ -302,18 +329,19 @@ class SweepStudy(GovernedStudy):
         if reason is not None:
             trial.set_user_attr(REASON, reason)
         if decision is Decision.COMPLETE:
-            best = best_of(rungs_of(trial.user_attrs), self._metric.name)
+            best = best_of(self._rungs(trial), self._metric.name)
             assert best is not None  # a complete trial has passed at least one sound rung
-            self._study.tell(trial, best.scores[self._metric.name].value)
+            used = gpu_hours(self.sweep, notes_of(_kept(trial)))
+            self._study.tell(trial, [best.scores[self._metric.name].value, *used[-1:]])
         else:
             self._study.tell(trial, state=TrialState.PRUNED)
-        self._policy.ended(number, self._curve(rungs_of(trial.user_attrs)))
+        self._policy.ended(number, self._curve(self._rungs(trial)))
         return decision
 
     def _settle(self, running: Sequence[FrozenTrial]) -> None:
         """Prunes the trials that nothing will promote any more."""
         for frozen in running:
-            trial, rungs = Trial(self._study, frozen._trial_id), rungs_of(frozen.user_attrs)
+            trial, rungs = Trial(self._study, frozen._trial_id), self._rungs(frozen)
             trial.set_user_attr(REASON, f"paused at {rungs[-1].images / KIMG:g} kimg and never promoted")
             self._study.tell(trial, state=TrialState.PRUNED)
 
@@ -322,7 +350,7 @@ class SweepStudy(GovernedStudy):
         """The policy as this study's trials have brought it up; the driver's alone."""
         policy = policy_of(self.sweep.pruner)
         for trial in self._trials():
-            rungs = rungs_of(trial.user_attrs)
+            rungs = self._rungs(trial)
             policy.started(trial.number)
             halt = halt_after(policy, self.sweep.rungs, 0)
             while rungs and halt <= rungs[-1].images and halt < self.sweep.rungs[-1]:
@@ -341,9 +369,18 @@ class SweepStudy(GovernedStudy):
         scores = [rung.scores.get(self._metric.name) for rung in rungs]
         return Curve(tuple(r.images for r in rungs), tuple(sign * s.value if s else math.inf for s in scores))
 
+    def _rungs(self, trial: Trial | FrozenTrial) -> tuple[Rung, ...]:
+        return self._reader.rungs(trial.number, _kept(trial))
+
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         trials: list[FrozenTrial] = self._study.get_trials(deepcopy=False, states=states or None)
         return trials
+
+
+def _kept(trial: Trial | FrozenTrial) -> Mapping[str, Any]:
+    """The attributes of a trial; those that a live one shows are a copy of them all."""
+    attributes: Mapping[str, Any] = getattr(trial, "_cached_frozen_trial", trial).user_attrs
+    return attributes
 
 
 def _suggest(trial: Trial, dimension: Dimension) -> Any:

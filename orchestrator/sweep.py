@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from orchestrator.failures import Failure
 from orchestrator.lease import driven, driving
-from orchestrator.progress import Progress, final_line
+from orchestrator.progress import Progress, failure_line, final_line
 from orchestrator.records import TrialRecord
 from orchestrator.relay import Relay
 from orchestrator.report import write_report
@@ -172,6 +173,10 @@ def _sync(record: TrialRecord, store: TrialStore, tracker: Tracker) -> None:
     tracker.sync(record, store.grids)
 
 
+def _mark(front: list[int], tracker: Tracker) -> None:
+    tracker.mark(front)
+
+
 def _register(winner: TrialRecord, store: TrialStore, say: Callable[[str], object], tracker: Tracker) -> None:
     assert winner.best is not None
     try:
@@ -194,7 +199,13 @@ class _Follower:
         status = status_of(self._study)
         record = status.records[number]
         self._relay.put(number, partial(_sync, record, self._store))
+        if status.pareto:
+            self._relay.put("front", partial(_mark, status.pareto))
         self._progress.show(status, record)
+
+    def failed(self, number: int, failure: Failure) -> None:
+        """An attempt at trial `number` failed, which may go on all the same."""
+        self._progress.say(failure_line(number, failure))
 
     def scored(self, number: int) -> None:
         """The best checkpoint of trial `number` has been scored again, or could not be."""

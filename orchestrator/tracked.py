@@ -7,6 +7,7 @@ from datetime import datetime
 
 from orchestrator.finals import Final
 from orchestrator.records import TrialRecord
+from search_spaces.settings import GPU_HOURS
 from trainers.evaluation.scores import METRICS
 from trainers.run import Rung
 
@@ -15,9 +16,11 @@ GRIDS = "samples"
 
 
 def rung_values(record: TrialRecord, rung: Rung) -> dict[str, float]:
-    """Scores with their standard errors, the best ones until then, and losses."""
+    """Scores with their standard errors, the best ones until then, losses, and GPU-hours if they are an objective."""
     values = {name: score.value for name, score in rung.scores.items()}
     values |= {f"{name}_se": score.stderr for name, score in rung.scores.items() if score.stderr is not None}
+    if record.gpu_hours:
+        values[GPU_HOURS] = record.gpu_hours[record.rungs.index(rung)]
     return {**values, **_best_until(record.rungs, rung), **rung.losses}
 
 
@@ -26,6 +29,12 @@ def final_values(final: Final) -> dict[str, float]:
     values = {f"final_{name}": score.value for name, score in final.ours.items()}
     values |= {f"final_{name}_se": score.stderr for name, score in final.ours.items() if score.stderr is not None}
     return values | {f"final_cleanfid_{name}": score.value for name, score in final.official.items()}
+
+
+def failure_text(record: TrialRecord) -> str:
+    """Why a trial failed, at each attempt, and the end of the last one's log."""
+    attempts = "".join(f"attempt {each.attempt}: {each.kind}: {each.message}\n" for each in record.failures)
+    return f"{record.reason}\n\n{attempts}\n{record.log}\n"
 
 
 def milliseconds(started: datetime | None, seconds: float = 0.0) -> int:

@@ -23,13 +23,13 @@ from PIL import Image
 
 from orchestrator.records import TrialRecord
 from orchestrator.status import UNDER_WAY, SweepStatus
-from orchestrator.tracked import final_values, milliseconds, picture_name, rung_values, stamp
+from orchestrator.tracked import failure_text, final_values, milliseconds, picture_name, rung_values, stamp
 from search_spaces.sweep import Sweep
 from search_spaces.urls import with_driver
 from trainers.run import Rung
 
-_SWEEP, _STUDY, _TRIAL, _STATE, _REASON, _BEST, _WINNER = (
-    f"gansweep.{name}" for name in ("sweep", "study", "trial", "state", "reason", "best_trial", "winner")
+_SWEEP, _STUDY, _TRIAL, _STATE, _REASON, _BEST, _WINNER, _PARETO = (
+    f"gansweep.{name}" for name in ("sweep", "study", "trial", "state", "reason", "best_trial", "winner", "pareto")
 )
 _PARENT, _NAME, _HAS_IMAGES = "mlflow.parentRunId", "mlflow.runName", "mlflow.loggedImages"
 _STATUS = {"running": "RUNNING", "paused": "SCHEDULED", "complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
@@ -39,6 +39,8 @@ _MARK = "images_per_s"
 _MOST_METRICS = 1000
 _PAGE = 1000
 ALIAS = "best"
+#: Artifact of a failed trial.
+FAILURE = "failure.txt"
 Grids = Callable[[int], dict[int, Path]]
 """Sample grids of a trial by images trained."""
 
@@ -64,6 +66,8 @@ class _Run:
     status: str = "RUNNING"
     state: str | None = None
     """The trial's, once it has ended and all of it is here."""
+    on_front: bool = False
+    """Of several objectives, as it is marked there."""
     has_params: bool = False
     has_final: bool = False
     written: set[int] | None = field(default_factory=set)
@@ -109,6 +113,8 @@ class Tracker:
         if record.final is not None and not run.has_final:
             ended_at = stamp(record) + round(1000 * record.final.seconds)
             metrics.append(_points(final_values(record.final), ended_at, record.final.images))
+        if record.state == "failed" and (run.state != "failed" or self._thorough):
+            self._client.log_text(run.id, failure_text(record), FAILURE)
         tags = {_HAS_IMAGES: "True"} if pictures else {}
         if ended and run.state != record.state:
             # The server writes tags last: a run that has this one is known to be whole.
@@ -120,9 +126,19 @@ class Tracker:
             run.state = record.state
         self._set_status(run, record)
 
+    def mark(self, front: Sequence[int]) -> None:
+        """Marks the runs of the trials `front` as the Pareto front, and no others: later trials may dominate one."""
+        for number, run in self._runs.items():
+            if run.on_front and number not in front:
+                self._client.delete_tag(run.id, _PARETO)
+            elif not run.on_front and number in front:
+                self._client.set_tag(run.id, _PARETO, "true")
+            run.on_front = number in front
+
     def finish(self, status: SweepStatus, report: Path) -> None:
         """Ends the parent run with the winner's scores and the report; an interrupted sweep's run stays KILLED."""
         self._settle(status.records)
+        self.mark(status.pareto)
         self._client.log_artifact(self._parent, str(report))
         best = status.best
         if best is not None and best.best is not None:
@@ -278,6 +294,7 @@ def _known(run: Any) -> _Run:
         id=run.info.run_id,
         status=run.info.status,
         state=run.data.tags.get(_STATE),
+        on_front=_PARETO in run.data.tags,
         has_params=bool(run.data.params),
         has_final="final_fid" in run.data.metrics,
         written=None,

@@ -31,7 +31,11 @@ class SweepTrial:
         self.run = Run(
             system_id, SYSTEMS[system_id], config, train, evaluator, sweep.rungs, sweep.score.samples, device
         )
-        with self._store.newest(number) as found:
+        passed_over: list[str] = []
+        with self._store.newest(number, passed_over.append) as found:
+            since = f"goes on from {found.name}" if found else "no checkpoint is whole: begins anew"
+            self.damaged = [f"{since}; {text}" for text in dict.fromkeys(passed_over)]
+            """What is to be told of checkpoints that could not be used."""
             self._untold = found is not None
             if found is not None:
                 self.run.load(found)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,10 +20,11 @@ from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from orchestrator.failures import MOST_FAILURES, Failure, damaged, failure_of, log_tail, raised
 from orchestrator.finals import score_final
 from orchestrator.records import TrialRecord
 from orchestrator.store import store_of
-from orchestrator.study import Decision, SweepStudy
+from orchestrator.study import Decision, SweepStudy, Ticket
 from orchestrator.trial import SweepTrial
 from search_spaces.sweep import Sweep, parse_sweep
 from trainers.errors import InputError
@@ -32,9 +35,8 @@ from trainers.run import Rung
 class_cache.ENV_VARS_TO_PROPAGATE.difference_update(
     {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
 )
-
-MAX_FAILURES = 2
-"""Further tries of a trial whose process died before it counts as failed."""
+#: Below the sweep's folder, for as long as trials run.
+_SCRATCH = ".tune"
 
 
 class Listener(Protocol):
@@ -42,6 +44,9 @@ class Listener(Protocol):
 
     def changed(self, number: int) -> None:
         """Trial `number` has begun, passed a rung or ended."""
+
+    def failed(self, number: int, failure: Failure) -> None:
+        """An attempt at trial `number` failed, which may go on all the same."""
 
     def scored(self, number: int) -> None:
         """The best checkpoint of trial `number` has been scored again, or could not be."""
@@ -51,21 +56,50 @@ class Trainable(tune.Trainable):  # type: ignore[misc]  # ray ships no types for
     """A trial as Tune sees it: each step passes one rung. Tune's own checkpoints are not used."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        self._trial = SweepTrial(
-            parse_sweep(config["sweep"]),
-            Path(config["folder"]),
-            Path(config["cache"]),
-            config["number"],
-            config["params"],
-            config["attempt"],
-        )
+        self._config = config
+        self._trial: SweepTrial | None = None  # the one before must leave its memory to the next
+        self._told: dict[int, tuple[Rung, str]] = {}
+        _write_to(_log_of(Path(config["folder"]), config["number"], config["attempt"]))
 
     def step(self) -> dict[str, Any]:
-        return {"history": json.dumps([rung.to_json() for rung in self._trial.advance()])}
+        self._trial = self._trial or _begin(self._config)  # not in `setup`, whose errors Ray tells in another way
+        history = "\n".join(map(self._text, self._trial.advance()))
+        return {"history": history, "damaged": json.dumps(self._trial.damaged)}
+
+    def _text(self, rung: Rung) -> str:
+        """The rung as JSON in one line; each is written once."""
+        told = self._told.get(rung.images)
+        if told is None or told[0] is not rung:
+            told = self._told[rung.images] = rung, json.dumps(rung.to_json())
+        return told[1]
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.setup(new_config)
         return True
+
+
+@lru_cache(maxsize=4096)
+def _rung(text: str) -> Rung:
+    # A report holds all rungs of its trial, so that none is missing where one was lost.
+    return Rung.from_json(json.loads(text))
+
+
+def _begin(config: dict[str, Any]) -> SweepTrial:
+    sweep, folder, cache = parse_sweep(config["sweep"]), Path(config["folder"]), Path(config["cache"])
+    return SweepTrial(sweep, folder, cache, config["number"], config["params"], config["attempt"])
+
+
+def _log_of(folder: Path, number: int, attempt: int) -> Path:
+    """What the process of an attempt writes to its standard output and error, on its machine."""
+    return folder / _SCRATCH / "logs" / f"{number:05d}-{attempt}"
+
+
+def _write_to(log: Path) -> None:
+    """From now on this process writes there, libraries below Python included."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, "ab") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
 
 
 class _Transient:
@@ -84,27 +118,33 @@ class _StudySearcher(_Transient, Searcher):  # type: ignore[misc]
     def __init__(self, study: SweepStudy, common: dict[str, str], concurrent: int, listener: Listener) -> None:
         super().__init__()
         self._study, self._common, self._concurrent, self._listener = study, common, concurrent, listener
-        self.numbers: dict[str, int] = {}
-        """Live trials: Tune's id -> the study's number."""
-        self.errors: dict[str, str] = {}
-        """Why a process of a live trial died last."""
+        self.live: dict[str, Ticket] = {}
+        """By Tune's id."""
+        self.accounts: dict[str, str] = {}
+        """Ray's, of how the process of a live trial died."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         self._study.check()  # Tune asks ten times a second: the first to learn that another driver has taken over
-        if len(self.numbers) >= self._concurrent:
+        if len(self.live) >= self._concurrent:
             return None
         ticket = self._study.next_ticket()
         if ticket is None:
-            return None if self.numbers else Searcher.FINISHED
-        self.numbers[trial_id] = ticket.number
+            return None if self.live else Searcher.FINISHED
+        self.live[trial_id] = ticket
         self._listener.changed(ticket.number)
         return {**self._common, "number": ticket.number, "params": ticket.params, "attempt": ticket.attempt}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        number = self.numbers.pop(trial_id)
-        if error:  # no try is left
-            self._study.fail(number, self.errors[trial_id])
-            self._listener.changed(number)
+        ticket = self.live.pop(trial_id)
+        if not error:
+            return
+        account = self.accounts.pop(trial_id)
+        failure = failure_of(ticket.attempt, account)
+        log = log_tail(_log_of(self._study.folder, ticket.number, ticket.attempt), account)
+        goes_on = self._study.crashed(ticket.number, failure, log)
+        self._listener.failed(ticket.number, failure)
+        if not goes_on:
+            self._listener.changed(ticket.number)
 
     def set_search_properties(self, *args: Any, **kwargs: Any) -> bool:
         return True
@@ -125,8 +165,12 @@ class _StudyScheduler(_Transient, FIFOScheduler):  # type: ignore[misc]
         self._store = store_of(study.sweep, study.folder)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        number = self._searcher.numbers[trial.trial_id]
-        history = [Rung.from_json(record) for record in json.loads(result["history"])]
+        ticket = self._searcher.live[trial.trial_id]
+        number = ticket.number
+        for message in json.loads(result["damaged"]):
+            if self._study.note(number, failure := damaged(ticket.attempt, message)):
+                self._listener.failed(number, failure)
+        history = [_rung(line) for line in result["history"].split("\n")]
         decision = self._study.report(number, history)
         if decision is Decision.MEASURE:
             samples = self._study.images_to_measure(history)
@@ -137,8 +181,8 @@ class _StudyScheduler(_Transient, FIFOScheduler):  # type: ignore[misc]
         return str(TrialScheduler.CONTINUE if decision is Decision.CONTINUE else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        # Told of every try that fails; the searcher alone is told of the last one.
-        self._searcher.errors[trial.trial_id] = _last_line(Path(trial.error_file).read_text())
+        # Of an error the searcher is told right after, but not which one. Tune's line with number and date is left out.
+        self._searcher.accounts[trial.trial_id] = Path(trial.error_file).read_text().partition("\n")[2]
 
 
 @contextmanager
@@ -169,7 +213,7 @@ def capacity(sweep: Sweep) -> int:
 
 def run_trials(study: SweepStudy, cache: Path, concurrent: int, listener: Listener) -> None:
     """Works through the study's trials until its budget is used or the user interrupts; needs a started cluster."""
-    sweep, scratch = study.sweep, study.folder / ".tune"
+    sweep, scratch = study.sweep, study.folder / _SCRATCH
     shutil.rmtree(scratch, ignore_errors=True)
     common = {"sweep": sweep.normalised(), "folder": str(study.folder.resolve()), "cache": str(cache.resolve())}
     searcher = _StudySearcher(study, common, concurrent, listener)
@@ -188,7 +232,7 @@ def run_trials(study: SweepStudy, cache: Path, concurrent: int, listener: Listen
             name="trials",
             storage_path=str(scratch.resolve()),
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=MAX_FAILURES),
+            failure_config=tune.FailureConfig(max_failures=0),  # the study says who goes on
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
@@ -207,7 +251,7 @@ def run_finals(
     The study keeps each as it is done; one that fails is kept with its reason. Ends early where the study is leaving.
     """
     want = study.sweep.resources
-    task = ray.remote(num_cpus=want.cpus_per_worker, num_gpus=want.gpus_per_worker, max_retries=MAX_FAILURES)(
+    task = ray.remote(num_cpus=want.cpus_per_worker, num_gpus=want.gpus_per_worker, max_retries=MOST_FAILURES - 1)(
         score_final
     )
     common = study.sweep.normalised(), study.folder.resolve(), cache.resolve()
@@ -224,12 +268,7 @@ def run_finals(
             try:
                 final = ray.get(done)
             except RayError as error:
-                study.fail_final(number, _last_line(error))
+                study.fail_final(number, raised(str(error)))
             else:
                 study.record_final(number, final)
             listener.scored(number)
-
-
-def _last_line(error: object) -> str:
-    """What an error of another process says after its traceback."""
-    return str(error).strip().splitlines()[-1]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from search_spaces.document import Complaint, Path
-from search_spaces.samplers import refusals
-from search_spaces.settings import kimg
+from search_spaces.samplers import SAMPLERS, refusals
+from search_spaces.settings import OBJECTIVES, PRUNERS, kimg
 from search_spaces.space import Dimension, Value, active, grid, points
 from trainers import SYSTEMS
 from trainers.advice import warnings_of
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 TRIED_POINTS = 256
 #: Samplers that look at nothing of a trial but its parameters and scores, and so can learn from other sweeps'.
 LEARNING = ("tpe", "gp")
+#: Samplers and pruners that know but one value of a trial.
+ONE_OBJECTIVE = ("cmaes", "hyperband")
 #: Fields of the configuration that a sweep file may fix but not search, with the reason.
 NOT_SEARCHED = {"seed": "trials with the same values would no longer agree", "threads": "it changes no model"}
 
@@ -48,6 +50,7 @@ def faults(sweep: Sweep) -> list[Complaint]:
     return [
         *_dataset_faults(sweep),
         *_score_faults(sweep),
+        *_objective_faults(sweep),
         *_stop_faults(sweep),
         *_warm_faults(sweep),
         # Each later check relies on the earlier ones.
@@ -137,6 +140,23 @@ def _score_faults(sweep: Sweep) -> Iterator[Complaint]:
         elif reason := inapplicable(metric, sweep, decides):
             fitting = ", ".join(name for name in METRICS if not inapplicable(name, sweep, decides))
             yield path, f"{reason}; allowed here: {fitting}"
+
+
+def _objective_faults(sweep: Sweep) -> Iterator[Complaint]:
+    path: Path = ("objectives",)
+    if strangers := [name for name in sweep.objectives if name not in OBJECTIVES]:
+        yield (*path, str(sweep.objectives.index(strangers[0]))), unknown(strangers[0], OBJECTIVES, "objective")
+    elif sweep.objectives[:1] != OBJECTIVES[:1]:
+        yield path, f"score must come first, got {list(sweep.objectives)}; allowed: [score], [score, gpu_hours]"
+    if len(sweep.objectives) < 2:
+        return
+    for section, chosen, kinds in (("sampler", sweep.sampler, SAMPLERS), ("pruner", sweep.pruner, PRUNERS)):
+        if chosen.name in ONE_OBJECTIVE:
+            fitting = ", ".join(name for name in kinds if name not in ONE_OBJECTIVE)
+            yield (section, "name"), f"{chosen.name} takes one objective alone; allowed with several: {fitting}"
+    if sweep.warm_start:
+        text = "GPU-hours of other sweeps, perhaps of other machines, do not compare; allowed with objectives [score]"
+        yield ("warm_start",), text
 
 
 def _warm_faults(sweep: Sweep) -> Iterator[Complaint]:

@@ -149,6 +149,11 @@ class Score(Section):
     also: Names | None = Field(default=None, description="further metrics to record; by default all that apply")
 
 
+SCORE, GPU_HOURS = "score", "gpu_hours"
+#: What a sweep may search for, the score first.
+OBJECTIVES = (SCORE, GPU_HOURS)
+
+
 class Finals(Section):
     """The best trials, scored again by clean-fid's own procedure when all trials are done."""
 

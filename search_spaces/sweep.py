@@ -52,6 +52,7 @@ class Sweep(Section):
     warm_start: settings.Names = ()
     rungs: Rungs
     score: Score = Score()
+    objectives: settings.Names = (settings.SCORE,)
     finals: Finals = Finals()
     sampler: Sampler = samplers.Tpe()
     pruner: Pruner = settings.FreezeThaw()

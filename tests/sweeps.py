@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from orchestrator.records import TrialRecord
 from orchestrator.study import SweepStudy
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+COMMAND = "orchestrator.cli"
 
 #: Small enough for seconds, real all the same: digits, a classifier, rungs, pruning.
 TINY = """\
@@ -48,21 +49,22 @@ def environment() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if not key.startswith("GANSWEEP")}
 
 
-def gansweep(*arguments: str, cwd: Path, timeout: float = 240) -> subprocess.CompletedProcess[str]:
-    """Runs the command to its end."""
-    command = [sys.executable, "-m", "orchestrator.cli", *arguments]
-    return subprocess.run(
-        command, cwd=cwd, env=environment(), capture_output=True, text=True, timeout=timeout, check=False
-    )
+def gansweep(
+    *arguments: str, cwd: Path, timeout: float = 240, module: str = COMMAND, settings: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs the command to its end, with `settings` in its environment."""
+    command, environ = [sys.executable, "-m", module, *arguments], {**environment(), **(settings or {})}
+    return subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True, timeout=timeout, check=False)
 
 
-def start(*arguments: str, cwd: Path) -> subprocess.Popen[str]:
+def start(
+    *arguments: str, cwd: Path, module: str = COMMAND, settings: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
     """Starts the command in a process group of its own, so that a signal to it reaches nobody else."""
-    command = [sys.executable, "-m", "orchestrator.cli", *arguments]
     return subprocess.Popen(
-        command,
+        [sys.executable, "-m", module, *arguments],
         cwd=cwd,
-        env=environment(),
+        env={**environment(), **(settings or {})},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

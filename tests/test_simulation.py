@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,25 @@ def test_ten_thousand_trials_are_replayed(pruner: Pruner) -> None:
 
 
 @needs_curves
+def test_a_sweep_takes_no_more_memory_than_its_measurements() -> None:
+    """What is kept of four times as many trials is four times as much: nothing is kept of pairs of trials."""
+    few, many = (_most_bytes(count) for count in (500, 2000))
+    assert many < 5 * few
+    assert many < 200 * 2000 * 50  # bytes for each measurement
+
+
+def _most_bytes(count: int) -> int:
+    """Of memory for a sweep over so many curves of 50 rungs, beside the curves themselves."""
+    steps, rng = tuple(range(1, 51)), np.random.default_rng(0)
+    curves = [Recorded(str(index), steps, steps, tuple(rng.random(50).tolist())) for index in range(count)]
+    tracemalloc.start()
+    try:
+        assert replay(curves, FreezeThaw(), budget=count * 50, workers=8, seed=0).started == count
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
 def test_the_default_beats_random_search_by_a_wide_margin() -> None:
     """Means over the order of candidates; measured 11.7 in the mean of the files, 8.8 at least."""
     speedups = [simulate(read_curves(path), FreezeThaw(), 4000, 8, 20).speedup_over_random["mean"] for path in TASKS]

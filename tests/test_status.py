@@ -29,7 +29,7 @@ def study(tmp_path: Path) -> SweepStudy:
 
 def test_status_as_json_has_the_promised_keys(study: SweepStudy) -> None:
     found = status_of(study).to_json()
-    assert list(found) == ["name", "state", "trials", "budget", "best", "scoring_share", "finals"]
+    assert list(found) == ["name", "state", "trials", "failures", "budget", "best", "scoring_share", "finals"]
     assert found["budget"]["limits"] == {"trials": 5}
     assert found["budget"]["spent"]["trials"] == 4
     assert found["budget"]["spent"]["gpu_hours"] == pytest.approx((9 * 1.1) / 3600)

@@ -428,7 +428,7 @@ def test_every_default_is_written_into_the_normalised_text() -> None:
     written = yaml.safe_load(sweep(search=None).normalised())
     assert set(written) == {
         "name", "system", "dataset", "search", "points", "warm_start", "rungs", "score", "finals", "sampler", "pruner",
-        "stop_on",
+        "objectives", "stop_on",
         "budget", "resources", "store", "study", "tracking",
     }  # fmt: skip
     assert written["score"]["also"] == ["fid", "is", "accuracy"]

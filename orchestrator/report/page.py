@@ -121,12 +121,13 @@ def _metrics(status: SweepStatus, sweep: Sweep) -> list[str]:
 
 def _columns(status: SweepStatus, sweep: Sweep, searched: Sequence[Dimension]) -> list[str]:
     metrics, names = _metrics(status, sweep), [dimension.name for dimension in searched]
-    return ["rank", "trial", "state", "kimg", "best at", *metrics, "images/s", *names, "reason"]
+    used = ["GPU-hours", "Pareto"] if len(status.objectives) > 1 else []
+    return ["rank", "trial", "state", "kimg", "best at", *metrics, "images/s", *used, *names, "reason"]
 
 
 def _rows(status: SweepStatus, sweep: Sweep, searched: Sequence[Dimension]) -> list[list[Cell]]:
     """The leaderboard: trials with a score by rank, then the others by number."""
-    ranking, metrics = status.ranking, _metrics(status, sweep)
+    ranking, metrics, front = status.ranking, _metrics(status, sweep), status.pareto
     rows = []
     for position, record in enumerate([*ranking, *(record for record in status.records if not record.best)], 1):
         rank = Cell(str(position), position) if record.best else Cell("")
@@ -140,6 +141,7 @@ def _rows(status: SweepStatus, sweep: Sweep, searched: Sequence[Dimension]) -> l
                 _kimg(record.best.images if record.best else None),
                 *(Cell(measured(scores[name]), scores[name].value) if name in scores else Cell("") for name in metrics),
                 _speed(record),
+                *(_used(record, front) if len(status.objectives) > 1 else ()),
                 *(_parameter(record, dimension) for dimension in searched),
                 Cell(record.reason or "", record.reason or ""),
             ]
@@ -157,6 +159,12 @@ def _speed(record: TrialRecord) -> Cell:
     if seconds <= 0:
         return Cell("")
     return Cell(f"{record.rungs[-1].images / seconds:,.0f}", record.rungs[-1].images / seconds)
+
+
+def _used(record: TrialRecord, front: Sequence[int]) -> list[Cell]:
+    """GPU-hours, and whether the trial is on the Pareto front."""
+    hours = Cell(f"{record.gpu_hours[-1]:.3g}", record.gpu_hours[-1]) if record.gpu_hours else Cell("")
+    return [hours, Cell("front", "front") if record.number in front else Cell("")]
 
 
 def _parameter(record: TrialRecord, dimension: Dimension) -> Cell:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 
 from orchestrator.store.objects import MissingError, Objects
@@ -19,6 +19,8 @@ from trainers.checkpoint import MANIFEST, STATE, CheckpointError
 
 LATEST = "latest"
 _NAME = re.compile(r"(\d{10})(-[0-9a-f]{8})?")
+Damaged = Callable[[str], None]
+"""Told of each checkpoint that is passed over."""
 
 _log = logging.getLogger(__name__)
 
@@ -83,11 +85,13 @@ def contents(objects: Objects, trial: str) -> dict[str, dict[str, int]]:
     return found
 
 
-def fetch(objects: Objects, trial: str, target: Path, images: int | None = None) -> Path | None:
+def fetch(
+    objects: Objects, trial: str, target: Path, images: int | None = None, damaged: Damaged = lambda text: None
+) -> Path | None:
     """The folder of the newest whole checkpoint, or of the one at `images`; None where there is none.
 
-    Objects that are no files are brought below `target`. Damaged checkpoints are passed over with a warning; where
-    `images` is given CheckpointError is raised instead.
+    Objects that are no files are brought below `target`. Damaged checkpoints are passed over with a warning, which
+    `damaged` is told; where `images` is given CheckpointError is raised instead.
     """
     for name in names(objects, trial):
         if images is not None and images_of(name) != images:
@@ -97,7 +101,9 @@ def fetch(objects: Objects, trial: str, target: Path, images: int | None = None)
         except (CheckpointError, MissingError) as error:
             if images is not None:
                 raise CheckpointError(f"{objects.uri(key_of(trial, name))}: {error}") from error
-            _log.warning("damaged checkpoint passed over: %s: %s", objects.uri(key_of(trial, name)), error)
+            text = f"damaged checkpoint passed over: {objects.uri(key_of(trial, name))}: {error}"
+            _log.warning(text)
+            damaged(text)
     return None
 
 

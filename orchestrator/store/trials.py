@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from orchestrator.store import checkpoints, fencing
+from orchestrator.store.checkpoints import Damaged
 from orchestrator.store.fencing import trial_key
 from orchestrator.store.objects import MissingError, Objects, UnavailableError
 from orchestrator.store.outbox import Outbox, Write
@@ -108,9 +109,12 @@ class TrialStore:
         self._or_without(lambda: self._patiently(self._outbox.drain, self.patience if wait else 0), left)
 
     @contextmanager
-    def newest(self, number: int) -> Iterator[Path | None]:
-        """The folder of the trial's newest whole checkpoint, for as long as the block lasts; None without one."""
-        with self._fetched(number, None) as found:
+    def newest(self, number: int, damaged: Damaged = lambda text: None) -> Iterator[Path | None]:
+        """The folder of the trial's newest whole checkpoint, for as long as the block lasts; None without one.
+
+        `damaged` is told of those that are passed over, perhaps more than once.
+        """
+        with self._fetched(number, None, damaged) as found:
             yield found
 
     @contextmanager
@@ -124,14 +128,14 @@ class TrialStore:
             yield found
 
     @contextmanager
-    def _fetched(self, number: int, images: int | None) -> Iterator[Path | None]:
+    def _fetched(self, number: int, images: int | None, damaged: Damaged = lambda text: None) -> Iterator[Path | None]:
         target, key = self.scratch / "fetched" / f"{number:05d}", trial_key(number)
         if self.objects.local(key) is not None:
-            yield _fetch(self.objects, key, target, images)
+            yield _fetch(self.objects, key, target, images, damaged)
             return
         with locked(target.with_name(f".{target.name}.lock")):
             # What breaks off stays there: the next one goes on from it.
-            yield self._patiently(lambda: _fetch(self.objects, key, target, images), self.patience)
+            yield self._patiently(lambda: _fetch(self.objects, key, target, images, damaged), self.patience)
             forget(target)
 
     def grids(self, number: int) -> dict[int, Path]:
@@ -173,8 +177,8 @@ class TrialStore:
             return None
 
 
-def _fetch(objects: Objects, key: str, target: Path, images: int | None) -> Path | None:
+def _fetch(objects: Objects, key: str, target: Path, images: int | None, damaged: Damaged) -> Path | None:
     try:
-        return checkpoints.fetch(objects, key, target, images)
+        return checkpoints.fetch(objects, key, target, images, damaged)
     except CheckpointError as error:
         raise InputError(str(error)) from None
