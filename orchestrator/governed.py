@@ -10,6 +10,7 @@ from orchestrator import budget, control
 from orchestrator.budget import Limit, Spent, TrialUse
 from orchestrator.control import Request
 from orchestrator.lease import Claim, Lease, Notes, claims, driver_seconds, holder
+from orchestrator.storage import fenced
 from search_spaces.settings import Budget
 from search_spaces.sweep import Sweep
 from trainers.evaluation.scores import METRICS
@@ -64,6 +65,7 @@ class GovernedStudy:
         self._lease = lease
         for name in _WRITES:
             setattr(self._study._storage, name, _checked(getattr(self._study._storage, name), lease.check))
+        fenced(self._study, lease.fence)
         self.refresh()
 
     def check(self) -> None:

@@ -7,7 +7,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,6 +30,9 @@ class Journal(JournalFileBackend):  # type: ignore[misc]  # optuna is not checke
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self._block = threading.local()
+        self.fence: Callable[[dict[str, Any]], None] = lambda notes: None
+        """Told, before anything is written, what others have noted of the study; raises where nothing may be."""
+        self._seen = 0
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -56,6 +59,9 @@ class Journal(JournalFileBackend):  # type: ignore[misc]  # optuna is not checke
         with open(self._file_path, "r+b") as file:
             _lock(file, Path(self._file_path))
             end = _end_of_last_line(file)
+            # Nobody else can claim the study now: whom a check let through, and who then stood still, ends here.
+            file.seek(self._seen)
+            self.fence(_claims(file.read(end - self._seen)))
             file.truncate(end)
             file.seek(end)
             try:
@@ -65,6 +71,12 @@ class Journal(JournalFileBackend):  # type: ignore[misc]  # optuna is not checke
             except OSError:  # the disk is full
                 os.ftruncate(file.fileno(), end)
                 raise
+            self._seen = end + len(lines)
+
+
+def _claims(lines: bytes) -> dict[str, Any]:
+    found = [json.loads(line)["user_attr"] for line in lines.splitlines() if b'"user_attr":{"lease:' in line]
+    return {key: claim for notes in found for key, claim in notes.items()}
 
 
 def _lock(file: BinaryIO, path: Path) -> None:

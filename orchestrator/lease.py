@@ -164,6 +164,12 @@ class Lease:
         if self._lost is not None:
             raise LeaseLostError(self._lost)
 
+    def fence(self, notes: Mapping[str, Any]) -> None:
+        """Raises LeaseLostError where others' `notes` have a claim of a later epoch."""
+        self._heed(holder(claims(notes)))
+        if self._lost is not None:
+            raise LeaseLostError(self._lost)
+
     def renew(self, state: str = "held") -> None:
         """Renews the record unless it was superseded."""
         with self._renewing:
@@ -188,10 +194,13 @@ class Lease:
             self.renew("ended")
 
     def _superseded(self) -> bool:
-        last = holder(self._records.read())
-        if self._lost is None and last is not None and last.holder != self._mine.holder:
-            self._lost = f"lost the lease to {last.words}, which drives the sweep now"
+        self._heed(holder(self._records.read()))
         return self._lost is not None
+
+    def _heed(self, last: Claim | None) -> None:
+        later = last is not None and last.epoch >= self._mine.epoch and last.holder != self._mine.holder
+        if self._lost is None and last is not None and later:
+            self._lost = f"lost the lease to {last.words}, which drives the sweep now"
 
     def _keep(self) -> None:
         while self._lost is None and not self._stop.wait(self._mine.expiry / 3):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
@@ -31,6 +33,13 @@ def together(study: optuna.Study) -> AbstractContextManager[None]:
     """What the block writes to `study` is kept at its end, in one go; by a database one by one, as ever."""
     backend = getattr(study._storage, "_backend", None)
     return backend.together() if isinstance(backend, Journal) else nullcontext()
+
+
+def fenced(study: optuna.Study, fence: Callable[[dict[str, Any]], None]) -> None:
+    """Has `fence` told of others' claims before anything is written; by a database that is not done."""
+    backend = getattr(study._storage, "_backend", None)
+    if isinstance(backend, Journal):
+        backend.fence = fence
 
 
 def keep_sweep(folder: Path, sweep: Sweep) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from orchestrator.failures import Failure
-from orchestrator.lease import driven, driving
+from orchestrator.lease import driven, driving, holder
 from orchestrator.progress import Progress, failure_line, final_line
 from orchestrator.records import TrialRecord
 from orchestrator.relay import Relay
@@ -61,7 +61,7 @@ def launch(sweep: Sweep, root: Path, console: Console) -> SweepStatus:
         earlier_studies(sweep, root)
     folder.mkdir(parents=True, exist_ok=True)
     study = known or SweepStudy.create(folder, sweep)
-    if _same_budget(study, sweep) and _complete(study):
+    if _same_budget(study, sweep) and _complete(study) and _left_in_order(study):
         keep_sweep(folder, study.sweep)
         console.print(f"sweep {sweep.name} is complete")
         return status_of(study)
@@ -73,6 +73,8 @@ def launch(sweep: Sweep, root: Path, console: Console) -> SweepStatus:
         keep_sweep(folder, study.sweep)
         if not _complete(study):
             _drive(study, root, console)
+        else:
+            _track_what_is_missing(study, root, console)
     return read_status(folder)
 
 
@@ -84,6 +86,12 @@ def _same_budget(study: SweepStudy, sweep: Sweep) -> bool:
 def _complete(study: SweepStudy) -> bool:
     found = status_of(study)
     return found.state == "complete" and not found.finals_missing
+
+
+def _left_in_order(study: SweepStudy) -> bool:
+    """Whether the last driver came to its end: one that was killed may not have written report and tracker."""
+    last = holder(study.claims)
+    return last is None or last.state == "ended"
 
 
 def _drive(study: SweepStudy, root: Path, console: Console) -> None:
@@ -122,7 +130,18 @@ def _drive(study: SweepStudy, root: Path, console: Console) -> None:
                     tune.run_finals(study, cache_of(root), concurrent, missing, follower)
         study.check()
         if not _finish_tracking(study, relay, progress.say):
-            progress.say(f"tracking: something is missing; `gansweep rebuild-tracking {study.sweep.name}` writes it")
+            progress.say(_missing(study))
+
+
+def _track_what_is_missing(study: SweepStudy, root: Path, console: Console) -> None:
+    say = partial(console.print, highlight=False, soft_wrap=True)
+    with Relay(partial(_open_tracker, root, study), say, study.check) as relay:
+        if not _finish_tracking(study, relay, say):
+            say(_missing(study))
+
+
+def _missing(study: SweepStudy) -> str:
+    return f"tracking: something is missing; `gansweep rebuild-tracking {study.sweep.name}` writes it"
 
 
 def rebuild_tracking(study: SweepStudy, root: Path, console: Console) -> None:

@@ -20,6 +20,9 @@ import pytest
 
 from orchestrator import lease as module
 from orchestrator.lease import Claim, Lease, LeaseLostError, Notes, claims, driven, driver_seconds, driving, holder
+from orchestrator.storage import together
+from orchestrator.study import SweepStudy
+from tests import made_up
 from trainers.errors import InputError
 
 
@@ -116,6 +119,26 @@ def test_a_driver_that_overslept_its_lease_writes_nothing_more(
         with pytest.raises(LeaseLostError, match=r"lost the lease to process \d+ on near"):
             lease.check()
     assert kept == before
+
+
+def test_what_a_driver_was_about_to_write_when_it_was_superseded_is_refused(tmp_path: Path, time: Time) -> None:
+    def claimed(study: SweepStudy) -> None:
+        records = study.lease_records
+        study.drive(Lease(records, module._claim("s", records, holder(records.read()))))
+
+    (tmp_path / "s").mkdir()
+    first = SweepStudy.create(tmp_path / "s", made_up.sweep())
+    claimed(first)
+    second = SweepStudy.open(tmp_path / "s")
+    assert second is not None
+    with pytest.raises(LeaseLostError), together(first._study):  # noqa: PT012
+        first._study.set_user_attr("late", 1)  # the lease is held at this moment, and nothing is written yet
+        time.sleep(module._DEFAULT_EXPIRY + 1)
+        claimed(second)
+    second._study.set_user_attr("next", 2)
+    with pytest.raises(LeaseLostError):
+        first._study.set_user_attr("later", 3)
+    assert {"late", "next", "later"} & set(second._study.user_attrs) == {"next"}
 
 
 def test_an_overdue_lease_that_nobody_took_goes_on(tmp_path: Path, time: Time) -> None:

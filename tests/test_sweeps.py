@@ -9,12 +9,15 @@ import socket
 import subprocess
 import time
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from mlflow import MlflowClient
 
+from orchestrator.study import SweepStudy
+from orchestrator.sweep import REPORT
 from orchestrator.tracking import ALIAS, database
 from tests import sweeps
 from trainers import checkpoint
@@ -136,6 +139,24 @@ def test_launching_a_finished_sweep_again_changes_nothing(finished: Path) -> Non
     assert "complete" in again.stdout
     assert sweeps.status("tiny", finished) == before
     assert_tracked_once(finished, "tiny", 5)
+
+
+def test_what_a_driver_that_was_killed_at_the_very_end_did_not_write_is_written(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
+    folder = tmp_path / "runs" / "tiny"
+    study = SweepStudy.open(folder)
+    assert study is not None
+    last = study.claims[-1]
+    study.lease_records.renew(replace(last, state="held"))
+    (tmp_path / "runs" / "mlflow.db").unlink()
+    (folder / REPORT).unlink()
+    done = sweeps.gansweep("launch", "tiny.yaml", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (folder / REPORT).exists()
+    client = MlflowClient(database(tmp_path / "runs"))
+    runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    assert len(runs) == 1 + len(study.records())
+    assert {run.info.status for run in runs} <= {"FINISHED", "KILLED"}
 
 
 def test_another_file_under_the_same_name_is_refused_with_a_diff(finished: Path) -> None:
