@@ -25,7 +25,8 @@ from orchestrator.importances import importances
 from orchestrator.objectives import directions, gpu_hours
 from orchestrator.promotion import Choice, Curve, Policy, halt_after, policy_of
 from orchestrator.records import FAULT, PAUSED, REASON, RUNG, Reader, TrialRecord, best_of, notes_of
-from orchestrator.samplers import SampledStudy, as_trial, sampler_of
+from orchestrator.samplers import as_trial, sampler_of
+from orchestrator.seen import SampledStudy
 from orchestrator.storage import create_study, find_study, together
 from search_spaces.settings import Hyperband, Median, Percentile
 from search_spaces.settings import Study as StudySettings
@@ -75,8 +76,7 @@ class SweepStudy(GovernedStudy):
     def __init__(self, folder: Path, sweep: Sweep, study: optuna.Study) -> None:
         super().__init__(sweep, study)
         self.folder = folder
-        self._sampling = SampledStudy(study.study_name, study._storage)
-        self._sampling.sweep = sweep
+        self._sampling = SampledStudy(study, sweep)
         self._sampling.lessons = self._lessons()
         self._live: dict[int, Trial] = {}
         self._reader = Reader(sweep)
@@ -123,22 +123,23 @@ class SweepStudy(GovernedStudy):
         left = self._left_running()
         if self.leaving:
             return None
-        limit, running = self.limit(), self._trials(TrialState.RUNNING)
+        limit = self.limit(spent := self.spent())
         choice: Choice = left[0] if left else None
         if not left and (limit is None or limit.promotes):
             choice = self._policy.choose(limit is None)
         if choice is None:
             if not self._live:
-                self._settle(running)
+                self._settle()
             return None
         if choice == "start":
             # A sampler that was pickled or restarted would replay its random numbers: seed it by position.
-            self._sampling.sampler = sampler_of(self.sweep, len(self._trials()))
+            self._sampling.sampler = sampler_of(self.sweep, spent.trials)
             trial = self._sampling.ask()
             self._policy.started(trial.number)
         else:
             # Whose driver died while asking lacks parameters: they are drawn as they would have been.
             self._sampling.sampler = sampler_of(self.sweep, choice)
+            running = self._trials(TrialState.RUNNING)
             trial = Trial(self._sampling, next(t._trial_id for t in running if t.number == choice))
             trial.set_user_attr(PAUSED, False)
         with together(self._study):
@@ -338,9 +339,9 @@ class SweepStudy(GovernedStudy):
         self._policy.ended(number, self._curve(self._rungs(trial)))
         return decision
 
-    def _settle(self, running: Sequence[FrozenTrial]) -> None:
+    def _settle(self) -> None:
         """Prunes the trials that nothing will promote any more."""
-        for frozen in running:
+        for frozen in self._trials(TrialState.RUNNING):
             trial, rungs = Trial(self._study, frozen._trial_id), self._rungs(frozen)
             trial.set_user_attr(REASON, f"paused at {rungs[-1].images / KIMG:g} kimg and never promoted")
             self._study.tell(trial, state=TrialState.PRUNED)
