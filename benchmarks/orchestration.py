@@ -8,7 +8,7 @@ with TPE, keeps every report in the study's journal and all of it in MLflow's SQ
 and renews its lease. Nothing is trained, and neither side keeps checkpoints or pictures.
 
 Prints trials per minute and reports per second from the first report until all is written, and the milliseconds of each
-part (MLflow is written by a thread beside the others); then what one ask, report and prune cost together at STUDY
+part (MLflow is written by a process beside the driver); then what one ask, report and prune cost together at STUDY
 (default 1,000) ended trials, by pruner; and time and memory of simulated sweeps of 1,000 and 10,000 trials.
 """
 
@@ -32,7 +32,7 @@ from unittest.mock import patch
 WORKERS = 2
 #: The driver's parts.
 DRIVER = ASK, REPORT, FOLLOW = "ask", "report and decide", "status and progress"
-TRACK, REST = "MLflow, in its thread", "Tune and processes"
+TRACK, REST = "MLflow, in its process", "Tune and processes"
 #: With which the study is asked and reported to: the default, the other that pauses, and two that stop.
 PRUNERS = ("freeze-thaw", "halving", "median", "hyperband")
 #: Trials of the simulated sweeps, and their rungs.
@@ -184,11 +184,12 @@ def run_ours(trials: int, reports: int) -> tuple[float, dict[str, float]]:
     from rich.console import Console
 
     from orchestrator import sweep as composition
-    from orchestrator import tracking, tune
+    from orchestrator import tune
     from orchestrator.lease import driving
     from orchestrator.progress import Progress
     from orchestrator.relay import Relay
     from orchestrator.study import SweepStudy
+    from orchestrator.tracking_process import TrackerProcess
 
     class NoOp(tune.Trainable):
         def setup(self, config: dict[str, Any]) -> None:
@@ -201,17 +202,17 @@ def run_ours(trials: int, reports: int) -> tuple[float, dict[str, float]]:
         root = Path(scratch)
         (root / "no-op").mkdir()
         study = SweepStudy.create(root / "no-op", parsed(trials, reports))
-        opening = partial(composition._open_tracker, root, study)
         with (
+            TrackerProcess() as tracker,
             tune.cluster(),
             driving("no-op", study.folder, study.lease_records) as lease,
             Progress(Console(file=nothing), study.sweep) as progress,
-            Relay(opening, print, study.check) as relay,
+            Relay(partial(tracker.open, root, study.sweep.normalised(), study.id), print, study.check) as relay,
             patch.object(tune, "Trainable", NoOp),
             clock.watching(SweepStudy, "next_ticket", ASK),
             clock.watching(SweepStudy, "report", REPORT),
             clock.watching(composition._Follower, "changed", FOLLOW),
-            clock.watching(tracking.Tracker, "sync", TRACK),
+            clock.watching(TrackerProcess, "sync", TRACK),
         ):
             study.drive(lease)
             relay.put("open", lambda tracker: None)

@@ -15,8 +15,11 @@ from search_spaces.buckets import masked
 
 if TYPE_CHECKING:
     from orchestrator.tracking import Tracker
+    from orchestrator.tracking_process import TrackerProcess
 
-Job = Callable[["Tracker"], None]
+    AnyTracker = Tracker | TrackerProcess
+
+Job = Callable[["AnyTracker"], None]
 
 #: Seconds that a job waits for newer ones to take its place, so that several events are written in one batch.
 LINGER = 1.0
@@ -34,7 +37,10 @@ class Relay:
     """
 
     def __init__(
-        self, open_tracker: Callable[[], Tracker], say: Callable[[str], None], check: Callable[[], None] = lambda: None
+        self,
+        open_tracker: Callable[[], AnyTracker],
+        say: Callable[[str], None],
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._open, self._say, self._check = open_tracker, say, check
         self._jobs: dict[object, Job] = {}
@@ -74,7 +80,7 @@ class Relay:
         return True
 
     def _work(self) -> None:
-        tracker: Tracker | None = None
+        tracker: AnyTracker | None = None
         failures, told = 0, False
         while (taken := self._take()) is not None:
             key, job = taken
@@ -87,6 +93,8 @@ class Relay:
                 tracker = tracker or self._open()
                 job(tracker)
             except Exception as error:  # of whatever kind: a view of the study must not end the sweep
+                if self._stopped:
+                    return
                 tracker, failures = None, failures + 1
                 if not told:
                     self._say(f"tracking: {_reason(error)}; the sweep goes on, and what is missing is written later")

@@ -24,6 +24,7 @@ from orchestrator.status import SweepStatus, read_status, status_of
 from orchestrator.storage import keep_sweep
 from orchestrator.store import TrialStore, check_store, store_of
 from orchestrator.study import SweepStudy
+from orchestrator.tracking_process import GridsOf, TrackerProcess
 from orchestrator.trial import prepare_scoring
 from orchestrator.warm import earlier_studies, lessons
 from search_spaces.sweep import Sweep, check_sweep, diff
@@ -31,6 +32,7 @@ from trainers.errors import InputError
 from trainers.run import pick_device
 
 if TYPE_CHECKING:
+    from orchestrator.relay import AnyTracker
     from orchestrator.tracking import Tracker
 
 REPORT = "report.html"
@@ -65,14 +67,14 @@ def launch(sweep: Sweep, root: Path, console: Console) -> SweepStatus:
         keep_sweep(folder, study.sweep)
         console.print(f"sweep {sweep.name} is complete")
         return status_of(study)
-    with driving(sweep.name, folder, study.lease_records, console.print) as lease:
+    with TrackerProcess() as tracker, driving(sweep.name, folder, study.lease_records, console.print) as lease:
         study.drive(lease)
         if not _same_budget(study, sweep):
             study.change_budget(sweep.budget)
             console.print(f"sweep {sweep.name}: from now on its budget is {sweep.budget}", highlight=False)
         keep_sweep(folder, study.sweep)
         if not _complete(study):
-            _drive(study, root, console)
+            _drive(study, root, console, tracker)
         else:
             _track_what_is_missing(study, root, console)
     return read_status(folder)
@@ -94,9 +96,9 @@ def _left_in_order(study: SweepStudy) -> bool:
     return last is None or last.state == "ended"
 
 
-def _drive(study: SweepStudy, root: Path, console: Console) -> None:
+def _drive(study: SweepStudy, root: Path, console: Console, tracker: TrackerProcess) -> None:
     # Cluster, tracker and extractor each take seconds to get ready, and none needs the others.
-    opening = partial(_open_tracker, root, study)
+    opening = partial(tracker.open, root, study.sweep.normalised(), study.id)
     with (
         ThreadPoolExecutor(1) as pool,
         Progress(console, study.sweep) as progress,
@@ -178,8 +180,9 @@ def _finish_tracking(study: SweepStudy, relay: Relay, say: Callable[[str], objec
     """Writes the report and what the tracker lacks, the winner's model last; whether MLflow has all of it."""
     status, store, report = status_of(study), store_of(study.sweep, study.folder), study.folder / REPORT
     write_report(status, study, report)
+    grids = GridsOf(study.sweep.normalised(), study.folder)
     for record in status.records:  # a driver may have died between study and tracker
-        relay.put(record.number, partial(_sync, record, store))
+        relay.put(record.number, partial(_sync, record, grids))
     if not relay.drain():
         return False
     relay.put("end", lambda tracker: tracker.finish(status, report))
@@ -188,15 +191,15 @@ def _finish_tracking(study: SweepStudy, relay: Relay, say: Callable[[str], objec
     return relay.drain()
 
 
-def _sync(record: TrialRecord, store: TrialStore, tracker: Tracker) -> None:
-    tracker.sync(record, store.grids)
+def _sync(record: TrialRecord, grids: GridsOf, tracker: AnyTracker) -> None:
+    tracker.sync(record, grids)
 
 
-def _mark(front: list[int], tracker: Tracker) -> None:
+def _mark(front: list[int], tracker: AnyTracker) -> None:
     tracker.mark(front)
 
 
-def _register(winner: TrialRecord, store: TrialStore, say: Callable[[str], object], tracker: Tracker) -> None:
+def _register(winner: TrialRecord, store: TrialStore, say: Callable[[str], object], tracker: AnyTracker) -> None:
     assert winner.best is not None
     try:
         with store.at(winner.number, winner.best.images) as checkpoint:
@@ -210,14 +213,14 @@ class _Follower:
 
     def __init__(self, study: SweepStudy, relay: Relay, progress: Progress) -> None:
         self._study, self._relay, self._progress = study, relay, progress
-        self._store = store_of(study.sweep, study.folder)
+        self._grids = GridsOf(study.sweep.normalised(), study.folder)
 
     def changed(self, number: int) -> None:
         """Trial `number` has begun, passed a rung or ended."""
         self._study.check()
         status = status_of(self._study)
         record = status.records[number]
-        self._relay.put(number, partial(_sync, record, self._store))
+        self._relay.put(number, partial(_sync, record, self._grids))
         if status.pareto:
             self._relay.put("front", partial(_mark, status.pareto))
         self._progress.show(status, record)
@@ -230,5 +233,5 @@ class _Follower:
         """The best checkpoint of trial `number` has been scored again, or could not be."""
         self._study.check()
         record = status_of(self._study).records[number]
-        self._relay.put(number, partial(_sync, record, self._store))
+        self._relay.put(number, partial(_sync, record, self._grids))
         self._progress.say(final_line(record))
