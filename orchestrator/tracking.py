@@ -193,6 +193,9 @@ class Tracker:
             found.setdefault(None if trial is None else int(trial), []).append(run)
         chosen = {number: self._only(runs) for number, runs in found.items()}
         parents = [chosen.pop(None).info.run_id] if None in chosen else []
+        for run in chosen.values():
+            if parents and run.data.tags.get(_PARENT) != parents[0]:  # it was another one, which had a late answer
+                self._client.set_tag(run.info.run_id, _PARENT, parents[0])
         return parents, {number: _known(run) for number, run in chosen.items() if number is not None}
 
     def _listed(self) -> Iterator[Any]:
@@ -265,7 +268,7 @@ class Tracker:
 
     def _settle(self, records: Sequence[TrialRecord]) -> None:
         """What requests that were carried out long after they were given up have left behind."""
-        _, self._runs = self._find()
+        (self._parent, *_), self._runs = self._find()
         for record in records:
             if record.number in self._runs:
                 self._set_status(self._runs[record.number], record)
