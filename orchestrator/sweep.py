@@ -76,7 +76,7 @@ def launch(sweep: Sweep, root: Path, console: Console) -> SweepStatus:
         if not _complete(study):
             _drive(study, root, console, tracker)
         else:
-            _track_what_is_missing(study, root, console)
+            _track_what_is_missing(study, root, console, tracker)
     return read_status(folder)
 
 
@@ -135,9 +135,9 @@ def _drive(study: SweepStudy, root: Path, console: Console, tracker: TrackerProc
             progress.say(_missing(study))
 
 
-def _track_what_is_missing(study: SweepStudy, root: Path, console: Console) -> None:
+def _track_what_is_missing(study: SweepStudy, root: Path, console: Console, tracker: TrackerProcess) -> None:
     say = partial(console.print, highlight=False, soft_wrap=True)
-    with Relay(partial(_open_tracker, root, study), say, study.check) as relay:
+    with Relay(partial(tracker.open, root, study.sweep.normalised(), study.id), say, study.check) as relay:
         if not _finish_tracking(study, relay, say):
             say(_missing(study))
 
@@ -154,7 +154,7 @@ def rebuild_tracking(study: SweepStudy, root: Path, console: Console) -> None:
     if driven(study.claims, study.folder):
         raise InputError(f"{study.sweep.name}: a driver is at work and writes to MLflow itself; stop it first")
     say = partial(console.print, highlight=False, soft_wrap=True)
-    with Relay(partial(_open_tracker, root, study, thorough=True), say) as relay:
+    with Relay(partial(_open_thorough_tracker, root, study), say) as relay:
         if not _finish_tracking(study, relay, say):
             raise InputError(f"{study.sweep.name}: not all is written, for the reason above; try again later")
 
@@ -170,10 +170,10 @@ def _lost_lease_first(study: SweepStudy) -> Iterator[None]:
     study.check()
 
 
-def _open_tracker(root: Path, study: SweepStudy, thorough: bool = False) -> Tracker:
+def _open_thorough_tracker(root: Path, study: SweepStudy) -> Tracker:
     from orchestrator.tracking import Tracker  # seconds to import
 
-    return Tracker(root, study.sweep, study.id, thorough)
+    return Tracker(root, study.sweep, study.id, thorough=True)
 
 
 def _finish_tracking(study: SweepStudy, relay: Relay, say: Callable[[str], object]) -> bool:

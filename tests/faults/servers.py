@@ -100,8 +100,10 @@ class BusyBucket(Bucket):
     @contextmanager
     def away(self, dice: Random) -> Iterator[None]:
         self._gateway.refused = dice.choice([0.5, 1.0])
-        yield
-        self._gateway.refused = 0.0
+        try:
+            yield
+        finally:
+            self._gateway.refused = 0.0
 
 
 class Gateway(Wire):
