@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -44,7 +44,8 @@ class GovernedStudy:
 
     def refresh(self) -> None:
         """Reads what others have noted since."""
-        self._notes: dict[str, Any] = self._study.user_attrs
+        # The study's own property copies all of them, texts of sweeps and finals included, at each event.
+        self._notes: Mapping[str, Any] = self._study._storage.get_study_user_attrs(self._study._study_id)
         holds = control.budget_of(self._original.budget, self._notes)
         if holds != self.sweep.budget:
             self.sweep = self._original.model_copy(update={"budget": holds})

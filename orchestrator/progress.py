@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable, Iterable
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -21,6 +22,8 @@ from trainers.run import Rung
 
 _MARKS = {"running": "…", "paused": "‖", "complete": "✓", "pruned": "✂", "failed": "✗"}
 _TABLE_ROWS = 16
+#: Seconds between two pictures on a terminal.
+_REDRAW = 0.25
 
 
 class Progress:
@@ -28,9 +31,12 @@ class Progress:
 
     def __init__(self, console: Console, sweep: Sweep) -> None:
         self._console, self._sweep = console, sweep
-        self._start = time.monotonic()
-        self._trained_before: int | None = None
-        self._live = Live(console=console, refresh_per_second=4) if console.is_terminal else None
+        self._start = self._drawn = time.monotonic()
+        self._tally: _Tally | None = None
+        self._trained_before = 0
+        self._status: Callable[[], SweepStatus] | None = None
+        """Of what is not on the terminal yet."""
+        self._live = Live(console=console, refresh_per_second=1 / _REDRAW) if console.is_terminal else None
 
     def __enter__(self) -> Progress:
         if self._live:
@@ -39,37 +45,52 @@ class Progress:
 
     def __exit__(self, *exception: object) -> None:
         if self._live:
+            self._draw()
             self._live.stop()
 
     def say(self, text: str) -> None:
         """A line above the table."""
-        self._console.print(text, highlight=False, soft_wrap=True, markup=False)  # verdicts stand in brackets
-
-    def show(self, status: SweepStatus, changed: TrialRecord) -> None:
-        """The state of things after `changed` has changed."""
-        done = sum(record.state not in UNDER_WAY for record in status.records)
-        if self._trained_before is None:
-            self._trained_before = _trained(status)
-            self._start = time.monotonic()
         if self._live:
-            self._live.update(self._screen(status, done))
-        elif changed.rungs or changed.state != "running":
-            of = f"/{status.budget}" if status.budget else ""
-            self.say(f"[{done:>3}{of}] {trial_line(changed, status.metric)}{self._eta(status)}")
+            self._console.out(text, highlight=False)
+        else:  # on no terminal there is nothing to lay out, which takes thirty times as long
+            print(text, file=self._console.file, flush=True)
 
-    def _eta(self, status: SweepStatus) -> str:
+    def show(self, changed: TrialRecord, budget: int | None, status: Callable[[], SweepStatus]) -> None:
+        """The state of things after `changed` has changed; `budget` is the number of trials that is allowed.
+
+        What `status` would tell costs the more the longer a sweep is, so it is asked no more often than people look.
+        """
+        if self._tally is None:
+            self._tally = _Tally(status().records)
+            self._trained_before = self._tally.images
+            self._start = time.monotonic()
+        self._tally.put(changed)
+        if self._live:
+            self._status = status
+            if time.monotonic() - self._drawn >= _REDRAW:
+                self._draw()
+        elif changed.rungs or changed.state != "running":
+            of = f"/{budget}" if budget else ""
+            self.say(f"[{self._tally.ended:>3}{of}] {trial_line(changed, self._sweep.score.metric)}{self._eta(budget)}")
+
+    def _draw(self) -> None:
+        if self._live and self._status:
+            self._live.update(self._screen(self._status()))
+            self._status, self._drawn = None, time.monotonic()
+
+    def _eta(self, budget: int | None) -> str:
         """Time left at the speed so far, if the trials to come are as long as those that ended."""
-        trained = _trained(status) - (self._trained_before or 0)
-        ended = [_length(record) for record in status.records if record.state not in UNDER_WAY]
-        if not trained or not ended or status.budget is None or len(ended) >= status.budget:
+        tally = self._tally
+        if tally is None or budget is None or not 0 < tally.ended < budget or tally.images <= self._trained_before:
             return ""
-        usual = sum(ended) / len(ended)
-        under_way = [max(0.0, usual - _length(record)) for record in status.records if record.state == "running"]
-        left = sum(under_way) + usual * (status.budget - len(ended) - len(under_way))
-        seconds = int((time.monotonic() - self._start) * left / trained)
+        usual = tally.ended_images / tally.ended
+        under_way = [max(0.0, usual - length) for length in tally.running.values()]
+        left = sum(under_way) + usual * (budget - tally.ended - len(under_way))
+        seconds = int((time.monotonic() - self._start) * left / (tally.images - self._trained_before))
         return f"  ETA {seconds // 60}:{seconds % 60:02d}"
 
-    def _screen(self, status: SweepStatus, done: int) -> Group:
+    def _screen(self, status: SweepStatus) -> Group:
+        done = sum(record.state not in UNDER_WAY for record in status.records)
         table = Table(title=f"sweep {status.name}", title_justify="left", expand=False)
         searched = [d.name for d in self._sweep.space if d.kind != "constant"]
         for column in ("trial", "state", "kimg", f"best {status.metric}", "parameters"):
@@ -84,7 +105,7 @@ class Progress:
             )
         bar = ProgressBar(total=status.budget, completed=done, width=40)
         best = f"best so far: {trial_line(status.best, status.metric)}" if status.best else ""
-        line = Text(f"{status.progress}{self._eta(status)}  {best}")
+        line = Text(f"{status.progress}{self._eta(status.budget)}  {best}")
         return Group(table, bar, line)
 
 
@@ -93,8 +114,36 @@ def _length(record: TrialRecord) -> int:
     return record.rungs[-1].images if record.rungs else 0
 
 
-def _trained(status: SweepStatus) -> int:
-    return sum(_length(record) for record in status.records)
+class _Tally:
+    """How far the trials have come, kept up trial by trial."""
+
+    def __init__(self, records: Iterable[TrialRecord]) -> None:
+        self.images = 0
+        """That all of them were trained on."""
+        self.running: dict[int, int] = {}
+        """Images of those that are running, by number."""
+        self._lengths: dict[int, int] = {}
+        self._ended: dict[int, int] = {}
+        self.ended_images = 0
+        for record in records:
+            self.put(record)
+
+    @property
+    def ended(self) -> int:
+        """How many have ended, after `ended_images` in all."""
+        return len(self._ended)
+
+    def put(self, record: TrialRecord) -> None:
+        """Trial `record` has changed."""
+        number, length = record.number, _length(record)
+        self.images += length - self._lengths.get(number, 0)
+        self._lengths[number] = length
+        self.running.pop(number, None)
+        if record.state == "running":
+            self.running[number] = length
+        elif record.state not in UNDER_WAY:
+            self.ended_images += length - self._ended.get(number, 0)
+            self._ended[number] = length
 
 
 def trial_line(record: TrialRecord, metric: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.failures import LOG, Failure, failures_of
 from orchestrator.finals import Final
 from orchestrator.objectives import gpu_hours
+from search_spaces.settings import GPU_HOURS
 from search_spaces.space import suggest
 from search_spaces.sweep import Sweep
 from trainers.evaluation.scores import METRICS
@@ -54,13 +55,26 @@ class TrialRecord:
     """Used until each of its rungs; empty where they are no objective."""
 
 
+class Memo:
+    """Keeps what `work` makes of each trial and a context, for as long as they are the same."""
+
+    def __init__(self, work: Callable[..., Any]) -> None:
+        self._work = work
+        self._kept: dict[int, tuple[FrozenTrial, tuple[Any, ...], Any]] = {}
+
+    def __call__(self, trial: FrozenTrial, *context: Any) -> Any:
+        kept = self._kept.get(trial.number)
+        if kept is None or kept[0] is not trial or kept[1] != context:
+            kept = self._kept[trial.number] = trial, context, self._work(trial, *context)
+        return kept[2]
+
+
 class Reader:
-    """Reads the trials of one study. Rungs never change, nor do ended trials: each is read once."""
+    """Reads the trials of one study. Rungs never change, nor does a trial that the storage has not replaced."""
 
     def __init__(self, sweep: Sweep) -> None:
-        self._sweep = sweep
         self._rungs: dict[int, dict[str, Rung]] = {}
-        self._ended: dict[int, TrialRecord] = {}
+        self._record = Memo(lambda trial: _record(sweep, trial, self.rungs(trial.number, trial.user_attrs)))
 
     def rungs(self, number: int, attributes: Mapping[str, Any]) -> tuple[Rung, ...]:
         """The rungs among the attributes of trial `number`, in order of images."""
@@ -72,11 +86,7 @@ class Reader:
 
     def record(self, trial: FrozenTrial, final: dict[str, Any]) -> TrialRecord:
         """The record of `trial`; `final` is what was kept of its final score, empty for nothing."""
-        record = self._ended.get(trial.number)
-        if record is None:
-            record = _record(self._sweep, trial, self.rungs(trial.number, trial.user_attrs))
-            if trial.state.is_finished():
-                self._ended[trial.number] = record
+        record: TrialRecord = self._record(trial)
         if FAULT in final:
             return replace(record, final_fault=final[FAULT])
         return replace(record, final=Final.from_json(final)) if final else record
@@ -93,7 +103,7 @@ def _record(sweep: Sweep, trial: FrozenTrial, rungs: tuple[Rung, ...]) -> TrialR
         started=trial.datetime_start,
         failures=failures_of(trial.user_attrs),
         log=trial.user_attrs.get(LOG, ""),
-        gpu_hours=gpu_hours(sweep, notes_of(trial.user_attrs)),
+        gpu_hours=gpu_hours(sweep, notes_of(trial.user_attrs)) if GPU_HOURS in sweep.objectives else (),
     )
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from search_spaces.buckets import masked
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
 Job = Callable[["AnyTracker"], None]
 
 #: Seconds that a job waits for newer ones to take its place, so that several events are written in one batch.
-LINGER = 1.0
+LINGER = 0.25
+#: Jobs that are written in one go, at most.
+TOGETHER = 20
 #: Seconds before another try: at first, and at most; each is twice as long as the one before.
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 15.0
 #: Seconds without any progress after which a sweep that has ended waits no longer.
@@ -31,6 +34,8 @@ LAST_WAIT = 60.0
 
 class Relay:
     """A queue of jobs for a tracker, one for each key; a newer one takes an older one's place.
+
+    Jobs that are due are done together, all of them or none, but for those that are put as `alone`.
 
     `say` is told once when the tracker goes away and once when it is back; `check` raises where this process may write
     no more. Use as a context manager; leaving it drops what is still to be done.
@@ -45,6 +50,7 @@ class Relay:
         self._open, self._say, self._check = open_tracker, say, check
         self._jobs: dict[object, Job] = {}
         self._since: dict[object, float] = {}
+        self._alone: set[object] = set()
         self._busy = self._draining = self._stopped = False
         self._progress = time.monotonic()
         self._changed = threading.Condition()
@@ -57,10 +63,12 @@ class Relay:
     def __exit__(self, *exception: object) -> None:
         self._stop()
 
-    def put(self, key: object, job: Job) -> None:
+    def put(self, key: object, job: Job, alone: bool = False) -> None:
         """Queues a job; one that fails is tried again, so that it must do no harm when it is done twice."""
         with self._changed:
             self._jobs[key] = job
+            if alone:
+                self._alone.add(key)
             self._since.setdefault(key, time.monotonic())
             self._changed.notify_all()
 
@@ -82,8 +90,7 @@ class Relay:
     def _work(self) -> None:
         tracker: AnyTracker | None = None
         failures, told = 0, False
-        while (taken := self._take()) is not None:
-            key, job = taken
+        while taken := self._take(1 if failures else TOGETHER):
             try:
                 self._check()
             except Exception:  # the driver finds out itself
@@ -91,7 +98,7 @@ class Relay:
                 return
             try:
                 tracker = tracker or self._open()
-                job(tracker)
+                self._do(tracker, taken)
             except Exception as error:  # of whatever kind: a view of the study must not end the sweep
                 if self._stopped:
                     return
@@ -99,36 +106,45 @@ class Relay:
                 if not told:
                     self._say(f"tracking: {_reason(error)}; the sweep goes on, and what is missing is written later")
                 told = True
-                self._end(key, job)
-                self._pause(min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 16)))
+                self._end(taken)
+                if len(taken) == 1:  # else one by one at once: it may be but one of them that is refused
+                    self._pause(min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 16)))
             else:
                 failures = 0
-                if self._end(key, None) and told:
+                if self._end({}) and told:
                     self._say("tracking: all is written")
                     told = False
 
-    def _take(self) -> tuple[object, Job] | None:
-        """The job that waits longest; None at the end."""
+    def _do(self, tracker: AnyTracker, jobs: Mapping[object, Job]) -> None:
+        with nullcontext() if self._alone.intersection(jobs) else tracker.together():
+            for job in jobs.values():
+                job(tracker)
+
+    def _take(self, most: int) -> dict[object, Job]:
+        """The job that waits longest, and others that are due; none at the end."""
         with self._changed:
             while not self._stopped:
-                key = next(iter(self._jobs), None)
-                left = self._since[key] + LINGER - time.monotonic() if self._jobs else None
-                if left is not None and (left <= 0 or self._draining):
+                now = time.monotonic()
+                due = [key for key in self._jobs if self._draining or self._since[key] + LINGER <= now]
+                if due:
+                    alone = next((place for place, key in enumerate(due) if key in self._alone), most)
                     self._busy = True
-                    del self._since[key]
-                    return key, self._jobs.pop(key)
-                self._changed.wait(left)
-        return None
+                    taken = {key: self._jobs.pop(key) for key in due[: min(most, max(1, alone))]}
+                    for key in taken:
+                        del self._since[key]
+                    return taken
+                self._changed.wait(min(self._since.values()) + LINGER - now if self._since else None)
+        return {}
 
-    def _end(self, key: object, failed: Job | None) -> bool:
+    def _end(self, failed: Mapping[object, Job]) -> bool:
         """Whether nothing is left to be done."""
         with self._changed:
             self._busy = False
-            if failed is None:
+            if not failed:
                 self._progress = time.monotonic()
-            else:
+            for key, job in failed.items():
                 # Behind the others: what MLflow refuses for good must not stop them.
-                self._jobs.setdefault(key, failed)
+                self._jobs.setdefault(key, job)
                 self._since.setdefault(key, time.monotonic())
             self._changed.notify_all()
             return not self._jobs

@@ -6,13 +6,12 @@ import math
 import operator
 from collections.abc import Callable, Container, Sequence
 from heapq import nsmallest
-from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.objectives import hours_at_full_length
-from orchestrator.records import PAUSED, notes_of
+from orchestrator.records import PAUSED, Memo, notes_of
 from search_spaces.samplers import CmaEs, Gp, Nsga2, Tpe
 from search_spaces.settings import FreezeThaw, Halving
 from search_spaces.sweep import Sweep
@@ -24,20 +23,6 @@ FEWEST_AT_RUNG = 10
 MOST_MODELLED, GOOD = 256, 25
 
 Rank = tuple[float, ...]
-
-
-class Memo:
-    """Keeps what `work` makes of each trial and a context, for as long as they are the same."""
-
-    def __init__(self, work: Callable[..., Any]) -> None:
-        self._work = work
-        self._kept: dict[int, tuple[FrozenTrial, tuple[Any, ...], Any]] = {}
-
-    def __call__(self, trial: FrozenTrial, *context: Any) -> Any:
-        kept = self._kept.get(trial.number)
-        if kept is None or kept[0] is not trial or kept[1] != context:
-            kept = self._kept[trial.number] = trial, context, self._work(trial, *context)
-        return kept[2]
 
 
 class View:

@@ -185,7 +185,6 @@ def missing_sweep(folder: Path) -> InputError:
 
 def status_of(study: SweepStudy) -> SweepStatus:
     """The status of an open study."""
-    study.refresh()
     records, spent = study.records(), study.spent()
     limit = study.limit(spent)
     done = limit is not None and not any(record.state in UNDER_WAY for record in records)

@@ -24,7 +24,7 @@ from orchestrator.governed import GovernedStudy
 from orchestrator.importances import importances
 from orchestrator.objectives import directions, gpu_hours
 from orchestrator.promotion import Choice, Curve, Policy, halt_after, policy_of
-from orchestrator.records import FAULT, PAUSED, REASON, RUNG, Reader, TrialRecord, best_of, notes_of
+from orchestrator.records import FAULT, PAUSED, REASON, RUNG, Memo, Reader, TrialRecord, best_of, notes_of
 from orchestrator.samplers import as_trial, sampler_of
 from orchestrator.seen import SampledStudy
 from orchestrator.storage import create_study, find_study, together
@@ -80,8 +80,7 @@ class SweepStudy(GovernedStudy):
         self._sampling.lessons = self._lessons()
         self._live: dict[int, Trial] = {}
         self._reader = Reader(sweep)
-        self._used: dict[int, TrialUse] = {}
-        """Of ended trials, which use no more."""
+        self._use = Memo(self._use_of)
         self._halts: dict[int, int] = {}
         """Where the slice of each live trial ends."""
         self._metric = METRICS[sweep.score.metric]
@@ -164,7 +163,8 @@ class SweepStudy(GovernedStudy):
         if not settled and self.images_to_measure(history) is not None:
             return self._leave(number) if self.leaving else Decision.MEASURE
         with together(self._study):
-            self._keep(trial, [rung for rung in history if f"{RUNG}{rung.images}" not in _kept(trial)])
+            kept = _kept(trial)
+            self._keep(trial, [rung for rung in history if f"{RUNG}{rung.images}" not in kept])
         if last.diverged:
             return self._end(number, Decision.PRUNE, f"diverged at {last.images / KIMG:g} kimg: {last.diverged}")
         if last.images >= self.sweep.rungs[-1]:
@@ -186,8 +186,10 @@ class SweepStudy(GovernedStudy):
 
     def images_to_measure(self, history: Sequence[Rung]) -> int | None:
         """On how many images the last rung of `history` must be scored again; None where it is decided, or for good."""
-        line, best, last = self._line(history), self._best_score(history), history[-1]
-        if line is None or best is None or best is not last.scores.get(self._metric.name) or self._stopped(last):
+        if (line := self._line(history)) is None:
+            return None
+        best, last = self._best_score(history), history[-1]
+        if best is None or best is not last.scores.get(self._metric.name) or self._stopped(last):
             return None
         if pruning.against(best, line) is not Judgement.UNDECIDED:
             return None
@@ -222,16 +224,23 @@ class SweepStudy(GovernedStudy):
     def record_final(self, number: int, final: Final) -> None:
         """Keeps what the best checkpoint of an ended trial scored."""
         # Optuna lets nobody add to a trial that has ended.
-        self._study.set_user_attr(f"{_FINAL}{number}", final.to_json())
+        self._note(f"{_FINAL}{number}", final.to_json())
 
     def fail_final(self, number: int, fault: str) -> None:
         """Keeps why the best checkpoint of an ended trial could not be scored."""
-        self._study.set_user_attr(f"{_FINAL}{number}", {FAULT: fault})
+        self._note(f"{_FINAL}{number}", {FAULT: fault})
 
     def records(self) -> list[TrialRecord]:
         """Every trial by number."""
-        attributes = self._study.user_attrs
-        return [self._reader.record(trial, attributes.get(f"{_FINAL}{trial.number}", {})) for trial in self._trials()]
+        self.refresh()
+        return [self._record(trial) for trial in self._trials()]
+
+    def record(self, number: int) -> TrialRecord:
+        """Trial `number`, as this process knows it."""
+        return self._record(self._trials()[number])
+
+    def _record(self, trial: FrozenTrial) -> TrialRecord:
+        return self._reader.record(trial, self._notes.get(f"{_FINAL}{trial.number}", {}))
 
     @property
     def taught(self) -> bool:
@@ -272,10 +281,12 @@ class SweepStudy(GovernedStudy):
         where = f"{self.sweep.pruner.name} pruner at {history[-1].images / KIMG:g} kimg"
         if isinstance(self.sweep.pruner, Hyperband) and trial.should_prune():
             return where
-        line, best = self._line(history), self._best_score(history)
         if (reason := pruning.by_its_own(self.sweep.pruner, history, self._metric.name)) is not None:
             return f"{where}: {reason}"
-        if line is None or best is None or pruning.against(best, line) is not Judgement.WORSE:
+        if (line := self._line(history)) is None:
+            return None
+        best = self._best_score(history)
+        if best is None or pruning.against(best, line) is not Judgement.WORSE:
             return None
         return f"{where}: {self._metric.name} {pruning.with_error(best)} against {pruning.with_error(line)}"
 
@@ -314,28 +325,25 @@ class SweepStudy(GovernedStudy):
         return [number for number in left if number not in off | failed]
 
     def _uses(self) -> Iterator[TrialUse]:
-        for trial in self._trials():
-            if trial.number in self._used:
-                yield self._used[trial.number]
-                continue
-            ended = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-            rungs = [rung for key, rung in trial.user_attrs.items() if key.startswith(RUNG)]
-            use = use_of(trial.number, ended, rungs, self._metric.name, self._metric.minimise)
-            if trial.state.is_finished():
-                self._used[trial.number] = use
-            yield use
+        return map(self._use, self._trials())
+
+    def _use_of(self, trial: FrozenTrial) -> TrialUse:
+        ended = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        rungs = notes_of(trial.user_attrs)
+        return use_of(trial.number, ended, rungs, self._metric.name, self._metric.minimise)
 
     def _end(self, number: int, decision: Decision, reason: str | None) -> Decision:
         trial = self._live.pop(number)
-        if reason is not None:
-            trial.set_user_attr(REASON, reason)
-        if decision is Decision.COMPLETE:
-            best = best_of(self._rungs(trial), self._metric.name)
-            assert best is not None  # a complete trial has passed at least one sound rung
-            used = gpu_hours(self.sweep, notes_of(_kept(trial)))
-            self._study.tell(trial, [best.scores[self._metric.name].value, *used[-1:]])
-        else:
-            self._study.tell(trial, state=TrialState.PRUNED)
+        with together(self._study):
+            if reason is not None:
+                trial.set_user_attr(REASON, reason)
+            if decision is Decision.COMPLETE:
+                best = best_of(self._rungs(trial), self._metric.name)
+                assert best is not None  # a complete trial has passed at least one sound rung
+                used = gpu_hours(self.sweep, notes_of(_kept(trial)))
+                self._study.tell(trial, [best.scores[self._metric.name].value, *used[-1:]])
+            else:
+                self._study.tell(trial, state=TrialState.PRUNED)
         self._policy.ended(number, self._curve(self._rungs(trial)))
         return decision
 

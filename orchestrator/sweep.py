@@ -187,7 +187,7 @@ def _finish_tracking(study: SweepStudy, relay: Relay, say: Callable[[str], objec
         return False
     relay.put("end", lambda tracker: tracker.finish(status, report))
     if status.state == "complete" and status.best is not None:
-        relay.put("winner", partial(_register, status.best, store, say))
+        relay.put("winner", partial(_register, status.best, store, say), alone=True)
     return relay.drain()
 
 
@@ -218,12 +218,11 @@ class _Follower:
     def changed(self, number: int) -> None:
         """Trial `number` has begun, passed a rung or ended."""
         self._study.check()
-        status = status_of(self._study)
-        record = status.records[number]
+        record = self._study.record(number)
         self._relay.put(number, partial(_sync, record, self._grids))
-        if status.pareto:
-            self._relay.put("front", partial(_mark, status.pareto))
-        self._progress.show(status, record)
+        if record.state == "complete" and len(self._study.sweep.objectives) > 1:
+            self._relay.put("front", partial(_mark, status_of(self._study).pareto))
+        self._progress.show(record, self._study.sweep.budget.trials, partial(status_of, self._study))
 
     def failed(self, number: int, failure: Failure) -> None:
         """An attempt at trial `number` failed, which may go on all the same."""
@@ -232,6 +231,6 @@ class _Follower:
     def scored(self, number: int) -> None:
         """The best checkpoint of trial `number` has been scored again, or could not be."""
         self._study.check()
-        record = status_of(self._study).records[number]
+        record = self._study.record(number)
         self._relay.put(number, partial(_sync, record, self._grids))
         self._progress.say(final_line(record))

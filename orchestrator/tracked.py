@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
 from datetime import datetime
+from itertools import accumulate
 
 from orchestrator.finals import Final
 from orchestrator.records import TrialRecord
@@ -15,13 +17,22 @@ GRIDS = "samples"
 """Key of the sample grids."""
 
 
-def rung_values(record: TrialRecord, rung: Rung) -> dict[str, float]:
-    """Scores with their standard errors, the best ones until then, losses, and GPU-hours if they are an objective."""
-    values = {name: score.value for name, score in rung.scores.items()}
-    values |= {f"{name}_se": score.stderr for name, score in rung.scores.items() if score.stderr is not None}
-    if record.gpu_hours:
-        values[GPU_HOURS] = record.gpu_hours[record.rungs.index(rung)]
-    return {**values, **_best_until(record.rungs, rung), **rung.losses}
+def rung_values(record: TrialRecord) -> Iterator[tuple[Rung, int, dict[str, float]]]:
+    """Each rung of a trial with its time as `stamp` and what is shown of it.
+
+    That is its scores with their standard errors, the best ones until then, its losses, and the GPU-hours until then if
+    they are an objective.
+    """
+    best: dict[str, float] = {}
+    for place, (rung, seconds) in enumerate(zip(record.rungs, _seconds(record), strict=True)):
+        values = {name: score.value for name, score in rung.scores.items()}
+        values |= {f"{name}_se": score.stderr for name, score in rung.scores.items() if score.stderr is not None}
+        if record.gpu_hours:
+            values[GPU_HOURS] = record.gpu_hours[place]
+        for name, score in rung.scores.items():
+            better = min if METRICS[name].minimise else max
+            best[f"best_{name}"] = better(best.get(f"best_{name}", score.value), score.value)
+        yield rung, milliseconds(record.started, seconds), {**values, **best, **rung.losses}
 
 
 def final_values(final: Final) -> dict[str, float]:
@@ -44,20 +55,16 @@ def milliseconds(started: datetime | None, seconds: float = 0.0) -> int:
 
 def stamp(record: TrialRecord, last: Rung | None = None) -> int:
     """Unix time in ms at which the trial would have passed `last`, by default its last rung, had nothing paused it."""
-    passed = [rung for rung in record.rungs if last is None or rung.images <= last.images]
-    return milliseconds(record.started, sum(rung.train_seconds + rung.score_seconds for rung in passed))
+    passed = len(record.rungs) if last is None else 1 + record.rungs.index(last)
+    return milliseconds(record.started, [0.0, *_seconds(record)][passed])
+
+
+def _seconds(record: TrialRecord) -> Iterator[float]:
+    """Of training and scoring, until each rung."""
+    return accumulate(rung.train_seconds + rung.score_seconds for rung in record.rungs)
 
 
 def picture_name(run_id: str, record: TrialRecord, rung: Rung) -> str:
     """Name of a rung's sample grid as MLflow's `log_image` would choose it, without suffix."""
     unique = uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id} {rung.images}")
     return f"{GRIDS}+step+{rung.images}+timestamp+{stamp(record, rung)}+{unique}"
-
-
-def _best_until(rungs: tuple[Rung, ...], last: Rung) -> dict[str, float]:
-    best = {}
-    for name, metric in METRICS.items():
-        values = [rung.scores[name].value for rung in rungs if rung.images <= last.images and name in rung.scores]
-        if values:
-            best[f"best_{name}"] = min(values) if metric.minimise else max(values)
-    return best

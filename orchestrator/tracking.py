@@ -20,10 +20,12 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.tracking.multimedia import compress_image_size
 from PIL import Image
+from sqlalchemy.orm import Session
 
 from orchestrator.records import TrialRecord
 from orchestrator.status import UNDER_WAY, SweepStatus
 from orchestrator.tracked import failure_text, final_values, milliseconds, picture_name, rung_values, stamp
+from orchestrator.tracking_database import add_history, one_transaction
 from search_spaces.sweep import Sweep
 from search_spaces.urls import with_driver
 from trainers.run import Rung
@@ -85,6 +87,7 @@ class Tracker:
 
     def __init__(self, root: Path, sweep: Sweep, study_id: str, thorough: bool = False) -> None:
         self._sweep, self._study, self._thorough = sweep, study_id, thorough
+        self._session: Session | None = None
         uri = with_driver(sweep.tracking.uri) if sweep.tracking.uri else database(root)
         with _alone(root):
             self._client = MlflowClient(uri)
@@ -98,6 +101,18 @@ class Tracker:
             self._parent = self._client.create_run(self._experiment, tags=tags).info.run_id
         self._client.log_text(self._parent, sweep.normalised(), "sweep.yaml")
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What the block writes into a database is kept at its end, all of it or nothing; a server takes it in parts.
+
+        Nothing may be registered in it.
+        """
+        with one_transaction(self._client) as self._session:
+            try:
+                yield
+            finally:
+                self._session = None
+
     def sync(self, record: TrialRecord, grids: Grids) -> None:
         """Brings the trial's run up to `record`; `grids` has its sample pictures by images trained."""
         run = self._runs.get(record.number) or self._begin(record)
@@ -109,7 +124,8 @@ class Tracker:
             run.written = {point.step for point in self._client.get_metric_history(run.id, _MARK)}
         missing = [rung for rung in record.rungs if rung.images not in run.written]
         pictures = self._log_pictures(run, record, missing, grids)
-        metrics = [_points(rung_values(record, rung), stamp(record, rung), rung.images) for rung in missing]
+        news = [each for each in rung_values(record) if each[0].images not in run.written]
+        metrics = [_points(values, at, rung.images) for rung, at, values in news]
         if record.final is not None and not run.has_final:
             ended_at = stamp(record) + round(1000 * record.final.seconds)
             metrics.append(_points(final_values(record.final), ended_at, record.final.images))
@@ -220,13 +236,17 @@ class Tracker:
         run = self._runs[record.number] = _Run(begun.info.run_id)
         return run
 
-    def _log(self, run: _Run, record: TrialRecord, metrics: Sequence[list[Metric]], tags: dict[str, str]) -> None:
+    def _log(self, run: _Run, record: TrialRecord, metrics: Sequence[Sequence[Metric]], tags: dict[str, str]) -> None:
         """Whole rungs in as few requests as they fit in, the tags in the last one."""
         params: list[Param] = []
         if not run.has_params:
             system_id, config = self._sweep.configure(record.params)
             values = {"system": system_id, "dataset": self._sweep.dataset.name, **config.model_dump()}
             params = [Param(key, str(value)) for key, value in values.items()]
+        if self._session is not None:
+            metrics = [
+                add_history(self._client, self._session, run.id, [point for points in metrics for point in points])
+            ]
         batch: list[Metric] = []
         for points in metrics:
             if len(batch) + len(points) > _MOST_METRICS:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.connection import Connection
@@ -77,6 +78,13 @@ class TrackerProcess:
             self._begin("spawn")  # the driver has threads by now
         return self._call("open", root, sweep, study_id)
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """As `Tracker.together`; what a block that raises has written is lost when the tracker is opened anew."""
+        self._call("begin")
+        yield
+        self._call("commit")
+
     def sync(self, record: TrialRecord, grids: Grids) -> None:
         """As `Tracker.sync`."""
         self._call("sync", record, grids)
@@ -108,24 +116,48 @@ def _serve(connection: Connection, inherited: Connection | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's, which has more to write then
     if inherited is not None:
         inherited.close()  # or the pipe would outlive the driver
-    tracker: Tracker | None = None
+    served = _Served()
     while True:
         try:
             method, arguments = connection.recv()
         except EOFError:  # the driver has gone
             return
         try:
-            if method == "open":
-                tracker = _opened(*arguments)
-            else:
-                getattr(tracker, method)(*arguments)
+            served.call(method, arguments)
         except Exception as error:  # of whatever kind: the driver is told
             connection.send(str(error).strip() or type(error).__name__)
         else:
             connection.send(None)
 
 
-def _opened(root: Path, sweep: str, study_id: str) -> Tracker:
-    from orchestrator.tracking import Tracker  # seconds to import
+class _Served:
+    """The tracker in its process, and the block of calls that is kept together at the moment."""
 
-    return Tracker(root, parse_sweep(sweep), study_id)
+    def __init__(self) -> None:
+        self._tracker: Tracker | None = None
+        self._block = ExitStack()
+
+    def call(self, method: str, arguments: Sequence[Any]) -> None:
+        if method == "open":
+            from orchestrator.tracking import Tracker  # seconds to import
+
+            root, sweep, study_id = arguments
+            self._tracker = Tracker(root, parse_sweep(sweep), study_id)
+            return
+        assert self._tracker is not None
+        if method == "begin":
+            self._block.enter_context(self._tracker.together())
+        elif method == "commit":
+            self._block.close()
+        else:
+            with self._undone_on_error():
+                getattr(self._tracker, method)(*arguments)
+
+    @contextmanager
+    def _undone_on_error(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception:
+            with suppress(Exception):  # MlflowException, in which it wraps the one that is raised
+                self._block.__exit__(*sys.exc_info())
+            raise

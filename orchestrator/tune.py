@@ -53,40 +53,41 @@ class Listener(Protocol):
 
 
 class Trainable(tune.Trainable):  # type: ignore[misc]  # ray ships no types for it
-    """A trial as Tune sees it: each step passes one rung. Tune's own checkpoints are not used."""
+    """A trial as Tune sees it: each step passes one rung. Tune's own checkpoints are not used.
+
+    A report holds the rungs that are new since the one before, or were measured again; the first of an attempt all.
+    """
 
     def setup(self, config: dict[str, Any]) -> None:
         self._config = config
         self._trial: SweepTrial | None = None  # the one before must leave its memory to the next
-        self._told: dict[int, tuple[Rung, str]] = {}
+        self._told: dict[int, Rung] = {}
         _write_to(_log_of(Path(config["folder"]), config["number"], config["attempt"]))
 
     def step(self) -> dict[str, Any]:
         self._trial = self._trial or _begin(self._config)  # not in `setup`, whose errors Ray tells in another way
-        history = "\n".join(map(self._text, self._trial.advance()))
-        return {"history": history, "damaged": json.dumps(self._trial.damaged)}
+        news = [rung for rung in self._trial.advance() if self._told.get(rung.images) is not rung]
+        self._told |= {rung.images: rung for rung in news}
+        return {"news": json.dumps([rung.to_json() for rung in news]), "damaged": json.dumps(self._trial.damaged)}
 
-    def _text(self, rung: Rung) -> str:
-        """The rung as JSON in one line; each is written once."""
-        told = self._told.get(rung.images)
-        if told is None or told[0] is not rung:
-            told = self._told[rung.images] = rung, json.dumps(rung.to_json())
-        return told[1]
+    def get_auto_filled_metrics(self, *arguments: Any, **named: Any) -> dict[str, Any]:
+        """Tune's, without the configuration: the driver knows it, and would keep statistics of each number in it."""
+        metrics = tune.Trainable.get_auto_filled_metrics(self, *arguments, **named)
+        return {key: value for key, value in metrics.items() if key != "config"}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.setup(new_config)
         return True
 
 
-@lru_cache(maxsize=4096)
-def _rung(text: str) -> Rung:
-    # A report holds all rungs of its trial, so that none is missing where one was lost.
-    return Rung.from_json(json.loads(text))
-
-
 def _begin(config: dict[str, Any]) -> SweepTrial:
-    sweep, folder, cache = parse_sweep(config["sweep"]), Path(config["folder"]), Path(config["cache"])
+    sweep, folder, cache = _sweep(config["sweep"]), Path(config["folder"]), Path(config["cache"])
     return SweepTrial(sweep, folder, cache, config["number"], config["params"], config["attempt"])
+
+
+@lru_cache(maxsize=1)
+def _sweep(text: str) -> Sweep:
+    return parse_sweep(text)  # a process has one sweep and many trials
 
 
 def _log_of(folder: Path, number: int, attempt: int) -> Path:
@@ -120,6 +121,8 @@ class _StudySearcher(_Transient, Searcher):  # type: ignore[misc]
         self._study, self._common, self._concurrent, self._listener = study, common, concurrent, listener
         self.live: dict[str, Ticket] = {}
         """By Tune's id."""
+        self.rungs: dict[str, dict[int, Rung]] = {}
+        """What the attempts in `live` have reported, by images."""
         self.accounts: dict[str, str] = {}
         """Ray's, of how the process of a live trial died."""
 
@@ -130,12 +133,13 @@ class _StudySearcher(_Transient, Searcher):  # type: ignore[misc]
         ticket = self._study.next_ticket()
         if ticket is None:
             return None if self.live else Searcher.FINISHED
-        self.live[trial_id] = ticket
+        self.live[trial_id], self.rungs[trial_id] = ticket, {}
         self._listener.changed(ticket.number)
         return {**self._common, "number": ticket.number, "params": ticket.params, "attempt": ticket.attempt}
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         ticket = self.live.pop(trial_id)
+        del self.rungs[trial_id]
         if not error:
             return
         account = self.accounts.pop(trial_id)
@@ -170,7 +174,9 @@ class _StudyScheduler(_Transient, FIFOScheduler):  # type: ignore[misc]
         for message in json.loads(result["damaged"]):
             if self._study.note(number, failure := damaged(ticket.attempt, message)):
                 self._listener.failed(number, failure)
-        history = [_rung(line) for line in result["history"].split("\n")]
+        passed = self._searcher.rungs[trial.trial_id]
+        passed |= {rung.images: rung for rung in map(Rung.from_json, json.loads(result["news"]))}
+        history = list(passed.values())
         decision = self._study.report(number, history)
         if decision is Decision.MEASURE:
             samples = self._study.images_to_measure(history)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,11 +23,12 @@ def follow(folder: Path, *, terminal: bool) -> str:
     study = SweepStudy.create(folder, made_up.sweep("pruner={name: median, startup: 1}"))
     with Progress(console, study.sweep) as progress:
         while (ticket := study.next_ticket()) is not None:
-            progress.show(status_of(study), study.records()[ticket.number])
+            shown = partial(progress.show, budget=study.sweep.budget.trials, status=partial(status_of, study))
+            shown(study.record(ticket.number))
             for count in (1, 2, 3):
                 worse = float(ticket.number)
                 study.report(ticket.number, made_up.history(3 + worse, 2 + worse, 1 + worse)[:count])
-                progress.show(status_of(study), study.records()[ticket.number])
+                shown(study.record(ticket.number))
                 if study.records()[ticket.number].state != "running":
                     break
     return text.getvalue()

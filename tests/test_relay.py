@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -25,12 +26,26 @@ class Tracker:
         self.done: list[object] = []
         self.tried: list[object] = []
         self.opened = 0
+        self.together_now = False
         self.away = False
         self.poison: object = None
 
     def open(self) -> Any:
         self.opened += 1
         return self
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """All that is done in the block, or nothing of it."""
+        before = list(self.done)
+        self.together_now = True
+        try:
+            yield
+        except ConnectionError:
+            self.done = before
+            raise
+        finally:
+            self.together_now = False
 
     def job(self, key: object) -> Callable[[Any], None]:
         def write(tracker: Tracker) -> None:
@@ -106,3 +121,12 @@ def test_leaving_does_not_wait_for_a_tracker_that_is_away() -> None:
     with Relay(tracker.open, lambda text: None) as queue:
         queue.put(1, tracker.job(1))
     assert not queue.drain(5)
+
+
+def test_jobs_that_are_due_are_done_together_but_for_one_that_must_be_alone() -> None:
+    tracker, seen = Tracker(), dict[int, bool]()
+    with Relay(tracker.open, print) as queue:
+        for key in range(4):
+            queue.put(key, lambda tracker, key=key: seen.update({key: tracker.together_now}), alone=key == 2)
+        assert queue.drain(5)
+    assert seen == {0: True, 1: True, 2: False, 3: True}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +49,9 @@ class Rung:
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON: a non-finite loss is kept as its name, since JSON has no NaN."""
+        scores = {name: {**vars(score)} for name, score in self.scores.items()}
         losses = {name: value if math.isfinite(value) else str(value) for name, value in self.losses.items()}
-        return {**asdict(self), "losses": losses}
+        return {**vars(self), "scores": scores, "losses": losses}
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Rung:
