@@ -170,7 +170,7 @@ class NoOpTrial:
 
     damaged: tuple[str, ...] = ()
 
-    def __init__(self, sweep: Any, folder: Path, cache: Path, number: int, params: Any, attempt: int) -> None:
+    def __init__(self, sweep: Any, folder: Path, cache: Path, number: int, params: Any, *rest: Any) -> None:
         self._rungs = sweep.rungs
         self._history: list[Any] = []
         self._value = abs(params["g_lr"] - 1e-3)
@@ -189,6 +189,7 @@ def run_ours(trials: int, reports: int) -> tuple[float, dict[str, float]]:
 
     from orchestrator import sweep as composition
     from orchestrator import tune
+    from orchestrator.cluster import cluster, room_for
     from orchestrator.lease import driving
     from orchestrator.progress import Progress
     from orchestrator.relay import Relay
@@ -208,7 +209,7 @@ def run_ours(trials: int, reports: int) -> tuple[float, dict[str, float]]:
         study = SweepStudy.create(root / "no-op", parsed(trials, reports))
         with (
             TrackerProcess() as tracker,
-            tune.cluster(),
+            cluster(),
             driving("no-op", study.folder, study.lease_records) as lease,
             Progress(Console(file=nothing), study.sweep) as progress,
             Relay(partial(tracker.open, root, study.sweep.normalised(), study.id), print, study.check) as relay,
@@ -221,7 +222,7 @@ def run_ours(trials: int, reports: int) -> tuple[float, dict[str, float]]:
             study.drive(lease)
             relay.put("open", lambda tracker: None)
             relay.drain()
-            tune.run_trials(study, root, WORKERS, composition._Follower(study, relay, progress))
+            tune.run_trials(study, root, room_for(study.sweep.resources), composition._Follower(study, relay, progress))
             start = clock.first[REPORT]
             clock.seconds[REST] = time.perf_counter() - start - sum(clock.seconds[part] for part in DRIVER)
             assert relay.drain()

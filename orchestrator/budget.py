@@ -89,7 +89,7 @@ def spent(trials: Iterable[TrialUse], driver_seconds: float, resources: Resource
 
 def devices(resources: Resources) -> float:
     """GPUs of one trial, or CPU cores where it has no GPU."""
-    return resources.gpus_per_worker or resources.cpus_per_worker
+    return resources.workers_per_trial * (resources.gpu_share or resources.cpus_per_worker)
 
 
 def used_up(budget: Budget, so_far: Spent, minimise: bool) -> Limit | None:

@@ -18,6 +18,7 @@ from rich.table import Table
 
 from orchestrator.asking import add_trials, pause, stop
 from orchestrator.collect import collect
+from orchestrator.doctor import doctor_command
 from orchestrator.lease import LeaseLostError
 from orchestrator.report import write_report
 from orchestrator.report.mixing import PAGE, write_results
@@ -58,6 +59,9 @@ Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Database = Annotated[
     str | None, typer.Option("--storage", help="Database of the study, where this machine has no folder of the sweep.")
 ]
+Address = Annotated[
+    str | None, typer.Option(help="Ray cluster: auto, or HOST:PORT of its head, from one of its nodes; default: none.")
+]
 DEFAULT_ROOT = Path("runs")
 MIX_STUDY = DEFAULT_ROOT / "mix-study"
 
@@ -70,6 +74,7 @@ def launch_command(
     settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key.")] = None,
     root: Root = DEFAULT_ROOT,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all, print the plan, start nothing.")] = False,
+    address: Address = None,
 ) -> None:
     """Begin a sweep, or go on with it if it exists."""
     overrides = [*(settings or []), *([f"budget.trials={trials}"] if trials is not None else [])]
@@ -81,7 +86,7 @@ def launch_command(
         check_store(sweep)
         _say(plan_lines(sweep, root))
     else:
-        _run(sweep, root)
+        _run(sweep, root, address)
 
 
 @app.command()
@@ -89,12 +94,36 @@ def resume(
     name: str,
     storage: Annotated[str | None, typer.Option(help="URL of the study's database, for a folder without it.")] = None,
     root: Root = DEFAULT_ROOT,
+    address: Address = None,
 ) -> None:
     """Go on with a sweep that was interrupted."""
     study = SweepStudy.open(root / name, storage)
     if study is None:
         raise missing_sweep(root / name)
-    _run(study.sweep, root)
+    _run(study.sweep, root, address)
+
+
+@app.command("submit")
+def submit_command(
+    file: Annotated[str, typer.Argument(help="A sweep file, or the name of a shipped one.")],
+    address: Annotated[str, typer.Option(help="http://HOST:8265, the dashboard of a Ray cluster.")],
+    name: Annotated[str | None, typer.Option(help="Name of the sweep; default: the file's.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key.")] = None,
+    root: Annotated[Path | None, typer.Option(help="Folder of sweeps there; default: its $GANSWEEP_HOME.")] = None,
+    wait: Annotated[bool, typer.Option(help="Whether to stay and show what the job prints.")] = True,
+) -> None:
+    """Have a Ray cluster begin a sweep, or go on with it, as a job; the same command again changes nothing."""
+    from orchestrator.submission import follow, submit
+
+    job = submit(load_sweep(resolve(file), settings or [], name), address, root)
+    typer.echo(f"job {job.id} {'submitted' if job.new else 'is at work already'}; Ctrl-C leaves it at work")
+    try:
+        outcome = follow(address, job.id, typer.echo) if wait else "SUCCEEDED"
+    except KeyboardInterrupt:
+        return
+    if outcome != "SUCCEEDED":
+        typer.echo(f"job {job.id} {outcome.lower()}; the same command goes on with the sweep")
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -318,6 +347,9 @@ def ui(port: Annotated[int, typer.Option(help="Port on localhost.")] = 5000, roo
     raise typer.Exit(subprocess.call(command, env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}))
 
 
+app.command("doctor")(doctor_command)
+
+
 def _given(context: typer.Context) -> set[str]:
     """The parameters that the command line names."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
@@ -336,9 +368,9 @@ def _say(lines: Iterable[str]) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
-def _run(sweep: Sweep, root: Path) -> None:
+def _run(sweep: Sweep, root: Path, address: str | None) -> None:
     try:
-        outcome = launch(sweep, root, console)
+        outcome = launch(sweep, root, console, address)
     except KeyboardInterrupt:
         outcome = read_status(root / sweep.name)
     _say(outcome_lines(outcome, root))

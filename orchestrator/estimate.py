@@ -152,11 +152,12 @@ def _trial_seconds(sweep: Sweep, system_id: str, config: Config) -> float:
 
 
 def _concurrent(sweep: Sweep) -> int:
-    """As `tune.capacity` has it on this machine, at least 1; without starting Ray."""
+    """As `cluster.capacity` has it on this machine, at least 1; without starting Ray."""
     want = sweep.resources
     fits = (os.cpu_count() or 1) / want.cpus_per_worker
-    if want.gpus_per_worker:
-        fits = min(fits, torch.cuda.device_count() / want.gpus_per_worker)
+    if want.gpu_share:
+        fits = min(fits, torch.cuda.device_count() / want.gpu_share)
+    fits /= want.workers_per_trial
     fewest = min(int(fits), want.concurrent_trials or int(fits), sweep.budget.trials or int(fits))
     return max(1, fewest)
 

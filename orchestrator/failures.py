@@ -21,6 +21,9 @@ _LONGEST = 300
 _FRAME = '  File "'
 
 
+LOST_NODE = "lost-node"
+
+
 @dataclass(frozen=True)
 class Kind:
     """One kind of failure of a trial's process."""
@@ -40,7 +43,7 @@ KINDS = (
         "cuda-out-of-memory",
         r"^torch\.(cuda\.)?OutOfMemoryError\b|CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED",
         True,
-        "CUDA out of memory: choose a smaller batch or width, or fewer trials per GPU (resources.gpus_per_worker)",
+        "CUDA out of memory: choose a smaller batch or width, or fewer trials per GPU (resources.trials_per_gpu)",
     ),
     Kind(
         "bad-checkpoint",
@@ -48,16 +51,18 @@ KINDS = (
         False,
         "{}: the disk or the store damages files",
     ),
+    Kind("drained-node", r"^(\w+\.)*NodeDrainedError\b", False, "{}: it goes on elsewhere from its last rung"),
     Kind(
-        "lost-node",
+        LOST_NODE,
         # A node that vanishes can tell nobody: Ray calls the actor unavailable until the node is declared dead.
-        r"^The actor died because its node has died|the actor's node was|\AThe actor \w+ is unavailable",
+        r"^The actor died because its node has died|the actor's node was|\AThe actor \w+ is unavailable"
+        r"|^(\w+\.)*NodeLostError\b",
         False,
         "its node was lost, or the way to it",
     ),
     Kind(
         "killed-worker",
-        r"\AThe (actor|worker) died unexpectedly|node running low on memory",
+        r"\AThe (actor|worker) died unexpectedly|node running low on memory|^(\w+\.)*WorkerKilledError\b",
         True,
         "its process was killed: unless somebody did, give trials more memory, or run fewer (resources)",
     ),

@@ -15,6 +15,7 @@ from search_spaces.settings import Budget
 from search_spaces.sweep import Sweep
 from trainers.evaluation.scores import METRICS
 
+_TRIALS_PER_GPU = "trials per GPU"
 #: By these methods of its storage anything is written to a study.
 _WRITES = (
     "create_new_study",
@@ -95,6 +96,15 @@ class GovernedStudy:
         """Trials that were added to it."""
         return control.trials_added(self._notes)
 
+    @property
+    def trials_per_gpu(self) -> int | None:
+        """How many trials were found to share a GPU; None where that was not measured."""
+        return self._notes.get(_TRIALS_PER_GPU)
+
+    @trials_per_gpu.setter
+    def trials_per_gpu(self, trials: int) -> None:
+        self._note(_TRIALS_PER_GPU, trials)
+
     def change_budget(self, in_file: Budget) -> None:
         """Takes a budget over from a file that differs from the study's in nothing else."""
         self._note(*control.budget_note(in_file, self._notes))
@@ -119,7 +129,7 @@ class GovernedStudy:
         limit = self.limit() if budget.may_end_trials(self.sweep.budget) else None
         return limit.reason if limit is not None and limit.urgent else None
 
-    def _note(self, key: str, value: dict[str, Any]) -> None:
+    def _note(self, key: str, value: Any) -> None:
         self._study.set_user_attr(key, value)
         self.refresh()
 

@@ -156,6 +156,8 @@ def trial_line(record: TrialRecord, metric: str) -> str:
         parts.append(f"{record.gpu_hours[-1]:.3g} GPU-hours")
     if record.reason:
         parts.append(f"({record.reason})")
+    if len(record.nodes) > 1 and record.state == "running":
+        parts.append(f"on {', '.join(record.nodes)}")
     if record.failures and record.state != "failed":
         parts.append(f"(after {in_words(Counter(failure.kind for failure in record.failures))})")
     if record.rungs and (kinds := [v.partition(":")[0] for v in record.rungs[-1].verdicts]):

@@ -25,6 +25,7 @@ RUNG = "rung:"
 PAUSED = "paused"
 """The note on a trial that waits for its next slice."""
 FAULT = "fault"
+NODES = "nodes"
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,8 @@ class TrialRecord:
     """The end of what its last process that died had written."""
     gpu_hours: tuple[float, ...] = ()
     """Used until each of its rungs; empty where they are no objective."""
+    nodes: tuple[str, ...] = ()
+    """Where the workers of its last attempt were, as ADDRESS/ID; empty before its first report."""
 
 
 class Memo:
@@ -104,6 +107,7 @@ def _record(sweep: Sweep, trial: FrozenTrial, rungs: tuple[Rung, ...]) -> TrialR
         failures=failures_of(trial.user_attrs),
         log=trial.user_attrs.get(LOG, ""),
         gpu_hours=gpu_hours(sweep, notes_of(trial.user_attrs)) if GPU_HOURS in sweep.objectives else (),
+        nodes=tuple(trial.user_attrs.get(NODES, ())),
     )
 
 

@@ -76,6 +76,16 @@ def find_study(folder: Path, url: str | None, recorded: str) -> tuple[optuna.Stu
     return None, None
 
 
+def check_tables(url: str) -> None:
+    """Whether this program can read the tables of studies in the database at `url`, which has them; makes none.
+
+    Raises RuntimeError where another version of Optuna made them, and what SQLAlchemy does.
+    """
+    storage = RDBStorage(with_driver(url), skip_table_creation=True)
+    storage.remove_session()
+    storage.engine.dispose()
+
+
 def _named(storage: BaseStorage, name: str | None) -> optuna.Study | None:
     """The study called `name`, or the only one."""
     found = [study.study_name for study in storage.get_all_studies()]

@@ -24,12 +24,11 @@ from orchestrator.governed import GovernedStudy
 from orchestrator.importances import importances
 from orchestrator.objectives import directions, gpu_hours
 from orchestrator.promotion import Choice, Curve, Policy, halt_after, policy_of
-from orchestrator.records import FAULT, PAUSED, REASON, RUNG, Memo, Reader, TrialRecord, best_of, notes_of
+from orchestrator.records import FAULT, NODES, PAUSED, REASON, RUNG, Memo, Reader, TrialRecord, best_of, notes_of
 from orchestrator.samplers import as_trial, sampler_of
 from orchestrator.seen import SampledStudy
 from orchestrator.storage import create_study, find_study, together
 from search_spaces.settings import Hyperband, Median, Percentile
-from search_spaces.settings import Study as StudySettings
 from search_spaces.space import Dimension, suggest
 from search_spaces.sweep import Pruner, Sweep, parse_sweep
 from trainers.config import KIMG
@@ -106,7 +105,7 @@ class SweepStudy(GovernedStudy):
             return None
         sweep = parse_sweep(study.user_attrs[_SWEEP])
         # A database may have moved since.
-        return cls(folder, sweep.model_copy(update={"study": StudySettings(storage=place)}), study)
+        return cls(folder, sweep.model_copy(update={"study": sweep.study.model_copy(update={"storage": place})}), study)
 
     @property
     def id(self) -> str:
@@ -202,6 +201,12 @@ class SweepStudy(GovernedStudy):
             return False
         trial.set_user_attr(FAILURES, [asdict(each) for each in (*known, failure)])
         return True
+
+    def place(self, number: int, nodes: Sequence[str]) -> None:
+        """Keeps where the workers of a live trial are."""
+        trial = self._live[number]
+        if _kept(trial).get(NODES) != list(nodes):
+            trial.set_user_attr(NODES, list(nodes))
 
     def crashed(self, number: int, failure: Failure, log: str) -> bool:
         """Keeps why a process died, and what it wrote; whether the trial goes on, by a new ticket, or has failed."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
+from orchestrator.cluster import check_address, check_fits, check_shared, cluster, room_for
 from orchestrator.failures import Failure
 from orchestrator.lease import driven, driving, holder
 from orchestrator.progress import Progress, failure_line, final_line
@@ -43,8 +44,10 @@ def cache_of(root: Path) -> Path:
     return root / "cache"
 
 
-def launch(sweep: Sweep, root: Path, console: Console) -> SweepStatus:
+def launch(sweep: Sweep, root: Path, console: Console, address: str | None = None) -> SweepStatus:
     """Begins or continues `sweep` and runs it until its budget is used and its finals are scored, or Ctrl-C.
+
+    It runs on the Ray cluster at `address`, by default on this machine alone.
 
     A sweep that exists takes over a changed budget of the file. Raises InputError before anything starts where the
     sweep cannot run, where it exists under the same name with other settings, or where another driver is at work on
@@ -57,6 +60,11 @@ def launch(sweep: Sweep, root: Path, console: Console) -> SweepStatus:
             f"{sweep.name}: a sweep of this name exists with other settings; "
             f"give this one another --name, or change no more than its budget\n{diff(but_budget, sweep)}"
         )
+    if address is None:
+        check_fits(sweep)
+    else:
+        check_shared(sweep)
+        check_address(address)
     check_sweep(sweep, cache_of(root))
     check_store(sweep)
     if known is None or not known.taught:
@@ -74,7 +82,7 @@ def launch(sweep: Sweep, root: Path, console: Console) -> SweepStatus:
             console.print(f"sweep {sweep.name}: from now on its budget is {sweep.budget}", highlight=False)
         keep_sweep(folder, study.sweep)
         if not _complete(study):
-            _drive(study, root, console, tracker)
+            _drive(study, root, console, tracker, address)
         else:
             _track_what_is_missing(study, root, console, tracker)
     return read_status(folder)
@@ -96,7 +104,7 @@ def _left_in_order(study: SweepStudy) -> bool:
     return last is None or last.state == "ended"
 
 
-def _drive(study: SweepStudy, root: Path, console: Console, tracker: TrackerProcess) -> None:
+def _drive(study: SweepStudy, root: Path, console: Console, tracker: TrackerProcess, address: str | None) -> None:
     # Cluster, tracker and extractor each take seconds to get ready, and none needs the others.
     opening = partial(tracker.open, root, study.sweep.normalised(), study.id)
     with (
@@ -107,12 +115,13 @@ def _drive(study: SweepStudy, root: Path, console: Console, tracker: TrackerProc
         relay.put("open", lambda tracker: None)
         progress.say(f"sweep {study.sweep.name}: budget {study.sweep.budget}, below {study.folder}")
         preparing = pool.submit(prepare_scoring, study.sweep, cache_of(root), pick_device())
-        from orchestrator import tune
+        with cluster(address):
+            from orchestrator import tune
+            from orchestrator.sharing import settled
 
-        with tune.cluster():
-            concurrent = tune.capacity(study.sweep)
+            room = room_for(settled(study, progress.say))
             _, evaluator = preparing.result()
-            progress.say(f"extractor {evaluator.extractor.id}; {concurrent} trials at a time")
+            progress.say(f"extractor {evaluator.extractor.id}; {room.trials(idle=True)} trials at a time")
             if study.sweep.warm_start and not study.taught:
                 found = [lessons(study.sweep, earlier, evaluator) for earlier in earlier_studies(study.sweep, root)]
                 study.teach([trial for each in found for trial in each.trials])
@@ -120,7 +129,7 @@ def _drive(study: SweepStudy, root: Path, console: Console, tracker: TrackerProc
             follower = _Follower(study, relay, progress)
             if status_of(study).state != "complete":
                 with _lost_lease_first(study):
-                    tune.run_trials(study, cache_of(root), concurrent, follower)
+                    tune.run_trials(study, cache_of(root), room, follower)
             # What trials could not publish while the store was away is published before anybody asks for it.
             store_of(study.sweep, study.folder).drain(wait=status_of(study).state == "complete")
             missing = status_of(study).finals_missing
@@ -129,7 +138,7 @@ def _drive(study: SweepStudy, root: Path, console: Console, tracker: TrackerProc
                 progress.say(f"finals: trials {numbers} on {study.sweep.finals.samples:,} images each")
                 # As among trials, what is done is kept and shown.
                 with _lost_lease_first(study), suppress(KeyboardInterrupt):
-                    tune.run_finals(study, cache_of(root), concurrent, missing, follower)
+                    tune.run_finals(study, cache_of(root), room, missing, follower)
         study.check()
         if not _finish_tracking(study, relay, progress.say):
             progress.say(_missing(study))

@@ -60,6 +60,11 @@ def artifacts(root: Path) -> Path:
     return (root / "mlartifacts").resolve()
 
 
+def check_server(uri: str) -> None:
+    """Asks the server at `uri` for an experiment and writes nothing. Raises what MLflow and its connections do."""
+    MlflowClient(uri).search_experiments(max_results=1)
+
+
 @dataclass
 class _Run:
     """What is known of one run."""

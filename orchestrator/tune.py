@@ -1,14 +1,15 @@
-"""Places trials on a Ray cluster and carries their reports to the study. The only home of ray."""
+"""Places trials on a Ray cluster and carries their reports to the study."""
 
 from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shutil
 import signal
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,14 +21,16 @@ from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from orchestrator.cluster import Room, bundles, draining
 from orchestrator.failures import MOST_FAILURES, Failure, damaged, failure_of, log_tail, raised
 from orchestrator.finals import score_final
 from orchestrator.records import TrialRecord
 from orchestrator.store import store_of
 from orchestrator.study import Decision, SweepStudy, Ticket
 from orchestrator.trial import SweepTrial
+from orchestrator.workers import Team, limit_memory, this_node
+from search_spaces.settings import Resources
 from search_spaces.sweep import Sweep, parse_sweep
-from trainers.errors import InputError
 from trainers.run import Rung
 
 # Tune would hand the keys to its processes by way of Ray, which writes them into its logs for everybody to read. On
@@ -37,6 +40,8 @@ class_cache.ENV_VARS_TO_PROPAGATE.difference_update(
 )
 #: Below the sweep's folder, for as long as trials run.
 _SCRATCH = ".tune"
+#: Seconds between two looks, by a trial, whether its nodes are to be taken away.
+_LOOK = 1.0
 
 
 class Listener(Protocol):
@@ -52,11 +57,20 @@ class Listener(Protocol):
         """The best checkpoint of trial `number` has been scored again, or could not be."""
 
 
+class NodeDrainedError(Exception):
+    """The trial is saved and must go on elsewhere."""
+
+
 class Trainable(tune.Trainable):  # type: ignore[misc]  # ray ships no types for it
     """A trial as Tune sees it: each step passes one rung. Tune's own checkpoints are not used.
 
     A report holds the rungs that are new since the one before, or were measured again; the first of an attempt all.
     """
+
+    _team: Team | None = None
+    """The other workers of this process's trials, from its first one on that has several."""
+    _looked = -math.inf
+    """When its nodes were last known to stay."""
 
     def setup(self, config: dict[str, Any]) -> None:
         self._config = config
@@ -65,10 +79,33 @@ class Trainable(tune.Trainable):  # type: ignore[misc]  # ray ships no types for
         _write_to(_log_of(Path(config["folder"]), config["number"], config["attempt"]))
 
     def step(self) -> dict[str, Any]:
-        self._trial = self._trial or _begin(self._config)  # not in `setup`, whose errors Ray tells in another way
+        if time.monotonic() - self._looked >= _LOOK:
+            if leaving := draining(self._nodes()):
+                raise NodeDrainedError(f"{', '.join(leaving)} is about to be taken away")
+            self._looked = time.monotonic()
+        self._trial = self._trial or self._begin()  # not in `setup`, whose errors Ray tells in another way
         news = [rung for rung in self._trial.advance() if self._told.get(rung.images) is not rung]
         self._told |= {rung.images: rung for rung in news}
-        return {"news": json.dumps([rung.to_json() for rung in news]), "damaged": json.dumps(self._trial.damaged)}
+        told = {"news": [rung.to_json() for rung in news], "damaged": self._trial.damaged, "nodes": self._nodes()}
+        return {"told": json.dumps(told)}
+
+    def _begin(self) -> SweepTrial:
+        config, want = self._config, Resources.model_validate_json(self._config["resources"])
+        if want.workers_per_trial > 1 and self._team is None:
+            self._team = Team(want)
+        limit_memory(want.gpu_share)
+        folder, cache = Path(config["folder"]), Path(config["cache"])
+        return SweepTrial(
+            _sweep(config["sweep"]), folder, cache, config["number"], config["params"], config["attempt"], self._team
+        )
+
+    def _nodes(self) -> list[str]:
+        """Where the trial's workers are."""
+        return self._team.nodes if self._team else [this_node()]
+
+    def cleanup(self) -> None:
+        if self._team is not None:
+            self._team.dissolve()
 
     def get_auto_filled_metrics(self, *arguments: Any, **named: Any) -> dict[str, Any]:
         """Tune's, without the configuration: the driver knows it, and would keep statistics of each number in it."""
@@ -78,11 +115,6 @@ class Trainable(tune.Trainable):  # type: ignore[misc]  # ray ships no types for
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         self.setup(new_config)
         return True
-
-
-def _begin(config: dict[str, Any]) -> SweepTrial:
-    sweep, folder, cache = _sweep(config["sweep"]), Path(config["folder"]), Path(config["cache"])
-    return SweepTrial(sweep, folder, cache, config["number"], config["params"], config["attempt"])
 
 
 @lru_cache(maxsize=1)
@@ -114,11 +146,11 @@ class _Transient:
 
 
 class _StudySearcher(_Transient, Searcher):  # type: ignore[misc]
-    """Hands Tune the study's trials, at most `concurrent` at a time."""
+    """Hands Tune the study's trials, as many at a time as there is room for."""
 
-    def __init__(self, study: SweepStudy, common: dict[str, str], concurrent: int, listener: Listener) -> None:
+    def __init__(self, study: SweepStudy, common: dict[str, str], room: Room, listener: Listener) -> None:
         super().__init__()
-        self._study, self._common, self._concurrent, self._listener = study, common, concurrent, listener
+        self._study, self._common, self._room, self._listener = study, common, room, listener
         self.live: dict[str, Ticket] = {}
         """By Tune's id."""
         self.rungs: dict[str, dict[int, Rung]] = {}
@@ -128,7 +160,7 @@ class _StudySearcher(_Transient, Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         self._study.check()  # Tune asks ten times a second: the first to learn that another driver has taken over
-        if len(self.live) >= self._concurrent:
+        if len(self.live) >= self._room.trials(idle=not self.live):
             return None
         ticket = self._study.next_ticket()
         if ticket is None:
@@ -171,12 +203,14 @@ class _StudyScheduler(_Transient, FIFOScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         ticket = self._searcher.live[trial.trial_id]
         number = ticket.number
-        for message in json.loads(result["damaged"]):
+        told = json.loads(result["told"])
+        for message in told["damaged"]:
             if self._study.note(number, failure := damaged(ticket.attempt, message)):
                 self._listener.failed(number, failure)
         passed = self._searcher.rungs[trial.trial_id]
-        passed |= {rung.images: rung for rung in map(Rung.from_json, json.loads(result["news"]))}
+        passed |= {rung.images: rung for rung in map(Rung.from_json, told["news"])}
         history = list(passed.values())
+        self._study.place(number, told["nodes"])
         decision = self._study.report(number, history)
         if decision is Decision.MEASURE:
             samples = self._study.images_to_measure(history)
@@ -191,39 +225,18 @@ class _StudyScheduler(_Transient, FIFOScheduler):  # type: ignore[misc]
         self._searcher.accounts[trial.trial_id] = Path(trial.error_file).read_text().partition("\n")[2]
 
 
-@contextmanager
-def cluster() -> Iterator[None]:
-    """Ray on this machine alone, bound to localhost and without dashboard, for as long as the block lasts."""
-    ray.init(
-        address="local",
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def capacity(sweep: Sweep) -> int:
-    """How many trials of `sweep` fit on the cluster at once; InputError where not even one does."""
-    have, want = ray.cluster_resources(), sweep.resources
-    needs = {"CPU": want.cpus_per_worker, "GPU": want.gpus_per_worker}
-    for kind, amount in needs.items():
-        if amount > have.get(kind, 0):
-            raise InputError(f"resources: a trial needs {amount:g} {kind}, but there are {have.get(kind, 0):g} in all")
-    fits = min(int(have[kind] / amount) for kind, amount in needs.items() if amount)
-    return min(fits, want.concurrent_trials or fits)
-
-
-def run_trials(study: SweepStudy, cache: Path, concurrent: int, listener: Listener) -> None:
+def run_trials(study: SweepStudy, cache: Path, room: Room, listener: Listener) -> None:
     """Works through the study's trials until its budget is used or the user interrupts; needs a started cluster."""
-    sweep, scratch = study.sweep, study.folder / _SCRATCH
+    scratch = study.folder / _SCRATCH
     shutil.rmtree(scratch, ignore_errors=True)
-    common = {"sweep": sweep.normalised(), "folder": str(study.folder.resolve()), "cache": str(cache.resolve())}
-    searcher = _StudySearcher(study, common, concurrent, listener)
-    resources = {"cpu": sweep.resources.cpus_per_worker, "gpu": sweep.resources.gpus_per_worker}
+    common = {
+        "sweep": study.sweep.normalised(),
+        "folder": str(study.folder.resolve()),
+        "cache": str(cache.resolve()),
+        "resources": room.want.model_dump_json(),
+    }
+    searcher = _StudySearcher(study, common, room, listener)
+    resources = tune.PlacementGroupFactory(bundles(room.want))
     # A failure's reason is kept by the study; Tune would print its traceback between the lines of progress.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     tuner = tune.Tuner(
@@ -250,21 +263,21 @@ def run_trials(study: SweepStudy, cache: Path, concurrent: int, listener: Listen
 
 
 def run_finals(
-    study: SweepStudy, cache: Path, concurrent: int, finalists: Sequence[TrialRecord], listener: Listener
+    study: SweepStudy, cache: Path, room: Room, finalists: Sequence[TrialRecord], listener: Listener
 ) -> None:
-    """Scores the best checkpoints of `finalists` where trials run, with a trial's resources; needs a started cluster.
+    """Scores the best checkpoints of `finalists` where trials run, with a worker's resources; needs a started cluster.
 
     The study keeps each as it is done; one that fails is kept with its reason. Ends early where the study is leaving.
     """
-    want = study.sweep.resources
-    task = ray.remote(num_cpus=want.cpus_per_worker, num_gpus=want.gpus_per_worker, max_retries=MOST_FAILURES - 1)(
+    want = room.want
+    task = ray.remote(num_cpus=want.cpus_per_worker, num_gpus=want.gpu_share, max_retries=MOST_FAILURES - 1)(
         score_final
     )
     common = study.sweep.normalised(), study.folder.resolve(), cache.resolve()
     waiting = [(record.number, record.best.images) for record in finalists if record.best]
     running: dict[Any, int] = {}
     while (waiting or running) and not study.leaving:
-        while waiting and len(running) < concurrent:
+        while waiting and len(running) < room.trials(idle=not running):
             number, images = waiting.pop(0)
             running[task.remote(*common, number, images)] = number
         ready, _ = ray.wait([*running], timeout=1)

@@ -15,7 +15,7 @@ from search_spaces.settings import OBJECTIVES, PRUNERS, kimg
 from search_spaces.space import Dimension, Value, active, grid, points
 from trainers import SYSTEMS
 from trainers.advice import warnings_of
-from trainers.config import Config, overlay, problems
+from trainers.config import LARGEST_BATCH, Config, overlay, problems
 from trainers.data import DATASETS, shape_of
 from trainers.errors import InputError
 from trainers.evaluation.extractors import CLASSIFIERS, INCEPTIONS
@@ -263,9 +263,19 @@ def _conflict(system: str, values: dict[str, Any]) -> str | None:
 
 
 def _rung_faults(sweep: Sweep) -> Iterator[Complaint]:
-    """A rung is reached by whole batches; of several bad ones from one source the first is named."""
+    """A rung is reached by whole batches, which workers share evenly; of several bad ones from one source the first."""
     named: set[str] = set()
-    for batch, source in _batches(sweep):
+    workers, scale = sweep.resources.workers_per_trial, sweep.resources.scale
+    for each, source in _batches(sweep):
+        batch = each * scale
+        if batch % workers and source not in named:
+            named.add(source)
+            text = f"{workers} workers cannot share a batch of {batch} ({source}) evenly; or let batch be scaled"
+            yield ("resources", "workers_per_trial"), text
+        if scale > 1 and batch > LARGEST_BATCH and source not in named:
+            named.add(source)
+            text = f"scaled by {workers} workers, a batch of {each} ({source}) is {batch}; allowed are {LARGEST_BATCH}"
+            yield ("resources", "batch"), text
         rung = next((rung for rung in sweep.rungs if rung % batch), None)
         if rung is not None and source not in named:
             named.add(source)

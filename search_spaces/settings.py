@@ -303,18 +303,53 @@ class Budget(Section):
 
 
 class Resources(Section):
-    """What one trial's worker occupies, and how many trials run at once."""
+    """What one trial occupies, and how many trials run at once."""
 
-    cpus_per_worker: float = Field(default=1, gt=0, description="CPU cores")
-    gpus_per_worker: float = Field(default=0, ge=0, description="GPUs; a fraction lets trials share one")
+    workers_per_trial: int = Field(default=1, ge=1, le=1024, description="processes that train one trial together")
+    cpus_per_worker: float = Field(default=1, gt=0, description="CPU cores of each")
+    gpus_per_worker: float = Field(default=0, ge=0, description="GPUs of each; a fraction lets trials share one")
+    trials_per_gpu: int | Literal["auto"] | None = Field(
+        default=None, description="trials that share a GPU; auto measures how many pay; null is gpus_per_worker's"
+    )
+    batch: Literal["kept", "scaled"] = Field(
+        default="kept", description="kept: `batch` is that of all workers together; scaled: of each worker"
+    )
+    batch_norm: Literal["synchronised", "local"] = Field(
+        default="synchronised", description="statistics of the whole batch, as with one worker, or of a worker's part"
+    )
     concurrent_trials: int | None = Field(default=None, ge=1, description="trials at once; null is as many as fit")
+    wait: float = Field(default=0, ge=0, le=86_400, description="seconds for an autoscaler to make room for a trial")
 
     @field_validator("gpus_per_worker")
     @classmethod
-    def _whole_or_shared(cls, gpus: float) -> float:
+    def _whole_or_shared(cls, gpus: float, given: ValidationInfo) -> float:
         if gpus > 1 and gpus != int(gpus):
             raise ValueError(f"above 1 the number of GPUs must be whole, got {gpus!r}")
+        if gpus % 1 and (workers := given.data.get("workers_per_trial", 1)) > 1:
+            raise ValueError(f"{workers} workers of a trial need whole GPUs, since NCCL takes one of them on each")
         return gpus
+
+    @field_validator("trials_per_gpu")
+    @classmethod
+    def _one_gpu_is_shared(cls, trials: int | str | None, given: ValidationInfo) -> int | str | None:
+        if isinstance(trials, int) and not 1 <= trials <= 100:
+            raise ValueError(f"allowed are 1 to 100, auto, or null, got {trials!r}")
+        if trials is not None and given.data.get("gpus_per_worker", 1) != 1:
+            raise ValueError(f"{trials!r} trials share one GPU of each worker: needs gpus_per_worker: 1")
+        if trials not in (None, 1) and (workers := given.data.get("workers_per_trial", 1)) > 1:
+            raise ValueError(f"{workers} workers of a trial need whole GPUs, since NCCL takes one of them on each")
+        return trials
+
+    @property
+    def gpu_share(self) -> float:
+        """GPUs that one worker occupies; of `auto` before it is measured those of a trial alone."""
+        shared = self.trials_per_gpu if isinstance(self.trials_per_gpu, int) else 1
+        return self.gpus_per_worker / shared
+
+    @property
+    def scale(self) -> int:
+        """How many times a configuration's batch all workers together have."""
+        return self.workers_per_trial if self.batch == "scaled" else 1
 
 
 class Keep(Section):
@@ -339,6 +374,7 @@ class Store(Section):
     endpoint: str | None = Field(default=None, description="http(s)://HOST:PORT of an S3 server; null is Amazon's")
     keep: Keep = Keep()
     spool: Spool = Spool()
+    shared: bool = Field(default=False, description="whether all machines of a cluster see a store in a folder")
 
     @field_validator("path")
     @classmethod
@@ -360,6 +396,7 @@ class Study(Section):
     """Where the study is kept."""
 
     storage: str | None = Field(default=None, description="URL of a database; null is a file below the sweep root")
+    shared: bool = Field(default=False, description="whether all machines of a cluster see a study in a file")
 
     @field_validator("storage")
     @classmethod

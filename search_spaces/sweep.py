@@ -30,7 +30,7 @@ from search_spaces.settings import (
 )
 from search_spaces.space import Dimension, Kind, Space, Value
 from trainers import SYSTEMS
-from trainers.config import KIMG, Config, configure, problems
+from trainers.config import KIMG, Config, configure, overlay, problems
 from trainers.data import DatasetSpec, check
 from trainers.errors import InputError
 from trainers.evaluation.extractors import ExtractorSpec, check_extractor
@@ -91,7 +91,10 @@ class Sweep(Section):
         chosen = {**({"system": self.systems[0]} if len(self.systems) == 1 else {}), **values}
         system = str(chosen.pop("system"))
         length = {"kimg": self.rungs[-1] / KIMG}
-        return system, configure(SYSTEMS[system].defaults, {**length, **chosen}, f"sweep {self.name}")
+        config = configure(SYSTEMS[system].defaults, {**length, **chosen}, f"sweep {self.name}")
+        if self.resources.scale > 1:
+            config = overlay(config, {"batch": config.batch * self.resources.scale})
+        return system, config
 
     def normalised(self) -> str:
         """Canonical YAML with every default; `parse_sweep` makes an equal sweep of it."""

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import tune
+from orchestrator.cluster import capacity
+from orchestrator.cluster import cluster as own_cluster
 from tests import made_up
 from trainers.errors import InputError
 
@@ -19,7 +20,7 @@ LOOPBACK = ("0100007F", "00000000000000000000000001000000", "0000000000000000FFF
 @pytest.fixture(scope="module", autouse=True)
 def cluster() -> Iterator[None]:
     """One small cluster for the module."""
-    with tune.cluster():
+    with own_cluster():
         yield
 
 
@@ -63,12 +64,13 @@ def test_nobody_on_the_network_can_reach_a_sweeps_own_cluster() -> None:
 
 def test_capacity_counts_whole_trials() -> None:
     cores = os.cpu_count() or 1
-    assert tune.capacity(made_up.sweep()) == cores
-    assert tune.capacity(made_up.sweep(f"resources.cpus_per_worker={cores}")) == 1
-    assert tune.capacity(made_up.sweep("resources.concurrent_trials=1")) == 1
+    assert capacity(made_up.sweep()) == cores
+    assert capacity(made_up.sweep(f"resources.cpus_per_worker={cores}")) == 1
+    assert capacity(made_up.sweep("resources.concurrent_trials=1")) == 1
 
 
 @pytest.mark.parametrize("setting", ["resources.cpus_per_worker=4096", "resources.gpus_per_worker=512"])
 def test_a_trial_that_can_never_be_placed_is_refused_with_what_there_is(setting: str) -> None:
-    with pytest.raises(InputError, match=r"resources: a trial needs (4096 CPU|512 GPU), but there are \d+ in all"):
-        tune.capacity(made_up.sweep(setting))
+    words = r"resources: a trial needs (4096 CPU|1 CPU and 512 GPU), but there is \d+ CPU, 0 GPU in all"
+    with pytest.raises(InputError, match=words):
+        capacity(made_up.sweep(setting))

@@ -83,7 +83,7 @@ def test_every_kind_is_recognised_by_rays_account_of_it(account: str, kind: str)
 
 def test_the_message_is_what_was_raised_or_what_to_do(tmp_path: Path) -> None:
     messages = {failure.kind: failure.message for failure in (failure_of(1, account) for account in ACCOUNTS)}
-    assert "resources.gpus_per_worker" in messages["cuda-out-of-memory"]
+    assert "resources.trials_per_gpu" in messages["cuda-out-of-memory"]
     assert "memory" in messages["killed-worker"]
     assert messages["bad-checkpoint"].startswith("trainers.checkpoint.CheckpointError: 00/state: not a checkpoint")
     assert failure_of(1, f"{FRAMES}ValueError: first {{}}\nand second").message == "ValueError: first {}"

@@ -17,6 +17,9 @@ KIMG = 1000
 Lipschitz = Literal["none", "clip", "penalty", "spectral", "clip+penalty", "clip+spectral", "penalty+spectral"]
 
 
+LARGEST_BATCH = 4096
+
+
 class Config(BaseModel):
     """Hyper-parameters that every GAN shares; a family adds its own by subclassing.
 
@@ -27,7 +30,7 @@ class Config(BaseModel):
 
     # Length and data
     kimg: float = Field(100.0, gt=0, description="length of the run in kimg: thousands of images shown to G")
-    batch: int = Field(64, ge=2, le=4096, description="images per step, real and generated alike")
+    batch: int = Field(64, ge=2, le=LARGEST_BATCH, description="images per step, real and generated alike")
     sampling: Literal["random", "shuffled", "sequential"] = Field(
         "shuffled",
         description="batches drawn at random with replacement, or epochs, shuffled or not, without their last part",

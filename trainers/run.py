@@ -15,12 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainers import checkpoint, monitor, regularizers, samples
+from trainers.batch_norm import BatchNorm
 from trainers.batches import seeded
 from trainers.config import Config
 from trainers.data import ImageData
 from trainers.data.fit import fitted
+from trainers.evaluation.extractors import Features
 from trainers.evaluation.scores import METRICS, Evaluation, Evaluator, Score
 from trainers.gan import System
+from trainers.parallel import ALONE, Parallel
 from trainers.trainer import Trainer
 
 
@@ -69,6 +72,10 @@ class Run:
     system, it is scored as every other one on these data.
 
     `history` holds every rung passed so far, those before a restart included.
+
+    Of several processes (`parallel`) the first is asked for rungs, scores and files as a single one would be; beside
+    each of its `next_rung` the others call `follow`, beside `measure_again` `follow_measure`, and all call `share`
+    once it has loaded. They hold no history.
     """
 
     system_id: str
@@ -82,10 +89,18 @@ class Run:
     history: list[Rung] = field(default_factory=list)
     grid: NDArray[np.uint8] | None = None
     """Samples of the last rung as one picture."""
+    parallel: Parallel = ALONE
+    batch_norm: BatchNorm = "synchronised"
 
     def __post_init__(self) -> None:
-        self.trainer = Trainer(self.system, self.config, self.data.fitted(self.system.shape), self.device)
-
+        self.trainer = Trainer(
+            self.system,
+            self.config,
+            self.data.fitted(self.system.shape),
+            self.device,
+            parallel=self.parallel,
+            batch_norm=self.batch_norm,
+        )
         many = self.sample_count >= monitor.SAMPLES_PER_CLASS * self.data.classes
         even = self.system.conditional or monitor.balanced(self.data.labels, self.data.classes)
         self._shares_compare, self._accuracies_compare = many and even, many
@@ -101,19 +116,23 @@ class Run:
         """The rung with the best value of the evaluator's first metric; None before the first sound rung."""
         return next(iter(_best_rungs(self.history, self.evaluator.metrics[0], 1)), None)
 
+    @property
+    def target(self) -> int:
+        """Images at which the next rung lies; StopIteration where none is left."""
+        return next(images for images in self.rungs if images > self.trainer.images)
+
     def next_rung(self) -> Rung:
         """Trains to the next rung and scores it."""
-        target = next(images for images in self.rungs if images > self.trainer.images)
         start = time.perf_counter()
-        losses = {**self.trainer.advance(target), **self._clipped()}
+        losses = {**self.trainer.advance(self.target), **self._clipped()}
         trained = time.perf_counter()
-        bad = [f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)]
+        bad = _diverged(losses)
         seen, diversity, repeats = Evaluation({}, None, None), None, None
         if not bad:
             images, labels = self.trainer.sample(self.sample_count, self.evaluator.seed)
             self.grid = samples.grid(images)
             images = fitted(images, self.data.shape)
-            seen = self.evaluator(images, labels, conditional=self.system.conditional)
+            seen = self.evaluator(images, labels, self.system.conditional, extract=self._extract)
             diversity, repeats = self._diversity(images, labels)
         rung = Rung(
             images=self.trainer.images,
@@ -132,20 +151,47 @@ class Run:
         self.history.append(rung)
         return rung
 
+    def may_measure(self, samples: int) -> bool:
+        """Whether `measure_again` would score anything: the last rung has scores, and on fewer images."""
+        score = self.history[-1].scores.get(self.evaluator.metrics[0]) if self.history else None
+        return score is not None and score.n < samples
+
     def measure_again(self, samples: int) -> bool:
         """Scores the metric that decides on `samples` images of the last rung; False where it has as many already.
 
         The other scores stay: not all of them compare between unlike numbers of images.
         """
-        rung, deciding = self.history[-1], self.evaluator.metrics[0]
-        if rung.scores[deciding].n >= samples:
+        if not self.may_measure(samples):
             return False
+        rung, deciding = self.history[-1], self.evaluator.metrics[0]
         start = time.perf_counter()
         images, labels = self.trainer.sample(samples, self.evaluator.seed)
-        again = self.evaluator(fitted(images, self.data.shape), labels, self.system.conditional, metrics=(deciding,))
+        images = fitted(images, self.data.shape)
+        again = self.evaluator(images, labels, self.system.conditional, (deciding,), self._extract)
         seconds = rung.score_seconds + time.perf_counter() - start
         self.history[-1] = replace(rung, scores={**rung.scores, **again.scores}, score_seconds=seconds)
         return True
+
+    def follow(self, images: int) -> None:
+        """What a process other than the first does while that one is at `next_rung`, whose target is `images`."""
+        if not _diverged(self.trainer.advance(images)):
+            self.follow_measure(self.sample_count)
+
+    def follow_measure(self, samples: int) -> None:
+        """What a process other than the first does while that one is at `measure_again`, where it `may_measure`."""
+        images, _ = self.trainer.sample(samples, self.evaluator.seed)
+        self._extract(fitted(images, self.data.shape))
+
+    def share(self) -> None:
+        """Brings the training of every process to the state of the first one's, which alone reads checkpoints."""
+        if self.parallel.size > 1:
+            first = self.parallel.rank == 0
+            state = self.parallel.broadcast_state(self.trainer.state() if first else None)
+            if not first:
+                self.trainer.load_state(*state)
+
+    def _extract(self, images: Tensor) -> Features:
+        return self.parallel.spread(self.evaluator.extractor, images)
 
     def _observed(self, rung: Rung) -> monitor.Observation:
         """`rung` as the monitor judges it."""
@@ -236,6 +282,11 @@ def _best_rungs(rungs: Sequence[Rung], metric: str, count: int) -> list[Rung]:
     sign = 1 if METRICS[metric].minimise else -1
     sound = [rung for rung in rungs if metric in rung.scores]
     return sorted(sound, key=lambda rung: sign * rung.scores[metric].value)[:count]
+
+
+def _diverged(losses: dict[str, float]) -> list[str]:
+    """What of a rung's losses is not finite, in words. Means over all processes, so the same in each of them."""
+    return [f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)]
 
 
 def pick_device() -> str:

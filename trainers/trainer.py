@@ -14,12 +14,15 @@ from torch import Tensor, nn
 
 from trainers import losses
 from trainers.augment import augment, oversampled
+from trainers.batch_norm import BatchNorm, synchronise
 from trainers.batches import IndexStream, seeded
 from trainers.config import Config
 from trainers.data import ImageData
+from trainers.draws import global_draws
 from trainers.gan import Batch, Phase, System
 from trainers.layers import uniform
 from trainers.optimizers import make_optimizer, slots
+from trainers.parallel import ALONE, Parallel
 from trainers.schedules import lr_factor
 
 SAMPLE_BATCH = 500
@@ -31,6 +34,10 @@ class Trainer:
     The trainer keeps random numbers of its own: whatever else runs between two calls changes nothing, and the
     outer random state, thread count and default dtype are left as they were. `dtype` is that of weights, images and
     noise.
+
+    Of several processes (`parallel`) each has all of the state, draws the whole batch and takes its part of it: with
+    batch norm synchronised they learn what one process would, wherever losses are means over images. `advance` and
+    `sample` are then called by all of them alike; with local batch norm process 0's statistics are kept.
     """
 
     def __init__(
@@ -40,7 +47,13 @@ class Trainer:
         data: ImageData,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        parallel: Parallel = ALONE,
+        batch_norm: BatchNorm = "synchronised",
     ) -> None:
+        """Raises ValueError where the batch cannot be shared out evenly, or the data hold less than one."""
+        if config.batch % parallel.size:
+            raise ValueError(f"batch {config.batch} is no multiple of the {parallel.size} workers that share it")
+        self.parallel = parallel
         self.config = config
         self.device = torch.device(device)
         self.dtype = dtype
@@ -59,6 +72,8 @@ class Trainer:
             self.gan = system.gan(config, data.classes)
             self.nets = {name: self._placed(net) for name, net in self.gan.networks().items()}
         self._ema = deepcopy(self.nets["g"]).requires_grad_(False) if config.ema_decay else None
+        for net in self.nets.values() if batch_norm == "synchronised" else ():
+            synchronise(net, parallel)
         self._optimizers = {
             phase.name: make_optimizer(
                 config,
@@ -89,6 +104,8 @@ class Trainer:
         with self._own_environment():
             while self.images < until:
                 self._iterate(sums, counts)
+            self.parallel.broadcast(self._buffers())
+            sums = self.parallel.mean(sums)
         means = {name: total.item() / counts[name] for name, total in sums.items()}
         seconds = time.perf_counter() - start
         return {**means, "images_per_s": (self.images - first) / seconds} if means else {}
@@ -98,17 +115,22 @@ class Trainer:
         z = torch.randn(count, self.config.latent, generator=seeded(seed, 2))
         labels = torch.arange(count) % self.data.classes
         g, training = self.generator, self.generator.training
-        batches = zip(z.split(SAMPLE_BATCH), labels.split(SAMPLE_BATCH), strict=True)
+
+        def generated(rows: Tensor) -> Tensor:
+            return torch.cat(
+                [
+                    _to_uint8(g(self._noise(z[part].to(self.device, self.dtype)), labels[part].to(self.device)))
+                    for part in rows.split(SAMPLE_BATCH)
+                ]
+            )
+
         g.eval()
         try:
             with torch.no_grad(), self._own_environment():
-                parts = [
-                    _to_uint8(g(self._noise(normal.to(self.device, self.dtype)), wanted.to(self.device)))
-                    for normal, wanted in batches
-                ]
+                images = self.parallel.spread(generated, torch.arange(count))
         finally:
             g.train(training)
-        return torch.cat(parts), labels.to(self.device)
+        return images, labels.to(self.device)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything that training depends on: tensors by name, and a JSON-able header."""
@@ -179,19 +201,25 @@ class Trainer:
 
     def _update(self, phase: Phase) -> dict[str, Tensor]:
         batch = self._batch(phase.fresh)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.precision == "bfloat16"):
+        low = self.config.precision == "bfloat16"
+        with (
+            torch.autocast(self.device.type, torch.bfloat16, enabled=low),
+            global_draws(self.parallel, self.config.batch),
+        ):
             found = self.gan.loss(phase.name, self.nets, batch)
         optimizer = self._optimizers[phase.name]
         optimizer.zero_grad()
         # Only the phase's own parameters: the other networks' weight gradients would be thrown away.
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         next(iter(found.values())).backward(inputs=parameters)
+        self.parallel.reduce_gradients(parameters)
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         optimizer.step()
         self.gan.after_step(phase.name, self.nets)
         return {**found, f"grad_norm_{phase.name}": norm}
 
     def _batch(self, fresh: bool) -> Batch:
+        """The own part of the global batch, all of which is drawn: random states stay the same in every process."""
         if fresh:
             index = self._stream(self._batches).to(self.device, non_blocking=True)
             if self._indices is not None:
@@ -201,16 +229,21 @@ class Trainer:
             self._batches += 1
         real, labels = self._real
         size = self.config.batch
+        shard = self.parallel.shard
         return Batch(
-            real=real,
-            labels=labels,
-            z=self._noise(torch.randn(size, self.config.latent, device=self.device, dtype=self.dtype)),
-            fake_labels=torch.randint(self._drawn, (size,), device=self.device),
+            real=shard(real),
+            labels=shard(labels),
+            z=shard(self._noise(torch.randn(size, self.config.latent, device=self.device, dtype=self.dtype))),
+            fake_labels=shard(torch.randint(self._drawn, (size,), device=self.device)),
         )
 
     def _noise(self, normal: Tensor) -> Tensor:
         """Standard normal numbers as noise of the configured law."""
         return uniform(normal) if self.config.latent_law == "uniform" else normal
+
+    def _buffers(self) -> Iterator[Tensor]:
+        for net in (*self.nets.values(), *([self._ema] if self._ema is not None else [])):
+            yield from net.buffers()
 
     @torch.no_grad()
     def _average(self) -> None:

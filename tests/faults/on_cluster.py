@@ -6,16 +6,19 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from orchestrator import cli, tune  # before Ray, whose settings come with it  # isort: skip
-import ray
-from ray.cluster_utils import Cluster
+from orchestrator import cli, sweep  # before Ray, whose settings come with it  # isort: skip
+from orchestrator.cluster import bind_to_loopback
+
+bind_to_loopback()
+import ray  # noqa: E402
+from ray.cluster_utils import Cluster  # noqa: E402
 
 NODES = 2
 
 
 @contextmanager
-def cluster() -> Iterator[None]:
-    """In place of `tune.cluster`, where one node can die and the sweep go on."""
+def cluster(address: str | None) -> Iterator[None]:
+    """In place of `cluster.cluster`, where one node can die and the sweep go on."""
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
         for _ in range(NODES):
@@ -30,5 +33,5 @@ def cluster() -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    tune.cluster = cluster
+    sweep.cluster = cluster
     cli.main()

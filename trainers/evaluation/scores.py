@@ -20,7 +20,7 @@ from trainers.evaluation.classes import (
     per_class_accuracy,
     tstr,
 )
-from trainers.evaluation.extractors import Extractor
+from trainers.evaluation.extractors import Extractor, Features
 from trainers.evaluation.frechet import fid, fid_infinity
 from trainers.evaluation.inception_score import Marginal, inception_score
 from trainers.evaluation.kid import kid
@@ -277,20 +277,26 @@ class Evaluator:
         self.test = test
 
     def __call__(
-        self, images: Tensor, labels: Tensor, conditional: bool = True, metrics: tuple[str, ...] | None = None
+        self,
+        images: Tensor,
+        labels: Tensor,
+        conditional: bool = True,
+        metrics: tuple[str, ...] | None = None,
+        extract: Callable[[Tensor], Features] | None = None,
     ) -> Evaluation:
         """Scores uint8 images [N, C, H, W] generated for the classes int64 [N], by `metrics` where given, else its own.
 
-        Where `conditional` is False the labels mean nothing, and what needs them is left out. Raises ValueError for
-        fewer images than a metric needs, InputError for fewer of a class, and what the extractor raises.
+        Where `conditional` is False the labels mean nothing, and what needs them is left out. `extract` does the
+        extractor's pass, by several processes perhaps, where given. Raises ValueError for fewer images than a metric
+        needs, InputError for fewer of a class, and what the extractor raises.
         """
-        return self.evaluation(self.see(images, labels), conditional, metrics)
+        return self.evaluation(self.see(images, labels, extract), conditional, metrics)
 
-    def see(self, images: Tensor, labels: Tensor) -> Seen:
+    def see(self, images: Tensor, labels: Tensor, extract: Callable[[Tensor], Features] | None = None) -> Seen:
         """The pass through the extractor; arguments and errors as for a call."""
         if len(images) != len(labels):
             raise ValueError(f"{len(images)} images but {len(labels)} labels")
-        features, logits = self.extractor(images)
+        features, logits = (extract or self.extractor)(images)
         if self.reference.features.device != features.device:
             self.reference = self.reference.to(features.device)
         return Seen(images, features, logits, labels, self.reference, self.test, self.seed)

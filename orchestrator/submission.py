@@ -1,0 +1,113 @@
+"""A sweep as a job of a Ray cluster: the driver runs there, and whoever submits it may go away."""
+
+from __future__ import annotations
+
+import logging
+import re
+import shlex
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from orchestrator.cluster import check_shared, use_token
+from search_spaces.sweep import Sweep
+from trainers.errors import InputError
+
+_PREFIX = "gansweep-"
+_FILE, _SWEEP = "sweep.yaml", "sweep"
+#: Seconds between two looks at a job.
+_LOOK = 1.0
+#: Of a job that is at work or soon will be.
+_UNDER_WAY = ("PENDING", "RUNNING")
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A job of a sweep."""
+
+    id: str
+    new: bool
+    """Whether it was submitted now; else it was at work already."""
+
+
+def submit(sweep: Sweep, address: str, root: Path | None = None) -> Submitted:
+    """Has the cluster whose dashboard is at `address`, http://HOST:8265, drive `sweep`.
+
+    `root` is the folder of sweeps on the cluster, by default $GANSWEEP_HOME there, else one that ends with the job.
+
+    There is one job of a sweep at a time: while one is at work, nothing is submitted. After it has ended, however that
+    was, the next one goes on with the same sweep, since launching one that exists does. Raises InputError where the
+    cluster does not answer, or where the sweep's study or store would be one machine's own.
+    """
+    if not re.fullmatch(r"https?://\S+", address):
+        raise InputError(f"--address {address}: a job is submitted to http://HOST:8265, the cluster's dashboard")
+    check_shared(sweep)
+    if root is not None and not root.is_absolute():
+        raise InputError(f"--root {root}: on another machine a folder must be given from / on")
+    client = _client(address)
+    jobs = _jobs_of(sweep, client)
+    if under_way := [name for name, status in jobs.items() if status in _UNDER_WAY]:
+        return Submitted(under_way[-1], new=False)
+    name = f"{_PREFIX}{sweep.name}-job{len(jobs) + 1}"
+    with TemporaryDirectory() as folder:
+        (Path(folder) / _FILE).write_text(sweep.normalised())
+        command = ["python", "-m", "orchestrator.cli", "launch", _FILE, "--address", "auto"]
+        command += [] if root is None else ["--root", str(root)]
+        try:
+            client.submit_job(
+                entrypoint=shlex.join(command),
+                submission_id=name,
+                runtime_env={"working_dir": folder},
+                metadata={_SWEEP: sweep.name},
+            )
+        except RuntimeError as error:
+            if name in _jobs_of(sweep, client):  # another one was as quick
+                return Submitted(name, new=False)
+            raise InputError(f"--address {address}: the cluster refused the job: {_reason(error)}") from None
+    return Submitted(name, new=True)
+
+
+def follow(address: str, job: str, say: Callable[[str], object]) -> str:
+    """Passes on what a job prints until it ends; returns its status: SUCCEEDED, FAILED or STOPPED."""
+    client, told = _client(address), 0
+    while True:
+        status = str(client.get_job_status(job).value)
+        text = client.get_job_logs(job)
+        if len(text) > told:
+            say(text[told:].rstrip("\n"))
+            told = len(text)
+        if status not in _UNDER_WAY:
+            return status
+        time.sleep(_LOOK)
+
+
+def _client(address: str) -> Any:
+    use_token()
+    try:
+        from ray.exceptions import AuthenticationError
+        from ray.job_submission import JobSubmissionClient
+    except ImportError as error:
+        raise InputError(f'submit needs Ray\'s job client: pip install "ray[default]" ({error})') from None
+    for name in ("job.sdk", "dashboard_sdk"):  # they tell of each step
+        logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.WARNING)
+    logging.getLogger("ray._private.runtime_env.packaging").setLevel(logging.WARNING)
+    try:
+        return JobSubmissionClient(address)
+    except AuthenticationError:
+        text = "the cluster wants its token: set RAY_AUTH_TOKEN, or put it into ~/.ray/auth_token, as the head has it"
+        raise InputError(f"--address {address}: {text}") from None
+    except (ConnectionError, RuntimeError) as error:
+        raise InputError(f"--address {address}: no job server answers there: {_reason(error)}") from None
+
+
+def _jobs_of(sweep: Sweep, client: Any) -> dict[str, str]:
+    """Ids and states of the sweep's jobs, oldest first."""
+    mine = [job for job in client.list_jobs() if job.submission_id and (job.metadata or {}).get(_SWEEP) == sweep.name]
+    return {job.submission_id: str(job.status.value) for job in sorted(mine, key=lambda job: job.start_time or 0)}
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
