@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.cluster import check_shared
 from search_spaces.sweep import parse_sweep
 from tests import sweeps
 
@@ -40,9 +41,14 @@ def test_the_two_commands_and_every_target_that_is_named_exist() -> None:
     assert set(re.findall(r"make ([a-z-]+)", README)) <= targets
 
 
-def test_the_example_is_a_sweep_file() -> None:
-    (text,) = blocks("yaml")
-    assert parse_sweep(text, "example.yaml").systems == ("narman-cgan",)
+def test_the_example_is_a_sweep_file_and_so_it_is_with_the_keys_of_a_cluster() -> None:
+    laptop, cluster = blocks("yaml")
+    assert parse_sweep(laptop, "example.yaml").systems == ("narman-cgan",)
+    on_cluster = {line.partition(":")[0] for line in cluster.splitlines()}
+    kept = "".join(line for line in laptop.splitlines(True) if line.partition(":")[0] not in on_cluster)
+    sweep = parse_sweep(kept + cluster, "example.yaml")
+    assert sweep.resources.workers_per_trial == 4
+    check_shared(sweep)
 
 
 def test_the_folder_tree_names_folders_that_exist() -> None:
