@@ -149,7 +149,7 @@ class Room:
         if self._fits or not idle:
             self._empty_since = math.inf
         elif now - min(self._empty_since, now) > max(self.want.wait, _GRACE):
-            _refuse_impossible(self.want, nodes())
+            _refuse_impossible(self.want, nodes(), max(self.want.wait, _GRACE))
         else:
             self._empty_since = min(self._empty_since, now)
         return min(self._fits, self.want.concurrent_trials or self._fits)
@@ -167,7 +167,7 @@ def room_for(want: Resources) -> Room:
             _ask_for(want)
             asked = True
         time.sleep(1)
-    _refuse_impossible(want, nodes())
+    _refuse_impossible(want, nodes(), want.wait)
     return Room(want)
 
 
@@ -220,15 +220,15 @@ def _workers_on(node: Node, want: Resources) -> int:
     return int(fits + 1e-9)
 
 
-def _refuse_impossible(want: Resources, have: Sequence[Node]) -> None:
+def _refuse_impossible(want: Resources, have: Sequence[Node], waited: float = 0) -> None:
     if _fitting(want, have):
         return
     worker = f"{want.cpus_per_worker:g} CPU" + (f" and {want.gpu_share:g} GPU" if want.gpu_share else "")
     each = f"{want.workers_per_trial} workers of {worker} each" if want.workers_per_trial > 1 else worker
     there = "; ".join(f"{node.cpus:g} CPU, {node.gpus:g} GPU" for node in have) or "nothing"
-    waited = f", and nothing came within {want.wait:g} s" if want.wait else ""
+    in_vain = f", and nothing came within {waited:g} s" if waited else ""
     nodes_in_words = f"{len(have)} nodes have" if len(have) != 1 else "there is"
-    raise InputError(f"resources: a trial needs {each}, but {nodes_in_words} {there} in all{waited}")
+    raise InputError(f"resources: a trial needs {each}, but {nodes_in_words} {there} in all{in_vain}")
 
 
 def _ask_for(want: Resources) -> None:

@@ -192,7 +192,8 @@ def store(case: Case) -> Finding:
         use(store_of(case.sweep, case.folder).objects)
     except (UnavailableError, MissingError, ConflictError, InputError) as error:
         remedy = next(remedy for pattern, remedy in _BUCKET_REMEDIES if re.search(pattern, str(error)))
-        return Finding("store", "failed", f"{place}: {error}", remedy)
+        reason = str(error).partition(": ")[2] if str(error).startswith(S3) else ""  # without the object's own name
+        return Finding("store", "failed", f"{place}: {reason or error}", remedy)
     return Finding("store", "ok", f"{place}: written, on a condition too, read and deleted")
 
 

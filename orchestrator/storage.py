@@ -102,6 +102,6 @@ def _database(url: str) -> RDBStorage:
     try:
         # A connection that a restart of the server has broken is replaced before it is used.
         return RDBStorage(with_driver(url), engine_kwargs={"pool_pre_ping": True})
-    except (SQLAlchemyError, ImportError) as error:
+    except (SQLAlchemyError, ImportError, RuntimeError) as error:  # the last one for tables of another Optuna
         reason = masked(str(error).strip().splitlines()[0])
         raise InputError(f"the study's database {url} cannot be opened: {reason}") from None

@@ -83,7 +83,9 @@ class SweepStudy(GovernedStudy):
         self._halts: dict[int, int] = {}
         """Where the slice of each live trial ends."""
         self._metric = METRICS[sweep.score.metric]
-        study.pruner = self._sampling.pruner = _pruner(sweep.pruner, sweep.rungs)
+        study.pruner = _pruner(sweep.pruner, sweep.rungs)
+        # Else Optuna would give its samplers all trials in place of those that `SampledStudy` shows.
+        self._sampling.pruner = optuna.pruners.NopPruner()
 
     @classmethod
     def create(cls, folder: Path, sweep: Sweep) -> SweepStudy:
@@ -284,8 +286,10 @@ class SweepStudy(GovernedStudy):
     def _beaten(self, trial: Trial, history: Sequence[Rung]) -> str | None:
         """Why the pruner ends the trial; None where it goes on."""
         where = f"{self.sweep.pruner.name} pruner at {history[-1].images / KIMG:g} kimg"
-        if isinstance(self.sweep.pruner, Hyperband) and trial.should_prune():
-            return where
+        if isinstance(self.sweep.pruner, Hyperband):
+            known = self._study._storage.get_trial(trial._trial_id)
+            if self._study.pruner.prune(self._study, known):
+                return where
         if (reason := pruning.by_its_own(self.sweep.pruner, history, self._metric.name)) is not None:
             return f"{where}: {reason}"
         if (line := self._line(history)) is None:
