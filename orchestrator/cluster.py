@@ -94,20 +94,11 @@ def bind_to_loopback() -> None:
     os.environ.setdefault(_REACHABLE, "0")
 
 
-def use_token() -> None:
-    """Has a Ray that is imported after this show the token that this machine has, as Ray's own commands do."""
-    places = [os.environ.get("RAY_AUTH_TOKEN_PATH"), Path.home() / ".ray" / "auth_token"]
-    if os.environ.get("RAY_AUTH_TOKEN") or any(place and Path(place).is_file() for place in places):
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-
-
 @contextmanager
 def cluster(address: str | None = None) -> Iterator[None]:
     """Ray, for as long as the block lasts: on this machine alone and without dashboard, or the one at `address`."""
     if address is None:
         bind_to_loopback()
-    else:
-        use_token()
     import ray
 
     ray.init(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shlex
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from orchestrator.cluster import check_shared, use_token
+from orchestrator.cluster import check_shared
 from search_spaces.sweep import Sweep
 from trainers.errors import InputError
 
@@ -85,7 +86,7 @@ def follow(address: str, job: str, say: Callable[[str], object]) -> str:
 
 
 def _client(address: str) -> Any:
-    use_token()
+    _use_token()
     try:
         from ray.exceptions import AuthenticationError
         from ray.job_submission import JobSubmissionClient
@@ -101,6 +102,13 @@ def _client(address: str) -> Any:
         raise InputError(f"--address {address}: {text}") from None
     except (ConnectionError, RuntimeError) as error:
         raise InputError(f"--address {address}: no job server answers there: {_reason(error)}") from None
+
+
+def _use_token() -> None:
+    """Has a Ray that is imported after this show the token that this machine has, as Ray's own commands do."""
+    places = [os.environ.get("RAY_AUTH_TOKEN_PATH"), Path.home() / ".ray" / "auth_token"]
+    if os.environ.get("RAY_AUTH_TOKEN") or any(place and Path(place).is_file() for place in places):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def _jobs_of(sweep: Sweep, client: Any) -> dict[str, str]:

@@ -26,9 +26,9 @@ SMALL = {"batch": BATCH, "width": 0.125, "threads": 1, "kimg": 1, "n_critic": 1}
 WGAN_GP = {"loss": "wasserstein", "smoothing": "none", "label_flip": 0.0, "lipschitz": "penalty"}
 #: System and settings for each kind of thing that could tell a part of a batch from the whole.
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "no norm": ("toh-dcgan-1", {"dropout": 0.4}),
+    "no norm": ("toh-dcgan-1", {"dropout": 0.4, "init_std": 0.1}),
     "batch norm": ("narman-dcgan", {"dropout": 0.3, "smoothing": "random", "label_flip": 0.1, "ema_decay": 0.9}),
-    "penalty": ("toh-dcgan-1", {**WGAN_GP, "dropout": 0.4}),
+    "penalty": ("toh-dcgan-1", {**WGAN_GP, "dropout": 0.4, "init_std": 0.1}),
     "spectral": ("monir-dcgan", {"lipschitz": "spectral", "width": 0.0625}),
 }
 #: Of these two processes must do.

@@ -61,6 +61,17 @@ def test_parts_are_those_of_the_whole(make: Callable[[Tensor], Tensor], size: in
     assert torch.equal(torch.cat(parts_of(make, x, size)), whole)
 
 
+def test_dropout_in_bfloat16_keeps_what_that_of_the_whole_keeps() -> None:
+    x = torch.randn(BATCH, 9, 5, 4, generator=torch.Generator().manual_seed(1)).bfloat16()
+    x = x.to(memory_format=torch.channels_last)
+    torch.manual_seed(0)
+    whole = functional.dropout(x, 0.3)
+    found = torch.cat(parts_of(lambda own: functional.dropout(own, 0.3), x, 3))
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found == 0, whole == 0)
+    torch.testing.assert_close(found, whole, rtol=0.01, atol=0)
+
+
 def test_batches_one_behind_the_other_are_each_cut() -> None:
     x = torch.ones(BATCH, 5)
     torch.manual_seed(0)

@@ -61,16 +61,16 @@ class _GlobalDraws(TorchFunctionMode):
         return self._cut(lambda shape: func(*bounds, size=shape, **kwargs), tuple(size))
 
     def _like(self, func: Callable[..., Tensor], input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        return self._cut(lambda shape: func(input.new_empty(shape), *args, **kwargs), tuple(input.shape))
+        return self._cut(lambda shape: func(_empty(shape, input), *args, **kwargs), tuple(input.shape))
 
     def _dropout(
         self, func: Callable[..., Tensor], input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
     ) -> Tensor:
-        if not training or p == 0:
+        if not training or p in (0, 1):
             return func(input, p, training, inplace)
-        # In bfloat16 the factor 1 / (1 - p) would lose digits.
-        like = losses.wide(input.detach())
-        mask = self._cut(lambda shape: func(like.new_ones(shape), p, True), tuple(input.shape))
+        kept = self._cut(lambda shape: func(_empty(shape, input).fill_(1), p, True), tuple(input.shape)) != 0
+        # In bfloat16 the factor would lose digits.
+        mask = kept.to(losses.wide(input.new_empty(0)).dtype) / (1 - p)
         return input.mul_(mask) if inplace else (input * mask).to(input.dtype)
 
     def _cut(self, draw: Callable[[tuple[int, ...]], Tensor], shape: tuple[int, ...]) -> Tensor:
@@ -80,6 +80,13 @@ class _GlobalDraws(TorchFunctionMode):
         rows, rest = shape[0], shape[1:]
         batches: Tensor = draw((rows * self._parallel.size, *rest)).unflatten(0, (rows // self._own, -1))
         return batches.narrow(1, self._parallel.rank * self._own, self._own).reshape(shape)
+
+
+def _empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    # Numbers are drawn in the order in which they lie in memory.
+    innermost = like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last)
+    layout = torch.channels_last if innermost else torch.contiguous_format
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout)
 
 
 _FACTORIES = frozenset({torch.rand, torch.randn, torch.randint})
