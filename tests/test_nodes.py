@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -50,14 +51,16 @@ def running(records: list[TrialRecord]) -> list[TrialRecord]:
     return [record for record in records if record.state == "running" and record.nodes]
 
 
-def wait_for_two_apart(read: Callable[[], list[TrialRecord]]) -> list[TrialRecord]:
+def wait_for_two_apart(
+    read: Callable[[], list[TrialRecord]], driver: subprocess.Popen[str]
+) -> tuple[TrialRecord, TrialRecord]:
     """Two trials that run at the same time on different nodes."""
     end = time.monotonic() + 240
-    while time.monotonic() < end:
+    while driver.poll() is None and time.monotonic() < end:
         for one in (now := running(read())):
             for other in now:
                 if not set(one.nodes) & set(other.nodes):
-                    return [one, other]
+                    return one, other
         time.sleep(0.1)
     raise AssertionError(f"no two trials ran apart: {[(r.number, r.state, r.nodes) for r in read()]}")
 
@@ -92,7 +95,7 @@ def test_a_node_that_is_lost_costs_no_trial_and_no_point(tmp_path: Path, cache_d
     folder = tmp_path / "runs" / "tiny"
     driver = sweeps.start("launch", "tiny.yaml", "--address", three.address, cwd=tmp_path)
     try:
-        one, _ = wait_for_two_apart(lambda: sweeps.records(folder))
+        one, _ = wait_for_two_apart(lambda: sweeps.records(folder), driver)
         before = sweeps.records(folder)
         three.remove(one.nodes[0].rpartition("/")[2])
         said, _ = driver.communicate(timeout=400)
@@ -114,7 +117,7 @@ def test_a_node_that_is_drained_is_left_without_a_failure_that_counts(
     folder = tmp_path / "runs" / "tiny"
     driver = sweeps.start("launch", "tiny.yaml", "--set", "pruner=none", "--address", three.address, cwd=tmp_path)
     try:
-        one, _ = wait_for_two_apart(lambda: sweeps.records(folder))
+        one, _ = wait_for_two_apart(lambda: sweeps.records(folder), driver)
         leaving = one.nodes[0].rpartition("/")[2]
         three.drain(leaving, seconds=300)
         said, _ = driver.communicate(timeout=400)
@@ -125,6 +128,26 @@ def test_a_node_that_is_drained_is_left_without_a_failure_that_counts(
     assert {failure.kind for failure in record.failures} == {"drained-node"}
     assert record.state == "complete"
     assert all(not node.endswith(leaving) for node in record.nodes)
+
+
+def test_a_node_that_joins_is_used(tmp_path: Path, cache_dir: Path) -> None:
+    # Long trials: a worker that ended would take the place of one that is about to begin.
+    longer = TEXT.replace("until: 2", "until: 8").replace(f"trials: {TRIALS}", "trials: 3")
+    sweeps.prepare(tmp_path, cache_dir, longer + SHARED)
+    folder = tmp_path / "runs" / "tiny"
+    with nodes(1, cpus=2) as growing:
+        driver = sweeps.start("launch", "tiny.yaml", "--set", "pruner=none", "--address", growing.address, cwd=tmp_path)
+        try:
+            sweeps.wait_for(lambda: bool(running(sweeps.records(folder))), driver)
+            assert len(running(sweeps.records(folder))) == 1, "there is room for one alone"
+            joined = growing.add()
+            said, _ = driver.communicate(timeout=400)
+        finally:
+            driver.kill()
+    assert driver.returncode == 0, said
+    records = sweeps.records(folder)
+    assert [record.state for record in records] == ["complete"] * 3
+    assert any(node.endswith(joined) for record in records for node in record.nodes)
 
 
 @pytest.fixture
