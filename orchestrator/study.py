@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import uuid
 import warnings
@@ -16,7 +15,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from orchestrator import pruning
+from orchestrator import lessons, pruning
 from orchestrator.budget import TrialUse, use_of
 from orchestrator.failures import FAILURES, LOG, Failure, failures_of, given_up
 from orchestrator.finals import Final
@@ -25,7 +24,7 @@ from orchestrator.importances import importances
 from orchestrator.objectives import directions, gpu_hours
 from orchestrator.promotion import Choice, Curve, Policy, halt_after, policy_of
 from orchestrator.records import FAULT, NODES, PAUSED, REASON, RUNG, Memo, Reader, TrialRecord, best_of, notes_of
-from orchestrator.samplers import as_trial, sampler_of
+from orchestrator.samplers import sampler_of
 from orchestrator.seen import SampledStudy
 from orchestrator.storage import create_study, find_study, together
 from search_spaces.settings import Hyperband, Median, Percentile
@@ -39,10 +38,6 @@ _SWEEP = "sweep"
 _ID = "id"
 _ATTEMPT = "attempt"
 _FINAL = "final:"
-_LESSONS = "lessons:"
-
-#: Some databases hold no more than 64 kB in a note.
-_LESSONS_PER_NOTE = 50
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -76,7 +71,7 @@ class SweepStudy(GovernedStudy):
         super().__init__(sweep, study)
         self.folder = folder
         self._sampling = SampledStudy(study, sweep)
-        self._sampling.lessons = self._lessons()
+        self._sampling.lessons = lessons.among(self._notes, sweep)
         self._live: dict[int, Trial] = {}
         self._reader = Reader(sweep)
         self._use = Memo(self._use_of)
@@ -252,24 +247,17 @@ class SweepStudy(GovernedStudy):
     @property
     def taught(self) -> bool:
         """Whether a driver has called `teach`."""
-        return f"{_LESSONS}0" in self._notes
+        return lessons.LAST in self._notes
 
     def teach(self, trials: Sequence[Mapping[str, Any]]) -> None:
         """Tells the sampler of trials of other sweeps, `{params, values}` with scores by images, once and for all.
 
         They are no trials of this study: nothing but its sampler ever sees them.
         """
-        for start in reversed(range(0, max(1, len(trials)), _LESSONS_PER_NOTE)):  # nought last: then all are there
-            text = json.dumps(trials[start : start + _LESSONS_PER_NOTE])
-            self._study.set_user_attr(f"{_LESSONS}{start}", text)
+        for key, text in lessons.as_notes(trials):
+            self._study.set_user_attr(key, text)
         self.refresh()
-        self._sampling.lessons = self._lessons()
-
-    def _lessons(self) -> list[FrozenTrial]:
-        """Their numbers are below nought."""
-        texts = [self._notes[key] for key in sorted(self._notes) if key.startswith(_LESSONS)]
-        known = [lesson for text in texts for lesson in json.loads(text)]
-        return [as_trial(self.sweep, -1 - index, lesson) for index, lesson in enumerate(known)]
+        self._sampling.lessons = lessons.among(self._notes, self.sweep)
 
     def importances(self) -> dict[str, float]:
         """As `importances.importances`; a pruned trial counts with the best score it reached."""

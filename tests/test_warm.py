@@ -112,7 +112,7 @@ def test_a_teacher_that_dies_half_way_has_taught_nothing(tmp_path: Path, earlier
     assert not heir.taught
     heir.teach(trials)
     assert heir.taught
-    assert len(heir._lessons()) == len(trials) == 120
+    assert len(heir._sampling.lessons) == len(trials) == 120
 
 
 @pytest.mark.parametrize(
