@@ -1,0 +1,85 @@
+#!/usr/bin/env bash
+# A sweep on several nodes of a Slurm cluster. From the repository, which all nodes see:
+#   sbatch deploy/slurm.sh SWEEP_FILE NAME
+# Options of sbatch before the file's name replace those below.
+#
+#SBATCH --job-name=gansweep
+#SBATCH --nodes=2
+# One task a node: Ray starts the processes.
+#SBATCH --ntasks-per-node=1
+#SBATCH --cpus-per-task=16
+#SBATCH --gpus-per-node=4
+# Whole nodes: `ray symmetric-run` ends every Ray process of the user on a node when it is done.
+#SBATCH --exclusive
+#SBATCH --mem=0
+#SBATCH --time=24:00:00
+# Ten minutes before the end this script, and it alone, is told.
+#SBATCH --signal=B:USR1@600
+# Slurm may take the nodes away and queue the job again; so does this script when the time is up.
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=%x-%j.log
+set -euo pipefail
+
+file=${1:?expected: sbatch deploy/slurm.sh SWEEP_FILE NAME}
+name=${2:?expected: sbatch deploy/slurm.sh SWEEP_FILE NAME}
+# On a file system that all nodes see.
+root=${GANSWEEP_HOME:-$PWD/runs}
+
+# shellcheck source=/dev/null
+source "${GANSWEEP_VENV:-.venv}/bin/activate"
+
+# All users of the cluster reach its nodes. Ray listens only to those who have this user's token, in ~/.ray/auth_token.
+umask 077
+export RAY_AUTH_MODE=token
+ray get-auth-token --generate >/dev/null
+
+# Seconds that nodes may take to come.
+export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300
+# This script runs on the first node, which becomes the head. An address, since many machines call themselves 127.0.1.1;
+# where the first one is of the wrong network, GANSWEEP_HEAD names another.
+read -r head _ <<<"${GANSWEEP_HEAD:-$(hostname -I)}"
+
+# shellcheck disable=SC2329
+on_each_node() {
+    if [[ ${GANSWEEP_MPS:-0} == 1 ]]; then
+        # For trials that share a GPU (resources.trials_per_gpu). Here, since it ends with its node's step.
+        deploy/mps.sh start
+        eval "$(deploy/mps.sh env)"
+        trap 'deploy/mps.sh stop' EXIT
+    fi
+    ray symmetric-run "$@"
+}
+export -f on_each_node
+
+queue_again=
+# shellcheck disable=SC2329
+leave() {
+    echo "the time is nearly up: the sweep is paused after the rungs under way, and queued again"
+    queue_again=yes
+    # What takes longer than eight minutes is done again from the rung before.
+    (sleep 480 && scontrol requeue "$SLURM_JOB_ID") &
+    gansweep pause "$name" --root "$root" || true
+}
+trap leave USR1
+
+# Launching a sweep that exists goes on with it, so the same job serves every try.
+# shellcheck disable=SC2016
+srun --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=1 bash -c 'on_each_node "$@"' on_each_node \
+    --address "$head:6379" \
+    --min-nodes "$SLURM_JOB_NUM_NODES" \
+    --num-cpus="$SLURM_CPUS_PER_TASK" \
+    --num-gpus="${SLURM_GPUS_ON_NODE:-0}" \
+    -- gansweep launch "$file" --address auto --name "$name" --root "$root" &
+step=$!
+
+# A signal ends `wait`, not the step.
+code=0
+while kill -0 "$step" 2>/dev/null; do
+    code=0
+    wait "$step" || code=$?
+done
+if [[ $queue_again ]]; then
+    scontrol requeue "$SLURM_JOB_ID"
+fi
+exit "$code"
