@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from orchestrator.study import SweepStudy
 from orchestrator.tracking import Tracker, database
 from search_spaces.urls import with_driver
 from tests import made_up
+from tests.servers import S3Server
 from trainers.samples import save_png
 
 
@@ -112,3 +114,21 @@ def test_artifacts_go_where_the_sweep_says(root: Path) -> None:
     study = finished_study(root, "elsewhere", f"tracking.artifacts={root / 'shared'}")
     track(root, study, root / "report.html")
     assert len(list((root / "shared" / "elsewhere").rglob("report.html"))) == 1
+
+
+def test_artifacts_on_s3_are_what_the_user_interface_lists_and_serves(
+    root: Path, s3: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MLFLOW_S3_ENDPOINT_URL", s3.endpoint)
+    bucket = s3.bucket(f"b-{uuid.uuid4().hex}")
+    study = finished_study(root, "in-a-bucket", f"tracking.artifacts=s3://{bucket}/mlflow")
+    track(root, study, root / "report.html")
+    client = MlflowClient(database(root))
+    (run,) = client.search_runs(
+        [client.get_experiment_by_name("in-a-bucket").experiment_id], "tags.`gansweep.trial` = '0'"
+    )
+    assert run.info.artifact_uri.startswith(f"s3://{bucket}/mlflow/in-a-bucket/")
+    pictures = [file.path for file in client.list_artifacts(run.info.run_id, "images") if file.path.endswith(".png")]
+    assert len(pictures) == 3
+    fetched = client.download_artifacts(run.info.run_id, pictures[0], str(tmp_path))
+    assert Path(fetched).read_bytes()[:4] == b"\x89PNG"
