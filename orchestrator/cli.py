@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from orchestrator.asking import add_trials, pause, stop
+from orchestrator.cluster import CLIENT
 from orchestrator.collect import collect
 from orchestrator.doctor import doctor_command
 from orchestrator.lease import LeaseLostError
@@ -60,7 +61,10 @@ Database = Annotated[
     str | None, typer.Option("--storage", help="Database of the study, where this machine has no folder of the sweep.")
 ]
 Address = Annotated[
-    str | None, typer.Option(help="Ray cluster: auto, or HOST:PORT of its head, from one of its nodes; default: none.")
+    str | None,
+    typer.Option(
+        help="Ray cluster: auto or HOST:PORT of its head, from one of its nodes; ray://HOST:PORT from anywhere."
+    ),
 ]
 DEFAULT_ROOT = Path("runs")
 MIX_STUDY = DEFAULT_ROOT / "mix-study"
@@ -113,16 +117,9 @@ def submit_command(
     wait: Annotated[bool, typer.Option(help="Whether to stay and show what the job prints.")] = True,
 ) -> None:
     """Have a Ray cluster begin a sweep, or go on with it, as a job; the same command again changes nothing."""
-    from orchestrator.submission import follow, submit
+    from orchestrator.submission import run  # Ray takes seconds to import
 
-    job = submit(load_sweep(resolve(file), settings or [], name), address, root)
-    typer.echo(f"job {job.id} {'submitted' if job.new else 'is at work already'}; Ctrl-C leaves it at work")
-    try:
-        outcome = follow(address, job.id, typer.echo) if wait else "SUCCEEDED"
-    except KeyboardInterrupt:
-        return
-    if outcome != "SUCCEEDED":
-        typer.echo(f"job {job.id} {outcome.lower()}; the same command goes on with the sweep")
+    if not run(load_sweep(resolve(file), settings or [], name), address, root, typer.echo, wait):
         raise typer.Exit(1)
 
 
@@ -369,6 +366,12 @@ def _say(lines: Iterable[str]) -> None:
 
 
 def _run(sweep: Sweep, root: Path, address: str | None) -> None:
+    if address and address.startswith(CLIENT):
+        from orchestrator.submission import run
+
+        if not run(sweep, address, root if root.is_absolute() else None, typer.echo):
+            raise typer.Exit(1)
+        return
     try:
         outcome = launch(sweep, root, console, address)
     except KeyboardInterrupt:

@@ -26,7 +26,7 @@ from trainers.run import pick_device
 _REACHABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 #: Seconds in which a server must take a connection.
 _CONNECT = 3.0
-_CLIENT = "ray://"
+CLIENT = "ray://"
 AUTO = "auto"
 #: Seconds between two looks at what nodes there are.
 _RECOUNT = 2.0
@@ -47,10 +47,8 @@ class Node:
 def check_address(address: str) -> None:
     """Whether a driver on this machine can use the cluster at `address`: auto, or HOST:PORT of its head.
 
-    Raises InputError, within 10 s, where nothing answers there, where this machine is no node of it, or for ray://.
+    Raises InputError, within 10 s, where nothing answers there or where this machine is no node of it.
     """
-    if address.startswith(_CLIENT):
-        _refuse_client(address)
     here = _clusters_here()
     if address == AUTO:
         wanted = os.environ.get("RAY_ADDRESS", "")
@@ -60,17 +58,19 @@ def check_address(address: str) -> None:
             raise InputError("--address auto: no Ray cluster runs on this machine; `ray start --head` begins one")
         return
     host, port = _host_and_port(address)
-    try:
-        with socket.create_connection((host, port), _CONNECT):
-            pass
-        ip = socket.gethostbyname(host)
-    except OSError as error:
-        raise InputError(f"--address {address}: nothing answers there: {error}") from None
+    ip = _answering(address, host, port)
     if Path("/proc").exists() and not {f"{host}:{port}", f"{ip}:{port}"} & here:
         raise InputError(
             f"--address {address}: this machine is no node of that cluster ({', '.join(sorted(here)) or 'none'} here); "
             f"run this on one of its nodes, or `gansweep submit FILE --address http://{host}:8265` from anywhere"
         )
+
+
+def check_client(address: str) -> None:
+    """Raises InputError, within 10 s, where Ray's client is not installed or nothing answers at ray://HOST:PORT."""
+    if find_spec("grpc") is None:
+        raise InputError(f'--address {address}: needs Ray\'s client: pip install "ray[client]"')
+    _answering(address, *_host_and_port(address.removeprefix(CLIENT)))
 
 
 def check_shared(sweep: Sweep) -> None:
@@ -228,14 +228,13 @@ def _ask_for(want: Resources) -> None:
     request_resources(bundles=bundles(want))
 
 
-def _refuse_client(address: str) -> None:
-    if find_spec("grpc") is None:
-        raise InputError(f'--address {address}: needs Ray\'s client: pip install "ray[client]"')
-    host = address.removeprefix(_CLIENT).partition(":")[0] or "HOST"
-    raise InputError(
-        f"--address {address}: a driver stays where its study is, which a Ray client cannot promise; "
-        f"`gansweep submit FILE --address http://{host}:8265` runs the driver on the cluster"
-    )
+def _answering(address: str, host: str, port: int) -> str:
+    """The number of the host; InputError where nobody takes a connection."""
+    try:
+        with socket.create_connection((host, port), _CONNECT):
+            return socket.gethostbyname(host)
+    except OSError as error:
+        raise InputError(f"--address {address}: nothing answers there: {error}") from None
 
 
 def _host_and_port(address: str) -> tuple[str, int]:

@@ -7,14 +7,16 @@ import os
 import re
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from orchestrator.cluster import check_shared
-from search_spaces.sweep import Sweep
+from orchestrator.cluster import CLIENT, check_client, check_shared
+from search_spaces.sweep import Sweep, parse_sweep
 from trainers.errors import InputError
 
 _PREFIX = "gansweep-"
@@ -34,6 +36,23 @@ class Submitted:
     """Whether it was submitted now; else it was at work already."""
 
 
+def run(sweep: Sweep, address: str, root: Path | None, say: Callable[[str], object], wait: bool = True) -> bool:
+    """Has the cluster at `address` drive `sweep`, and shows what the job prints until it ends, or until Ctrl-C.
+
+    Whether it did not fail. Arguments and errors as of `server` and `submit`.
+    """
+    with server(address) as jobs:
+        job = jobs.submit(sweep, root)
+        say(f"job {job.id} {'submitted' if job.new else 'is at work already'}; Ctrl-C leaves it at work")
+        try:
+            outcome = jobs.follow(job.id, say) if wait else "SUCCEEDED"
+        except KeyboardInterrupt:
+            return True
+    if outcome != "SUCCEEDED":
+        say(f"job {job.id} {outcome.lower()}; the same command goes on with the sweep")
+    return outcome == "SUCCEEDED"
+
+
 def submit(sweep: Sweep, address: str, root: Path | None = None) -> Submitted:
     """Has the cluster whose dashboard is at `address`, http://HOST:8265, drive `sweep`.
 
@@ -44,7 +63,8 @@ def submit(sweep: Sweep, address: str, root: Path | None = None) -> Submitted:
     cluster does not answer, or where the sweep's study or store would be one machine's own.
     """
     if not re.fullmatch(r"https?://\S+", address):
-        raise InputError(f"--address {address}: a job is submitted to http://HOST:8265, the cluster's dashboard")
+        text = "a job is submitted to http://HOST:8265, the cluster's dashboard, or through ray://HOST:10001"
+        raise InputError(f"--address {address}: {text}")
     check_shared(sweep)
     if root is not None and not root.is_absolute():
         raise InputError(f"--root {root}: on another machine a folder must be given from / on")
@@ -71,18 +91,69 @@ def submit(sweep: Sweep, address: str, root: Path | None = None) -> Submitted:
     return Submitted(name, new=True)
 
 
-def follow(address: str, job: str, say: Callable[[str], object]) -> str:
-    """Passes on what a job prints until it ends; returns its status: SUCCEEDED, FAILED or STOPPED."""
-    client, told = _client(address), 0
-    while True:
-        status = str(client.get_job_status(job).value)
-        text = client.get_job_logs(job)
-        if len(text) > told:
-            say(text[told:].rstrip("\n"))
-            told = len(text)
-        if status not in _UNDER_WAY:
-            return status
-        time.sleep(_LOOK)
+def look(address: str, job: str, told: int) -> tuple[str, str]:
+    """The state of a job, and what it has printed behind the first `told` characters."""
+    client = _client(address)
+    status = str(client.get_job_status(job).value)  # before its output, which is whole then where it has ended
+    return status, str(client.get_job_logs(job))[told:]
+
+
+@dataclass(frozen=True)
+class Server:
+    """A cluster's job server, and how it is reached."""
+
+    submit: Callable[[Sweep, Path | None], Submitted]
+    look: Callable[[str, int], tuple[str, str]]
+
+    def follow(self, job: str, say: Callable[[str], object]) -> str:
+        """Passes on what a job prints until it ends; returns its status: SUCCEEDED, FAILED or STOPPED."""
+        told = 0
+        while True:
+            status, text = self.look(job, told)
+            if text:
+                say(text.rstrip("\n"))
+                told += len(text)
+            if status not in _UNDER_WAY:
+                return status
+            time.sleep(_LOOK)
+
+
+@contextmanager
+def server(address: str) -> Iterator[Server]:
+    """The job server at http://HOST:8265, or that of the cluster whose client server is at ray://HOST:10001.
+
+    Through a Ray client only the head is asked to do the same: a driver stays where its study is, which Tune through a
+    client would not. Raises InputError, within 10 s, where that needs Ray's extra or where nothing answers.
+    """
+    if not address.startswith(CLIENT):
+        yield Server(lambda sweep, root: submit(sweep, address, root), partial(look, address))
+        return
+    check_client(address)
+    _use_token()
+    import ray
+    from ray.exceptions import RayTaskError
+
+    with ray.init(address, log_to_driver=False, logging_level=logging.ERROR) as context:
+        if not context.dashboard_url:
+            raise InputError(f'--address {address}: the cluster has no job server: its head needs "ray[default]"')
+        there = f"http://{context.dashboard_url}"
+        on_head = ray.remote(num_cpus=0, resources={"node:__internal_head__": 0.001})
+
+        def ask(function: Callable[..., Any], *arguments: Any) -> Any:
+            try:
+                return ray.get(on_head(function).remote(*arguments))
+            except RayTaskError as error:
+                if isinstance(error.cause, InputError):
+                    raise InputError(str(error.cause)) from None
+                raise
+
+        yield Server(
+            lambda sweep, root: ask(_submit_text, sweep.normalised(), there, root), lambda *job: ask(look, there, *job)
+        )
+
+
+def _submit_text(sweep: str, address: str, root: Path | None) -> Submitted:
+    return submit(parse_sweep(sweep), address, root)
 
 
 def _client(address: str) -> Any:

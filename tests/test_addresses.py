@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator import cluster
-from orchestrator.cluster import check_address, check_fits, check_shared
+from orchestrator.cluster import check_address, check_client, check_fits, check_shared
 from tests import made_up, sweeps
 from trainers.errors import InputError
 
@@ -58,12 +58,16 @@ def test_auto_heeds_ray_s_own_variable(monkeypatch: pytest.MonkeyPatch, elsewher
         check_address("auto")
 
 
-def test_a_ray_client_is_told_its_extra_or_the_way_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match=r"gansweep submit FILE --address http://head:8265"):
-        check_address("ray://head:10001")
+def test_a_ray_client_is_told_its_extra_or_that_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = time.monotonic()
+    with pytest.raises(InputError, match="nothing answers there"):
+        check_client(f"ray://127.0.0.1:{free_port()}")
+    assert time.monotonic() - start < 10
+    with pytest.raises(InputError, match="allowed are auto, HOST:PORT of a cluster's head, or ray://HOST:PORT"):
+        check_client("ray://head")
     monkeypatch.setattr(cluster, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r'needs Ray\'s client: pip install "ray\[client\]"'):
-        check_address("ray://head:10001")
+        check_client("ray://head:10001")
 
 
 @pytest.mark.parametrize(

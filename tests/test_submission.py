@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import secrets
 import signal
@@ -35,13 +36,14 @@ class Head:
     """A running head."""
 
     dashboard: str
-    environment: dict[str, str]
+    client: str
+    """Of its client server, ray://HOST:PORT."""
 
 
 @pytest.fixture
 def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[Head]:
     """`ray start --head` with its dashboard, on this machine alone."""
-    gcs, dashboard, agent = free_ports(3)
+    gcs, dashboard, agent, client = free_ports(4)
     with TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as folder:
         settings = {"RAY_TMPDIR": folder, "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
         settings["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
@@ -52,14 +54,18 @@ def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[Head]:
         command = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2"]
         command += [f"--port={gcs}", "--node-ip-address=127.0.0.1", "--dashboard-host=127.0.0.1"]
         command += [f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}"]
+        command += [f"--ray-client-server-port={client}"]
         with open(Path(folder) / "head.log", "wb") as log:
             process = subprocess.Popen(command, env=dict(os.environ), stdout=log, stderr=log, start_new_session=True)
         try:
             wait_until_it_answers(f"http://127.0.0.1:{dashboard}/api/version", process)
-            yield Head(f"http://127.0.0.1:{dashboard}", settings)
+            wait_until_it_answers(f"http://127.0.0.1:{client}", process)  # it knows no HTTP
+            yield Head(f"http://127.0.0.1:{dashboard}", f"ray://127.0.0.1:{client}")
         finally:
             process.terminate()
             process.wait(60)
+            for log in Path(folder).glob("ray/session_latest/logs/ray_client_server*.err"):
+                print(log.name, log.read_text()[-3000:])
             for job in jobs_of(process.pid):
                 os.kill(job, signal.SIGKILL)
 
@@ -77,7 +83,7 @@ def wait_until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
         assert time.monotonic() < end, "the head's job server does not answer"
         try:
             urllib.request.urlopen(url, timeout=2).close()
-        except urllib.error.HTTPError:  # it wants the token
+        except (urllib.error.HTTPError, http.client.HTTPException):  # it wants the token, or another protocol
             return
         except OSError:
             time.sleep(0.3)
@@ -127,13 +133,32 @@ def test_a_job_whose_driver_is_killed_goes_on_when_it_is_submitted_again(
         assert new.rungs[: len(old.rungs)] == old.rungs
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("mnist_mini_lenet")
+def test_a_sweep_is_launched_from_elsewhere_by_way_of_a_ray_client(tmp_path: Path, cache_dir: Path, head: Head) -> None:
+    root = tmp_path / "runs"
+    sweeps.prepare(tmp_path, cache_dir, TEXT.replace(f"trials: {TRIALS}", "trials: 2") + SHARED)
+    command = ["launch", "tiny.yaml", "--address", head.client, "--root", str(root)]
+    done = sweeps.gansweep(*command, cwd=tmp_path, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "job gansweep-tiny-job1 submitted" in done.stdout
+    assert "tiny: complete; 2 complete" in done.stdout
+    assert [record.state for record in sweeps.records(root / "tiny")] == ["complete"] * 2
+    (tmp_path / "tiny.yaml").write_text(TEXT)
+    refused = sweeps.gansweep(*command, cwd=tmp_path, timeout=100)
+    assert refused.returncode == 2
+    assert "study.storage: a journal file is for one machine" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
 def test_a_sweep_of_one_machine_s_own_study_is_not_submitted(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(TEXT)
     with pytest.raises(InputError, match=r"study\.storage: a journal file is for one machine"):
         submit(load_sweep(tmp_path / "tiny.yaml"), "http://127.0.0.1:8265")
 
 
-@pytest.mark.parametrize("address", ["auto", "127.0.0.1:8265", "ray://head:10001"])
+@pytest.mark.parametrize("address", ["auto", "127.0.0.1:8265", "head"])
 def test_jobs_are_submitted_to_a_dashboard_alone(tmp_path: Path, address: str) -> None:
     (tmp_path / "tiny.yaml").write_text(TEXT + SHARED)
     with pytest.raises(InputError, match="a job is submitted to http://HOST:8265"):
