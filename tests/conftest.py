@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from orchestrator.cluster import bind_to_loopback
 from tests.postgres import Postgres
 from tests.servers import S3Server
 from trainers.data import DatasetSpec, ImageData, load
 from trainers.evaluation.extractors import Extractor, ExtractorSpec, build_extractor
 
 torch.set_num_threads(1)
+bind_to_loopback()  # before whichever test imports Ray first
 
 
 @pytest.fixture(scope="session")

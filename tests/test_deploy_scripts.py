@@ -115,17 +115,24 @@ def test_a_slurm_job_runs_the_sweep_on_all_its_nodes(slurm: Desk, tmp_path: Path
     done = slurm.run("slurm.sh", "my-sweep.yaml", "digits")
     assert done.returncode == 0, done.stderr
     (symmetric,) = [line.split() for line in slurm.called() if line.startswith("ray symmetric-run")]
-    split = symmetric.index("--")
+    split, driver = symmetric.index("--"), symmetric.index("gansweep")
     assert symmetric[2:split][:4] == ["--address", "10.0.0.7:6379", "--min-nodes", "2"]
     assert misused(["ray", "start", *symmetric[6:split]]) == ""
-    assert misused(symmetric[split + 1 :]) == ""
-    assert symmetric[split + 1 : split + 3] == ["gansweep", "launch"]
+    assert misused(symmetric[driver:]) == ""
+    assert symmetric[driver : driver + 3] == ["gansweep", "launch", "my-sweep.yaml"]
     assert not [line for line in slurm.called() if line.startswith("scontrol")]
 
 
-def test_a_slurm_job_ends_with_the_code_of_its_sweep(slurm: Desk) -> None:
-    slurm.put("ray", "[[ $1 != symmetric-run ]] || exit 3")
-    assert slurm.run("slurm.sh", "my-sweep.yaml", "digits").returncode == 3
+@pytest.mark.parametrize(("driver", "ray", "expected"), [(0, 1, 0), (2, 0, 2), (None, 3, 3), (None, 0, 0)])
+def test_a_slurm_job_ends_with_the_code_of_its_driver(slurm: Desk, driver: int | None, ray: int, expected: int) -> None:
+    slurm.put("gansweep", f"exit {driver}")
+    drives = "" if driver is None else 'until [[ $1 == -- ]]; do shift; done\nshift\n"$@"'
+    slurm.put("ray", f"[[ $1 == symmetric-run ]] || exit 0\n{drives}\nexit {ray}")
+    done = slurm.run("slurm.sh", "my-sweep.yaml", "digits")
+    assert done.returncode == expected, done.stderr
+
+
+def test_a_slurm_job_needs_a_file_and_a_name(slurm: Desk) -> None:
     assert "expected: sbatch" in slurm.run("slurm.sh", "my-sweep.yaml").stderr
 
 

@@ -124,6 +124,7 @@ def _most_bytes(count: int) -> int:
         tracemalloc.stop()
 
 
+@needs_curves
 def test_the_default_beats_random_search_by_a_wide_margin() -> None:
     """Means over the order of candidates; measured 11.7 in the mean of the files, 8.8 at least."""
     speedups = [simulate(read_curves(path), FreezeThaw(), 4000, 8, 20).speedup_over_random["mean"] for path in TASKS]
