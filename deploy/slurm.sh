@@ -50,7 +50,18 @@ on_each_node() {
     fi
     ray symmetric-run "$@"
 }
-export -f on_each_node
+# `ray symmetric-run` is itself connected to the cluster that it ends, and may fail for that alone when the driver has
+# done well. So the driver's own exit code is written down; the head is this node.
+driver_code=$(mktemp)
+export driver_code
+# shellcheck disable=SC2329
+drive() {
+    local code=0
+    "$@" || code=$?
+    echo "$code" >"$driver_code"
+    return "$code"
+}
+export -f on_each_node drive
 
 queue_again=
 # shellcheck disable=SC2329
@@ -70,7 +81,7 @@ srun --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=1 bash -c 'on_eac
     --min-nodes "$SLURM_JOB_NUM_NODES" \
     --num-cpus="$SLURM_CPUS_PER_TASK" \
     --num-gpus="${SLURM_GPUS_ON_NODE:-0}" \
-    -- gansweep launch "$file" --address auto --name "$name" --root "$root" &
+    -- bash -c 'drive "$@"' drive gansweep launch "$file" --address auto --name "$name" --root "$root" &
 step=$!
 
 # A signal ends `wait`, not the step.
@@ -79,6 +90,9 @@ while kill -0 "$step" 2>/dev/null; do
     code=0
     wait "$step" || code=$?
 done
+if [[ -s $driver_code ]]; then
+    code=$(<"$driver_code")
+fi
 if [[ $queue_again ]]; then
     scontrol requeue "$SLURM_JOB_ID"
 fi
