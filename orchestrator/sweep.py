@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,23 +69,35 @@ def launch(sweep: Sweep, root: Path, console: Console, address: str | None = Non
     check_store(sweep)
     if known is None or not known.taught:
         earlier_studies(sweep, root)
-    folder.mkdir(parents=True, exist_ok=True)
-    study = known or SweepStudy.create(folder, sweep)
-    if _same_budget(study, sweep) and _complete(study) and _left_in_order(study):
-        keep_sweep(folder, study.sweep)
+    if known is not None and _same_budget(known, sweep) and _complete(known) and _left_in_order(known):
+        keep_sweep(folder, known.sweep)
         console.print(f"sweep {sweep.name} is complete")
-        return status_of(study)
-    with TrackerProcess() as tracker, driving(sweep.name, folder, study.lease_records, console.print) as lease:
-        study.drive(lease)
-        if not _same_budget(study, sweep):
-            study.change_budget(sweep.budget)
-            console.print(f"sweep {sweep.name}: from now on its budget is {sweep.budget}", highlight=False)
-        keep_sweep(folder, study.sweep)
-        if not _complete(study):
-            _drive(study, root, console, tracker, address)
-        else:
-            _track_what_is_missing(study, root, console, tracker)
+        return status_of(known)
+    with TrackerProcess() as tracker, _room_at(address, sweep):
+        folder.mkdir(parents=True, exist_ok=True)
+        study = known or SweepStudy.create(folder, sweep)
+        with driving(sweep.name, folder, study.lease_records, console.print) as lease:
+            study.drive(lease)
+            if not _same_budget(study, sweep):
+                study.change_budget(sweep.budget)
+                console.print(f"sweep {sweep.name}: from now on its budget is {sweep.budget}", highlight=False)
+            keep_sweep(folder, study.sweep)
+            if not _complete(study):
+                _drive(study, root, console, tracker, address)
+            else:
+                _track_what_is_missing(study, root, console, tracker)
     return read_status(folder)
+
+
+@contextmanager
+def _room_at(address: str | None, sweep: Sweep) -> Iterator[None]:
+    """The cluster at `address`, which has room for a trial. This machine's own is started later, beside other work."""
+    if address is None:
+        yield
+    else:
+        with cluster(address):
+            room_for(sweep.resources)
+            yield
 
 
 def _same_budget(study: SweepStudy, sweep: Sweep) -> bool:
@@ -115,7 +127,7 @@ def _drive(study: SweepStudy, root: Path, console: Console, tracker: TrackerProc
         relay.put("open", lambda tracker: None)
         progress.say(f"sweep {study.sweep.name}: budget {study.sweep.budget}, below {study.folder}")
         preparing = pool.submit(prepare_scoring, study.sweep, cache_of(root), pick_device())
-        with cluster(address):
+        with cluster() if address is None else nullcontext():
             from orchestrator import tune
             from orchestrator.sharing import settled
 

@@ -110,6 +110,18 @@ def test_a_node_that_is_lost_costs_no_trial_and_no_point(tmp_path: Path, cache_d
     check_tracked(database(tmp_path / "runs"), "tiny", records)
 
 
+def test_what_no_node_can_ever_hold_is_refused_in_seconds_and_leaves_nothing(tmp_path: Path, three: Nodes) -> None:
+    (tmp_path / "tiny.yaml").write_text(TEXT + SHARED)
+    start = time.monotonic()
+    command = ["launch", "tiny.yaml", "--address", three.address]
+    done = sweeps.gansweep(*command, "--set", "resources={workers_per_trial: 10}", cwd=tmp_path)
+    assert time.monotonic() - start < 10
+    assert done.returncode == 2
+    assert "a trial needs 10 workers of 1 CPU each, but 4 nodes have " in done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not (tmp_path / "runs" / "tiny").exists()
+
+
 def test_a_node_that_is_drained_is_left_without_a_failure_that_counts(
     tmp_path: Path, cache_dir: Path, three: Nodes
 ) -> None:

@@ -17,7 +17,7 @@ NODES = 2
 
 
 @contextmanager
-def cluster(address: str | None) -> Iterator[None]:
+def cluster() -> Iterator[None]:
     """In place of `cluster.cluster`, where one node can die and the sweep go on."""
     nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
