@@ -13,7 +13,7 @@
 #SBATCH --exclusive
 #SBATCH --mem=0
 #SBATCH --time=24:00:00
-# Ten minutes before the end this script, and it alone, is told.
+# Ten minutes before the end this script, and it alone, is told. A shorter --time would pause the sweep at once.
 #SBATCH --signal=B:USR1@600
 # Slurm may take the nodes away and queue the job again; so does this script when the time is up.
 #SBATCH --requeue
@@ -30,9 +30,8 @@ root=${GANSWEEP_HOME:-$PWD/runs}
 source "${GANSWEEP_VENV:-.venv}/bin/activate"
 
 # All users of the cluster reach its nodes. Ray listens only to those who have this user's token, in ~/.ray/auth_token.
-umask 077
 export RAY_AUTH_MODE=token
-ray get-auth-token --generate >/dev/null
+(umask 077 && ray get-auth-token --generate >/dev/null)
 
 # Seconds that nodes may take to come.
 export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300
@@ -84,12 +83,13 @@ srun --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=1 bash -c 'on_eac
     -- bash -c 'drive "$@"' drive gansweep launch "$file" --address auto --name "$name" --root "$root" &
 step=$!
 
-# A signal ends `wait`, not the step.
 code=0
-while kill -0 "$step" 2>/dev/null; do
+wait "$step" || code=$?
+if [[ $queue_again ]]; then
+    # The signal ended that wait, not the step.
     code=0
     wait "$step" || code=$?
-done
+fi
 if [[ -s $driver_code ]]; then
     code=$(<"$driver_code")
 fi
