@@ -59,7 +59,10 @@ def check_address(address: str) -> None:
         return
     host, port = _host_and_port(address)
     ip = _answering(address, host, port)
-    if Path("/proc").exists() and not {f"{host}:{port}", f"{ip}:{port}"} & here:
+    # By way of the loopback interface it is the cluster of this machine, whatever that calls itself.
+    mine = {each for each in here if each in (f"{host}:{port}", f"{ip}:{port}")}
+    mine |= {each for each in here if ip.startswith("127.") and each.endswith(f":{port}")}
+    if Path("/proc").exists() and not mine:
         raise InputError(
             f"--address {address}: this machine is no node of that cluster ({', '.join(sorted(here)) or 'none'} here); "
             f"run this on one of its nodes, or `gansweep submit FILE --address http://{host}:8265` from anywhere"
@@ -155,9 +158,11 @@ def room_for(want: Resources) -> Room:
     start, asked = time.monotonic(), False
     while not _fitting(want, nodes()) and time.monotonic() - start < want.wait:
         if not asked:
-            _ask_for(want)
+            _ask_for(bundles(want))
             asked = True
         time.sleep(1)
+    if asked:  # else what came would never be taken away again; trials hold what they use
+        _ask_for([])
     _refuse_impossible(want, nodes(), want.wait)
     return Room(want)
 
@@ -222,10 +227,11 @@ def _refuse_impossible(want: Resources, have: Sequence[Node], waited: float = 0)
     raise InputError(f"resources: a trial needs {each}, but {nodes_in_words} {there} in all{in_vain}")
 
 
-def _ask_for(want: Resources) -> None:
+def _ask_for(room: list[dict[str, float]]) -> None:
+    """Tells the autoscaler what there must be room for, in place of what it was told before."""
     from ray.autoscaler.sdk import request_resources
 
-    request_resources(bundles=bundles(want))
+    request_resources(bundles=room)
 
 
 def _answering(address: str, host: str, port: int) -> str:

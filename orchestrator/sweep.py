@@ -70,6 +70,7 @@ def launch(sweep: Sweep, root: Path, console: Console, address: str | None = Non
     if known is None or not known.taught:
         earlier_studies(sweep, root)
     if known is not None and _same_budget(known, sweep) and _complete(known) and _left_in_order(known):
+        folder.mkdir(parents=True, exist_ok=True)
         keep_sweep(folder, known.sweep)
         console.print(f"sweep {sweep.name} is complete")
         return status_of(known)

@@ -39,6 +39,14 @@ def test_a_driver_must_be_on_a_node_of_the_cluster(elsewhere: str) -> None:
         check_address(elsewhere)
 
 
+def test_the_loopback_interface_leads_to_the_cluster_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch, elsewhere: str
+) -> None:
+    port = elsewhere.rpartition(":")[2]
+    monkeypatch.setattr(cluster, "_clusters_here", lambda: {f"10.0.0.7:{port}"})
+    check_address(elsewhere)
+
+
 @pytest.mark.parametrize("address", ["", "localhost", "localhost:", "localhost:0", "localhost:99999", "http://a:8265"])
 def test_an_address_of_another_form_is_told_what_is_allowed(address: str) -> None:
     with pytest.raises(InputError, match=r"allowed are auto, HOST:PORT|nothing answers there"):

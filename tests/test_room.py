@@ -93,18 +93,18 @@ def test_a_cluster_without_a_node_is_waited_for_and_then_told(monkeypatch: pytes
 
 
 def test_an_autoscaler_is_asked_once_and_waited_for(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
-    asked: list[Resources] = []
+    asked: list[list[dict[str, float]]] = []
     monkeypatch.setattr(cluster, "_ask_for", asked.append)
     monkeypatch.setattr(cluster, "nodes", lambda: [Node(8, 1)] if clock.now > 30 else [])
     want = Resources(gpus_per_worker=1, wait=60)
     assert room_for(want).trials(idle=True) == 1
-    assert asked == [want]
+    assert asked == [bundles(want), []], "what it brought may be taken away again when nobody uses it"
 
 
 def test_an_autoscaler_that_brings_nothing_is_told_after_its_time(
     monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    monkeypatch.setattr(cluster, "_ask_for", lambda want: None)
+    monkeypatch.setattr(cluster, "_ask_for", lambda room: None)
     monkeypatch.setattr(cluster, "nodes", lambda: [Node(8, 0)])
     with pytest.raises(InputError, match=r"1 CPU and 4 GPU, but there is 8 CPU, 0 GPU in all, and nothing came within"):
         room_for(Resources(gpus_per_worker=4, wait=60))
