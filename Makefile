@@ -27,7 +27,7 @@ faults: $(READY)
 	$(BIN)/python -m tests.faults runs/faults.jsonl
 
 golden: $(READY)
-	$(BIN)/python -m tests.golden
+	$(BIN)/python -m tests.support.golden
 
 bench: $(READY)
 	$(BIN)/python benchmarks/rung.py

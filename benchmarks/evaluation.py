@@ -26,12 +26,12 @@ from cleanfid.resize import build_resizer
 from torch import Tensor
 
 from trainers.data import DatasetSpec, load
+from trainers.data.vision import import_torchvision
 from trainers.evaluation import inception, weights
 from trainers.evaluation.extractors import INCEPTION_BATCH
 from trainers.evaluation.frechet import frechet_distance, gaussian_of
 from trainers.evaluation.kid import kid, mean_kernel
 from trainers.evaluation.resize import full_precision, resize
-from trainers.vision import import_torchvision
 
 #: clean-fid's own default.
 CLEAN_FID_BATCH = 32
@@ -147,7 +147,7 @@ def _official(path: Path | None, images: Tensor, folder: Path) -> Path:
     if path is not None:
         (folder / weights.NAME).symlink_to(path.absolute())
     else:
-        stand_in = importlib.import_module("tests.random_inception")
+        stand_in = importlib.import_module("tests.support.random_inception")
         stand_in.write_random_inception(folder / weights.NAME, resize(images[:8], inception.SIZE))
     return folder
 

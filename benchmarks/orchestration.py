@@ -187,14 +187,14 @@ def run_ours(trials: int, reports: int) -> tuple[float, dict[str, float]]:
 
     from rich.console import Console
 
-    from orchestrator import sweep as composition
-    from orchestrator import tune
-    from orchestrator.cluster import cluster, room_for
-    from orchestrator.lease import driving
-    from orchestrator.progress import Progress
-    from orchestrator.relay import Relay
-    from orchestrator.study import SweepStudy
-    from orchestrator.tracking_process import TrackerProcess
+    from orchestrator.cluster import tune
+    from orchestrator.cluster.nodes import cluster, room_for
+    from orchestrator.driver import launch as composition
+    from orchestrator.driver.progress import Progress
+    from orchestrator.study.lease import driving
+    from orchestrator.study.study import SweepStudy
+    from orchestrator.tracking.process import TrackerProcess
+    from orchestrator.tracking.retry_queue import Relay
 
     class NoOp(tune.Trainable):
         def setup(self, config: dict[str, Any]) -> None:
@@ -243,7 +243,7 @@ def parsed(trials: int, reports: int, *overrides: str) -> Any:
 
 def at_many_trials(count: int) -> dict[str, float]:
     """Milliseconds of one ask, report and pruning where `count` trials have ended, by pruner; the median of 20."""
-    from orchestrator.study import Decision, SweepStudy
+    from orchestrator.study.study import Decision, SweepStudy
 
     found = {}
     with tempfile.TemporaryDirectory() as scratch:
@@ -262,7 +262,7 @@ def at_many_trials(count: int) -> dict[str, float]:
 
 def ask_report_prune(study: Any) -> float:
     """Seconds in which a trial is asked for, reports a bad score, and is pruned or paused."""
-    from orchestrator.study import Decision
+    from orchestrator.study.study import Decision
 
     start = time.perf_counter()
     ticket = study.next_ticket()
@@ -282,7 +282,7 @@ def simulated(trials: int) -> None:
     """One simulated sweep, in a process of its own, whose memory nothing else has raised."""
     import numpy as np
 
-    from orchestrator.simulation import Recorded, replay
+    from orchestrator.decisions.simulate import Recorded, replay
     from search_spaces.settings import FreezeThaw
 
     rng, steps = np.random.default_rng(0), tuple(range(1, CURVE + 1))

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 
 from trainers import SYSTEMS
 from trainers.run import pick_device
-from trainers.sharing import measured
+from trainers.tools.gpu_sharing import measured
 
 CONTROL = "nvidia-cuda-mps-control"
 CLASSES = 10

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from yaml.reader import ReaderError
 
-from search_spaces.buckets import masked
+from search_spaces.addresses import masked
 from trainers.errors import InputError
 
 #: Keys from the top of the document.

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from search_spaces import buckets, urls
+from search_spaces import addresses
 from search_spaces.document import invalid
 from search_spaces.space import Value
 from trainers.config import KIMG
@@ -379,17 +379,17 @@ class Store(Section):
     @field_validator("path")
     @classmethod
     def _place(cls, path: str | None) -> str | None:
-        return path if path is None else buckets.store_path(path)
+        return path if path is None else addresses.store_path(path)
 
     @field_validator("endpoint")
     @classmethod
     def _server(cls, endpoint: str | None, given: ValidationInfo) -> str | None:
         if endpoint is None:
             return None
-        path = given.data.get("path", buckets.S3)  # a path that was refused has its own complaint
-        if path is None or not path.startswith(buckets.S3):
+        path = given.data.get("path", addresses.S3)  # a path that was refused has its own complaint
+        if path is None or not path.startswith(addresses.S3):
             raise ValueError("has a meaning for s3://BUCKET/PREFIX alone; leave it out for a folder")
-        return buckets.endpoint(endpoint)
+        return addresses.endpoint(endpoint)
 
 
 class Study(Section):
@@ -401,7 +401,7 @@ class Study(Section):
     @field_validator("storage")
     @classmethod
     def _database(cls, storage: str | None) -> str | None:
-        return storage if storage is None else urls.database(storage)
+        return storage if storage is None else addresses.database(storage)
 
 
 class Tracking(Section):
@@ -420,4 +420,4 @@ class Tracking(Section):
     @field_validator("uri")
     @classmethod
     def _known(cls, uri: str | None) -> str | None:
-        return uri if uri is None else urls.tracking(uri)
+        return uri if uri is None else addresses.tracking(uri)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from orchestrator.cluster import bind_to_loopback
-from tests.postgres import Postgres
-from tests.servers import S3Server
+from orchestrator.cluster.nodes import bind_to_loopback
+from tests.support.postgres import Postgres
+from tests.support.servers import S3Server
 from trainers.data import DatasetSpec, ImageData, load
 from trainers.evaluation.extractors import Extractor, ExtractorSpec, build_extractor
 

@@ -24,7 +24,7 @@ HOMES = {name: f"{name} has one home" for name in ("optuna", "ray", "mlflow", "b
 PLANTS = [
     ("search_spaces/space.py", "from orchestrator import status", LAYERS),
     ("trainers/config.py", "import search_spaces.space", LAYERS),
-    ("trainers/run.py", "from orchestrator.status import read_status", LAYERS),
+    ("trainers/run.py", "from orchestrator.study.status import read_status", LAYERS),
     ("trainers/losses.py", "import optuna", ALONE),
     ("trainers/run.py", "import mlflow", ALONE),
     ("trainers/checkpoint.py", "import boto3", ALONE),

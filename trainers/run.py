@@ -14,16 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainers import checkpoint, monitor, regularizers, samples
-from trainers.batch_norm import BatchNorm
-from trainers.batches import seeded
+from trainers import checkpoint, monitor, regularizers
 from trainers.config import Config
-from trainers.data import ImageData
+from trainers.data import ImageData, samples
+from trainers.data.batches import seeded
 from trainers.data.fit import fitted
 from trainers.evaluation.extractors import Features
 from trainers.evaluation.scores import METRICS, Evaluation, Evaluator, Score
 from trainers.gan import System
-from trainers.parallel import ALONE, Parallel
+from trainers.parallel.batch_norm import BatchNorm
+from trainers.parallel.group import ALONE, Parallel
 from trainers.trainer import Trainer
 
 

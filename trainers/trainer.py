@@ -14,15 +14,15 @@ from torch import Tensor, nn
 
 from trainers import losses
 from trainers.augment import augment, oversampled
-from trainers.batch_norm import BatchNorm, synchronise
-from trainers.batches import IndexStream, seeded
 from trainers.config import Config
 from trainers.data import ImageData
-from trainers.draws import global_draws
+from trainers.data.batches import IndexStream, seeded
 from trainers.gan import Batch, Phase, System
 from trainers.layers import uniform
 from trainers.optimizers import make_optimizer, slots
-from trainers.parallel import ALONE, Parallel
+from trainers.parallel.batch_norm import BatchNorm, synchronise
+from trainers.parallel.draws import global_draws
+from trainers.parallel.group import ALONE, Parallel
 from trainers.schedules import lr_factor
 
 SAMPLE_BATCH = 500

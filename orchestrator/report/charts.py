@@ -9,7 +9,7 @@ from typing import Any
 
 from plotly.graph_objects import Bar, Figure, Parcoords, Scatter
 
-from orchestrator.records import TrialRecord
+from orchestrator.study.records import TrialRecord
 from search_spaces.space import Dimension
 from trainers.config import KIMG
 from trainers.evaluation.scores import METRICS

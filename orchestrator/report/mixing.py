@@ -10,8 +10,8 @@ from statistics import mean, stdev
 from plotly.graph_objects import Figure, Scatter
 
 from trainers.data.files import replaced
-from trainers.mix_study import Settings
-from trainers.mixing import (
+from trainers.tools.mix_study import Settings
+from trainers.tools.mixing import (
     BATCH,
     LEARNING_RATE,
     REPORTED_DATASET,

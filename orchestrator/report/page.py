@@ -14,19 +14,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.graph_objects import Figure
 
-from orchestrator.records import TrialRecord
 from orchestrator.report import charts
-from orchestrator.report.reported import REPORTED, differences
-from orchestrator.status import SweepStatus
+from orchestrator.report.published import REPORTED, differences
 from orchestrator.store import store_of
-from orchestrator.study import SweepStudy
+from orchestrator.study.records import TrialRecord
+from orchestrator.study.status import SweepStatus
+from orchestrator.study.study import SweepStudy
 from search_spaces.space import Dimension
 from search_spaces.sweep import Sweep
 from trainers import SYSTEMS
 from trainers.config import KIMG
 from trainers.data import DATASETS
+from trainers.data.samples import COLUMNS
 from trainers.evaluation.scores import METRICS, Score
-from trainers.samples import COLUMNS
 
 SHOWN_GRIDS = 3
 _ENVIRONMENT = Environment(

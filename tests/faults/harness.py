@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from tests import sweeps
 from tests.faults.kinds import KINDS
 from tests.faults.laws import TEXT, scores_of, violations
 from tests.faults.running import Running
 from tests.faults.servers import Nothing
+from tests.support import sweeps
 
 
 @dataclass(frozen=True)

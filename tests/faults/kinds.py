@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from orchestrator.lease import EXPIRY
-from orchestrator.storage import JOURNAL
 from orchestrator.store import SpoolFullError, TrialStore, store_of
-from orchestrator.study import SweepStudy
+from orchestrator.study.lease import EXPIRY
+from orchestrator.study.storage import JOURNAL
+from orchestrator.study.study import SweepStudy
 from search_spaces.sweep import load_sweep
-from tests import sweeps
 from tests.faults.laws import TRIALS
 from tests.faults.running import PATIENCE, Running
 from tests.faults.servers import Bucket, BusyBucket, Nothing, SmallDisk, Tracking
+from tests.support import sweeps
 from trainers import checkpoint
 
 OUTAGE = 30.0

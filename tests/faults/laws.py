@@ -9,12 +9,12 @@ from tempfile import TemporaryDirectory
 
 from mlflow import MlflowClient
 
-from orchestrator.records import TrialRecord
 from orchestrator.store import TrialStore, store_of
 from orchestrator.store.checkpoints import images_of
-from orchestrator.study import SweepStudy
-from orchestrator.tracking import database
-from tests import sweeps
+from orchestrator.study.records import TrialRecord
+from orchestrator.study.study import SweepStudy
+from orchestrator.tracking.tracker import database
+from tests.support import sweeps
 
 TRIALS, RUNGS = 4, 4
 IMAGES = [500 * (index + 1) for index in range(RUNGS)]

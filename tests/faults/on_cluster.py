@@ -6,8 +6,9 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from orchestrator import cli, sweep  # before Ray, whose settings come with it  # isort: skip
-from orchestrator.cluster import bind_to_loopback
+from orchestrator.cli import commands as cli  # before Ray, whose settings come with it  # isort: skip
+from orchestrator.cluster.nodes import bind_to_loopback
+from orchestrator.driver import launch as sweep
 
 bind_to_loopback()
 import ray  # noqa: E402

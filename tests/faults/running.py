@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
-from tests import sweeps
 from tests.faults.laws import RUNGS, TRIALS
 from tests.faults.servers import Nothing
+from tests.support import sweeps
 
 PATIENCE = 400.0
 """Seconds in which a sweep ends for certain, outages included."""

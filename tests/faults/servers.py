@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Self
 from unittest.mock import patch
 
-from tests.mlflow_server import MlflowServer, Wire
-from tests.servers import S3Server
+from tests.support.mlflow_server import MlflowServer, Wire
+from tests.support.servers import S3Server
 
 #: What AWS's own clients take for settings of the person who runs this.
 _PERSONAL = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")

@@ -9,8 +9,8 @@ from typing import Literal
 
 from trainers.data.files import locked
 from trainers.data.spec import DatasetSpec
+from trainers.data.vision import import_torchvision
 from trainers.errors import InputError
-from trainers.vision import import_torchvision
 
 
 def fetch(dataset: Literal["MNIST", "CIFAR10"], spec: DatasetSpec, check: Callable[[], None]) -> None:

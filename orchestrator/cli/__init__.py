@@ -1,0 +1,1 @@
+"""What people type: the commands, their options, and what they print."""

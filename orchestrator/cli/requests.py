@@ -1,0 +1,76 @@
+"""Asks a sweep from another shell or machine to stop, to pause, or to run more trials.
+
+`folder` is the sweep's; on a machine that has none, its name tells the study in the database `storage`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from orchestrator.decisions.budget import extended
+from orchestrator.study.lease import Claim, driven
+from orchestrator.study.requests import Request
+from orchestrator.study.status import status_of, sweep_names
+from orchestrator.study.study import SweepStudy
+from search_spaces.sweep import parse_sweep
+from trainers.errors import InputError
+
+
+def stop(folder: Path, storage: str | None, trial: int | None = None) -> str:
+    """Asks the driver to stop the sweep, or one of its running trials, at the next rung; returns what will happen.
+
+    Raises InputError where nobody drives the sweep or the trial is not running.
+    """
+    study = _study(folder, storage)
+    if trial is None:
+        driver = _driver(study)
+        study.request(Request("stop", epoch=driver.epoch))
+        return f"asked {driver.words} to stop {folder.name}: running trials end at their next rungs"
+    records = study.records()
+    if not 0 <= trial < len(records):
+        raise InputError(f"{folder.name} has no trial {trial}; there are {len(records)}")
+    if (state := records[trial].state) not in ("running", "paused"):
+        raise InputError(f"{folder.name}: trial {trial} is {state} already")
+    study.request(Request("stop", trial=trial))
+    return f"trial {trial} of {folder.name} ends at its next rung"
+
+
+def pause(folder: Path, storage: str | None) -> str:
+    """Asks the driver to leave all as it is after the rungs under way; InputError where nobody drives the sweep."""
+    study = _study(folder, storage)
+    driver = _driver(study)
+    study.request(Request("pause", epoch=driver.epoch))
+    return f"asked {driver.words} to pause {folder.name} after the rungs under way"
+
+
+def add_trials(folder: Path, storage: str | None, trials: int) -> str:
+    """Raises the budget of the sweep by `trials`, whether it is running or complete.
+
+    Raises InputError where the budget does not limit the number of trials, or the sweep cannot have as many.
+    """
+    study = _study(folder, storage)
+    if trials < 1:
+        raise InputError(f"add-trials {trials}: allowed are 1 or more")
+    if (before := study.sweep.budget.trials) is None:
+        raise InputError(f"{folder.name}: its budget does not limit the number of trials: {study.sweep.budget}")
+    larger = study.sweep.model_copy(update={"budget": extended(study.sweep.budget, trials)})
+    parse_sweep(larger.normalised(), f"{folder.name} with {trials} more trials")
+    study.request(Request("add-trials", trials=trials))
+    goes_on = "" if driven(study.claims, folder) else f"; `gansweep resume {folder.name}` runs them"
+    return f"{folder.name}: {before + trials} trials, {trials} of them new{goes_on}"
+
+
+def _study(folder: Path, storage: str | None) -> SweepStudy:
+    """The study of the sweep in `folder`; where this machine has no such folder, the one in the database `storage`."""
+    study = SweepStudy.open(folder, storage)
+    if study is None:
+        known = ", ".join(sweep_names(folder.parent)) or "none"
+        raise InputError(f"no sweep called {folder.name!r} in {folder.parent}; there are: {known}")
+    return study
+
+
+def _driver(study: SweepStudy) -> Claim:
+    driver = driven(study.claims, study.folder)
+    if driver is None:
+        raise InputError(f"{study.sweep.name} is {status_of(study).state}: no driver is at work")
+    return driver

@@ -1,0 +1,80 @@
+"""What the command line says of a sweep: before it begins, while it runs, and when it has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from orchestrator.decisions.failures import in_words
+from orchestrator.driver.estimate import estimate
+from orchestrator.driver.launch import REPORT
+from orchestrator.driver.progress import final_line, front_line, trial_line
+from orchestrator.study.status import SweepStatus
+from search_spaces.sweep import Sweep
+from trainers.config import KIMG
+
+
+def plan_lines(sweep: Sweep, root: Path) -> Iterator[str]:
+    """All settings, what will be run, and what it costs by steps that are measured now."""
+    count = f"{sweep.budget.trials} trials" if sweep.budget.trials else f"as many trials as {sweep.budget} allows, each"
+    most = f"at most {sweep.budget.trials * sweep.rungs[-1] / KIMG:g} kimg, " if sweep.budget.trials else ""
+    yield sweep.normalised()
+    length = f"{sweep.rungs[-1] / KIMG:g} kimg in {len(sweep.rungs)} rungs"
+    yield f"plan: {count} of {length}, {most}below {root / sweep.name}"
+    if sweep.finals.trials:
+        yield f"finals: the {sweep.finals.trials} best on {sweep.finals.samples:,} images each, by clean-fid too"
+    yield f"cost: {estimate(sweep)}"
+
+
+def status_lines(found: SweepStatus, trials: bool) -> Iterator[str]:
+    """What a sweep has come to; with `trials`, each of them too."""
+    ended = f" ({found.limit.reason})" if found.limit and found.limit.name != "trials" else ""
+    yield f"{found.name}: {found.state}{ended}; {found.progress}: {_counts(found)}"
+    if trials:
+        yield from (f"  {trial_line(record, found.metric)}" for record in found.records)
+    if failures := in_words(found.failures):
+        yield f"  failures: {failures}"
+    if found.scoring_share is not None:
+        yield f"  scoring: {found.scoring_share:.1%} of the time of training"
+    if found.best:
+        yield f"  best: {trial_line(found.best, found.metric)}"
+    if found.pareto:
+        yield f"  {front_line(found)}"
+    if trials:
+        yield from (f"  {line}" for line in _final_lines(found))
+
+
+def outcome_lines(outcome: SweepStatus, root: Path) -> Iterator[str]:
+    """How a launched sweep ended, and what can be done next."""
+    yield f"{outcome.name}: {outcome.state}; {_counts(outcome)}"
+    if outcome.best and outcome.best.best:
+        yield f"best: {trial_line(outcome.best, outcome.metric)}"
+        yield "      " + " ".join(f"{key}={value}" for key, value in outcome.best.params.items())
+        if lead := outcome.lead():
+            yield f"      {lead[1]:.1f} combined standard errors better than the median trial {lead[0].number}"
+        if accuracy := outcome.best.best.scores.get("accuracy"):
+            yield f"      {accuracy.value:.1%} of its samples are classified as their labels by {accuracy.extractor}"
+    if outcome.pareto:
+        yield front_line(outcome)
+    yield from _final_lines(outcome)
+    if stopped(outcome):
+        yield f"stopped; `gansweep resume {outcome.name} --root {root}` goes on from the checkpoints"
+    else:
+        yield f"report: {root / outcome.name / REPORT}    runs: gansweep ui --root {root}"
+
+
+def stopped(outcome: SweepStatus) -> bool:
+    """Whether something is left to do."""
+    return outcome.state != "complete" or bool(outcome.finals_missing)
+
+
+def _counts(found: SweepStatus) -> str:
+    return ", ".join(f"{count} {state}" for state, count in found.counts.items())
+
+
+def _final_lines(found: SweepStatus) -> Iterator[str]:
+    """The finals that are scored, and in one line those that are not yet."""
+    yield from (final_line(record) for record in found.finalists if record.final or record.final_fault)
+    if found.finals_missing:
+        numbers = ", ".join(str(record.number) for record in found.finals_missing)
+        yield f"finals missing: trials {numbers}; `gansweep resume {found.name}` scores them"

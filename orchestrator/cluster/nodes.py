@@ -1,0 +1,263 @@
+"""The Ray cluster that a sweep runs on: this machine's own, for as long as the sweep runs, or one at an address.
+
+Ray is imported by the functions alone: what it binds to is settled before.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import socket
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from search_spaces.addresses import S3
+from search_spaces.settings import Resources
+from search_spaces.sweep import Sweep
+from trainers.errors import InputError
+from trainers.run import pick_device
+
+#: Despite its name it holds on every system: where it is 0, Ray talks over the loopback interface alone.
+_REACHABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+#: Seconds in which a server must take a connection.
+_CONNECT = 3.0
+CLIENT = "ray://"
+AUTO = "auto"
+#: Seconds between two looks at what nodes there are.
+_RECOUNT = 2.0
+#: Seconds without any node that could take a trial before a sweep ends: one that was lost may be replaced.
+_GRACE = 60.0
+#: Of a node's id, by which people tell nodes of one address apart.
+NODE_DIGITS = 6
+
+
+@dataclass(frozen=True)
+class Node:
+    """What a node has, or has left."""
+
+    cpus: float
+    gpus: float
+
+
+def check_address(address: str) -> None:
+    """Whether a driver on this machine can use the cluster at `address`: auto, or HOST:PORT of its head.
+
+    Raises InputError, within 10 s, where nothing answers there or where this machine is no node of it.
+    """
+    here = _clusters_here()
+    if address == AUTO:
+        wanted = os.environ.get("RAY_ADDRESS", "")
+        if wanted:
+            check_address(wanted)
+        elif not here:
+            raise InputError("--address auto: no Ray cluster runs on this machine; `ray start --head` begins one")
+        return
+    host, port = _host_and_port(address)
+    ip = _answering(address, host, port)
+    # By way of the loopback interface it is the cluster of this machine, whatever that calls itself.
+    mine = {each for each in here if each in (f"{host}:{port}", f"{ip}:{port}")}
+    mine |= {each for each in here if ip.startswith("127.") and each.endswith(f":{port}")}
+    if Path("/proc").exists() and not mine:
+        raise InputError(
+            f"--address {address}: this machine is no node of that cluster ({', '.join(sorted(here)) or 'none'} here); "
+            f"run this on one of its nodes, or `gansweep submit FILE --address http://{host}:8265` from anywhere"
+        )
+
+
+def check_client(address: str) -> None:
+    """Raises InputError, within 10 s, where Ray's client is not installed or nothing answers at ray://HOST:PORT."""
+    if find_spec("grpc") is None:
+        raise InputError(f'--address {address}: needs Ray\'s client: pip install "ray[client]"')
+    _answering(address, *_host_and_port(address.removeprefix(CLIENT)))
+
+
+def check_shared(sweep: Sweep) -> None:
+    """Raises InputError where machines of a cluster would each have a study or a store of their own."""
+    storage, store = sweep.study.storage, sweep.store.path
+    if (storage is None or storage.startswith("sqlite")) and not sweep.study.shared:
+        kind = "a journal file" if storage is None else "SQLite"
+        raise InputError(
+            f"study.storage: {kind} is for one machine; name a database that the cluster reaches, "
+            "or say study.shared: true where all its machines see this folder"
+        )
+    if not (store or "").startswith(S3) and not sweep.store.shared:
+        raise InputError(
+            "store.path: a folder is for one machine; name s3://BUCKET/PREFIX, "
+            "or say store.shared: true where all machines of the cluster see this folder"
+        )
+
+
+def bind_to_loopback() -> None:
+    """Has a Ray that is imported after this talk over the loopback interface alone."""
+    os.environ.setdefault(_REACHABLE, "0")
+
+
+@contextmanager
+def cluster(address: str | None = None) -> Iterator[None]:
+    """Ray, for as long as the block lasts: on this machine alone and without dashboard, or the one at `address`."""
+    if address is None:
+        bind_to_loopback()
+    import ray
+
+    ray.init(
+        address=address or "local",
+        include_dashboard=None if address else False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def check_fits(sweep: Sweep) -> None:
+    """Raises InputError where this machine alone can never run one trial of `sweep`; starts nothing."""
+    import torch
+
+    gpus = torch.cuda.device_count() if pick_device() == "cuda" else 0
+    _refuse_impossible(sweep.resources, [Node(os.cpu_count() or 1, gpus)])
+
+
+class Room:
+    """How many trials of `want` fit on the cluster, which nodes join and leave."""
+
+    def __init__(self, want: Resources) -> None:
+        self.want = want
+        self._counted, self._empty_since = -math.inf, math.inf
+        self._fits = 0
+
+    def trials(self, idle: bool) -> int:
+        """Trials that fit at once, at most `concurrent_trials`; `idle` says that none is running.
+
+        Raises InputError where none is running and none could for as long as `resources.wait` says, a minute at least.
+        """
+        now = time.monotonic()
+        if now - self._counted >= _RECOUNT:
+            self._counted, self._fits = now, _fitting(self.want, nodes())
+        if self._fits or not idle:
+            self._empty_since = math.inf
+        elif now - min(self._empty_since, now) > max(self.want.wait, _GRACE):
+            _refuse_impossible(self.want, nodes(), max(self.want.wait, _GRACE))
+        else:
+            self._empty_since = min(self._empty_since, now)
+        return min(self._fits, self.want.concurrent_trials or self._fits)
+
+
+def room_for(want: Resources) -> Room:
+    """The room for trials of `want` on the cluster that this process is connected to.
+
+    Where not even one fits, an autoscaler is asked for more and waited for as long as `resources.wait` says. Raises
+    InputError where that was in vain.
+    """
+    start, asked = time.monotonic(), False
+    while not _fitting(want, nodes()) and time.monotonic() - start < want.wait:
+        if not asked:
+            _ask_for(bundles(want))
+            asked = True
+        time.sleep(1)
+    if asked:  # else what came would never be taken away again; trials hold what they use
+        _ask_for([])
+    _refuse_impossible(want, nodes(), want.wait)
+    return Room(want)
+
+
+def capacity(sweep: Sweep) -> int:
+    """How many trials of `sweep` fit on the cluster at once, as it is now. Raises as `room_for`."""
+    return room_for(sweep.resources).trials(idle=True)
+
+
+def draining(names: Sequence[str]) -> list[str]:
+    """Those of the nodes called `names`, ADDRESS/ID, that are about to be taken away."""
+    from ray._private.state import state
+
+    leaving = [node_id[:NODE_DIGITS] for node_id in state.get_draining_nodes()]
+    return [name for name in names if name.rpartition("/")[2] in leaving]
+
+
+def nodes() -> list[Node]:
+    """What each living node of the cluster has in all."""
+    import ray
+
+    alive = [each["Resources"] for each in ray.nodes() if each["Alive"]]
+    return [Node(each.get("CPU", 0.0), each.get("GPU", 0.0)) for each in alive]
+
+
+def free() -> Node:
+    """What all nodes of the cluster together have left at the moment."""
+    import ray
+
+    left = ray.available_resources()
+    return Node(left.get("CPU", 0.0), left.get("GPU", 0.0))
+
+
+def bundles(want: Resources) -> list[dict[str, float]]:
+    """What Ray reserves for one trial: one bundle for each of its workers."""
+    each = {"CPU": want.cpus_per_worker, **({"GPU": want.gpu_share} if want.gpu_share else {})}
+    return [dict(each) for _ in range(want.workers_per_trial)]
+
+
+def _fitting(want: Resources, have: Sequence[Node]) -> int:
+    """Trials that fit on the nodes at once; workers of one trial may lie on several."""
+    return sum(_workers_on(node, want) for node in have) // want.workers_per_trial
+
+
+def _workers_on(node: Node, want: Resources) -> int:
+    fits = node.cpus / want.cpus_per_worker
+    if want.gpu_share > 1:
+        fits = min(fits, node.gpus // want.gpu_share)
+    elif want.gpu_share:  # a worker has a part of one GPU, never parts of two
+        fits = min(fits, node.gpus * int(1 / want.gpu_share + 1e-9))
+    return int(fits + 1e-9)
+
+
+def _refuse_impossible(want: Resources, have: Sequence[Node], waited: float = 0) -> None:
+    if _fitting(want, have):
+        return
+    worker = f"{want.cpus_per_worker:g} CPU" + (f" and {want.gpu_share:g} GPU" if want.gpu_share else "")
+    each = f"{want.workers_per_trial} workers of {worker} each" if want.workers_per_trial > 1 else worker
+    there = "; ".join(f"{node.cpus:g} CPU, {node.gpus:g} GPU" for node in have) or "nothing"
+    in_vain = f", and nothing came within {waited:g} s" if waited else ""
+    nodes_in_words = f"{len(have)} nodes have" if len(have) != 1 else "there is"
+    raise InputError(f"resources: a trial needs {each}, but {nodes_in_words} {there} in all{in_vain}")
+
+
+def _ask_for(room: list[dict[str, float]]) -> None:
+    """Tells the autoscaler what there must be room for, in place of what it was told before."""
+    from ray.autoscaler.sdk import request_resources
+
+    request_resources(bundles=room)
+
+
+def _answering(address: str, host: str, port: int) -> str:
+    """The number of the host; InputError where nobody takes a connection."""
+    try:
+        with socket.create_connection((host, port), _CONNECT):
+            return socket.gethostbyname(host)
+    except OSError as error:
+        raise InputError(f"--address {address}: nothing answers there: {error}") from None
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise InputError(f"--address {address}: allowed are auto, HOST:PORT of a cluster's head, or ray://HOST:PORT")
+    return host, int(port)
+
+
+def _clusters_here() -> set[str]:
+    """HOST:PORT of the clusters of which this machine is a node."""
+    found = set()
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = entry.read_bytes().decode(errors="replace").split("\0")
+        except OSError:  # it has ended
+            continue
+        if Path(words[0]).name == "raylet":
+            found |= {word.partition("=")[2] for word in words if word.startswith("--gcs-address=")}
+    return found

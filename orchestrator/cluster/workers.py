@@ -1,0 +1,137 @@
+"""One trial over many GPUs: this process is its first worker, the others are actors in the trial's placement group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray.exceptions import RayActorError, RayError
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from orchestrator.cluster.nodes import NODE_DIGITS
+from orchestrator.cluster.trial import new_run
+from orchestrator.decisions.failures import LOST_NODE, failure_of
+from search_spaces.settings import Resources
+from search_spaces.sweep import parse_sweep
+from trainers.parallel import group as parallel
+from trainers.parallel.group import Parallel
+from trainers.run import Run, pick_device
+
+#: Seconds after which a worker that waits for another one gives up.
+PATIENCE = 600.0
+#: Seconds for Ray to tell of a worker whose death another one has noticed already.
+_NEWS = 15.0
+
+
+class NodeLostError(Exception):
+    """The node of another worker of the trial was lost."""
+
+
+class WorkerKilledError(Exception):
+    """Another worker of the trial was killed."""
+
+
+class Worker:
+    """A worker other than the first: trains and scores its part, keeps and reports nothing."""
+
+    def __init__(self, rank: int, size: int, host: str, port: int, gpu_share: float) -> None:
+        limit_memory(gpu_share)
+        self._parallel = parallel.join(host, port, rank, size, pick_device(), PATIENCE)
+        self._run: Run | None = None
+
+    def node(self) -> str:
+        """Where it is."""
+        return this_node()
+
+    def begin(self, sweep_text: str, cache: Path, params: dict[str, Any]) -> None:
+        """Turns to another trial, in the state of the first worker's."""
+        self._run = None  # the one before must leave its memory to the next
+        self._run = new_run(parse_sweep(sweep_text), cache, params, self._parallel)
+        self._run.share()
+
+    def follow(self, images: int) -> None:
+        """Trains until `images` and scores its part."""
+        assert self._run is not None
+        self._run.follow(images)
+
+    def follow_measure(self, samples: int) -> None:
+        """Scores its part of `samples` images."""
+        assert self._run is not None
+        self._run.follow_measure(samples)
+
+
+class Team:
+    """All workers of the trials of this process, which is the first one; they end with `dissolve`, or with it."""
+
+    def __init__(self, want: Resources) -> None:
+        """Starts the others where this actor's placement group has room for them. Raises RayError where one dies."""
+        group, host = ray.util.get_current_placement_group(), ray.util.get_node_ip_address()
+        listening = parallel.listen(host)
+        self._others = [
+            ray.remote(Worker)
+            .options(
+                num_cpus=want.cpus_per_worker,
+                num_gpus=want.gpu_share,
+                scheduling_strategy=PlacementGroupSchedulingStrategy(group, rank),
+            )
+            .remote(rank, want.workers_per_trial, host, listening.port, want.gpu_share)
+            for rank in range(1, want.workers_per_trial)
+        ]
+        self.parallel: Parallel = listening.join(want.workers_per_trial, pick_device(), PATIENCE)
+        self.nodes: list[str] = [this_node(), *ray.get([other.node.remote() for other in self._others])]
+        """Where each worker is, in order."""
+
+    @contextmanager
+    def together(self, method: str, *arguments: Any) -> Iterator[None]:
+        """Has all others do `method` while this one does its part in the block.
+
+        Raises NodeLostError or WorkerKilledError where one of them died, and what they raised themselves.
+        """
+        calls = [getattr(other, method).remote(*arguments) for other in self._others]
+        try:
+            yield
+        except Exception:
+            # Whoever talks to a worker that died only knows that a connection is gone: its own end says why.
+            _raise_first(calls, _NEWS)
+            raise
+        _raise_first(calls, None)
+
+    def dissolve(self) -> None:
+        """Ends the others at once."""
+        for other in self._others:
+            ray.kill(other)
+        self.parallel.leave()
+
+
+def _raise_first(calls: list[Any], timeout: float | None) -> None:
+    """Raises what ended a call within `timeout` seconds; a death before the errors of those that noticed it."""
+    ready, _ = ray.wait(calls, num_returns=len(calls), timeout=timeout)
+    errors: list[RayError] = []
+    for call in ready:
+        try:
+            ray.get(call)
+        except RayError as error:
+            errors.append(error)
+    for died in errors:
+        if isinstance(died, RayActorError):
+            lost = failure_of(0, str(died)).kind == LOST_NODE
+            raise (NodeLostError if lost else WorkerKilledError)(str(died)) from None
+    if errors:
+        raise errors[0]
+
+
+def limit_memory(gpu_share: float) -> None:
+    """Keeps this process to its share of a GPU's memory, where it has no whole one."""
+    if 0 < gpu_share < 1 and pick_device() == "cuda":
+        torch.cuda.set_per_process_memory_fraction(gpu_share)
+
+
+@cache
+def this_node() -> str:
+    """This process's node as people tell them apart: its address and the beginning of its id."""
+    return f"{ray.util.get_node_ip_address()}/{ray.get_runtime_context().get_node_id()[:NODE_DIGITS]}"

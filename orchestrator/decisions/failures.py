@@ -1,0 +1,140 @@
+"""What a trial can die of: how each kind of failure is recognised, what it counts, and what is said of it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from search_spaces.addresses import masked
+
+#: With so many failures for which the trial may be to blame it is FAILED.
+MOST_FAILURES = 3
+#: With so many of one other kind too, so that nothing goes on for ever.
+MOST_OF_OTHERS = 20
+#: What is kept of what a trial's process wrote last. JSON makes it three times as long at most.
+LOG_BYTES, LOG_LINES = 16_000, 200
+_LONGEST = 300
+_FRAME = '  File "'
+
+
+LOST_NODE = "lost-node"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of failure of a trial's process."""
+
+    name: str
+    pattern: str
+    """Found in Ray's account of it, which is a traceback or sentences of Ray's own."""
+    counts: bool
+    """Whether the trial may be to blame: then it counts towards MOST_FAILURES, else its bound is MOST_OF_OTHERS."""
+    says: str
+    """One sentence for people; {} is what was raised."""
+
+
+#: The first whose pattern is found is the kind.
+KINDS = (
+    Kind(
+        "cuda-out-of-memory",
+        r"^torch\.(cuda\.)?OutOfMemoryError\b|CUDA out of memory|CUDA error: out of memory|CUBLAS_STATUS_ALLOC_FAILED",
+        True,
+        "CUDA out of memory: choose a smaller batch or width, or fewer trials per GPU (resources.trials_per_gpu)",
+    ),
+    Kind(
+        "bad-checkpoint",
+        r"^(\w+\.)*CheckpointError\b",
+        False,
+        "{}: the disk or the store damages files",
+    ),
+    Kind("drained-node", r"^(\w+\.)*NodeDrainedError\b", False, "{}: it goes on elsewhere from its last rung"),
+    Kind(
+        LOST_NODE,
+        # A node that vanishes can tell nobody: Ray calls the actor unavailable until the node is declared dead.
+        r"^The actor died because its node has died|the actor's node was|\AThe actor \w+ is unavailable"
+        r"|^(\w+\.)*NodeLostError\b",
+        False,
+        "its node was lost, or the way to it",
+    ),
+    Kind(
+        "killed-worker",
+        r"\AThe (actor|worker) died unexpectedly|node running low on memory|^(\w+\.)*WorkerKilledError\b",
+        True,
+        "its process was killed: unless somebody did, give trials more memory, or run fewer (resources)",
+    ),
+    Kind("error", r"", True, "{}"),
+)
+#: No failure of a process: the study ends a trial that diverged.
+NAN = "nan"
+#: Notes on a trial.
+FAILURES, LOG = "failures", "log"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What became of one attempt at a trial."""
+
+    attempt: int
+    kind: str
+    message: str
+
+
+def failures_of(notes: Mapping[str, Any]) -> tuple[Failure, ...]:
+    """The failures among the notes on a trial, in order."""
+    return tuple(Failure(**each) for each in notes.get(FAILURES, ()))
+
+
+def failure_of(attempt: int, account: str) -> Failure:
+    """The failure of which Ray gives this `account`."""
+    kind = next(kind for kind in KINDS if re.search(kind.pattern, account, re.MULTILINE))
+    return Failure(attempt, kind.name, kind.says.format(raised(account)))
+
+
+def damaged(attempt: int, message: str) -> Failure:
+    """A damaged checkpoint that was passed over; the trial goes on."""
+    return Failure(attempt, "bad-checkpoint", _clean(message)[:_LONGEST])
+
+
+def given_up(failures: Sequence[Failure]) -> str | None:
+    """Why a trial with these failures has failed for good; None where it may go on."""
+    counts, blamed = Counter(failure.kind for failure in failures), {kind.name for kind in KINDS if kind.counts}
+    own = sum(count for kind, count in counts.items() if kind in blamed)
+    others = max((count for kind, count in counts.items() if kind not in blamed), default=0)
+    if own < MOST_FAILURES and others < MOST_OF_OTHERS:
+        return None
+    return f"{failures[-1].message} (failures: {in_words(counts)})"
+
+
+def in_words(counts: Counter[str] | dict[str, int]) -> str:
+    """As `2 killed-worker, 1 error`; empty without any."""
+    return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+
+
+def raised(account: str) -> str:
+    """The exception of a traceback in one line, or the last line of another text."""
+    lines = [line for line in _clean(account).splitlines() if line.strip()] or [""]
+    frames = [index for index, line in enumerate(lines) if line.startswith(_FRAME)]
+    after = lines[frames[-1] + 1 :] if frames else lines[-1:]
+    return next((line for line in after if not line.startswith(" ")), lines[-1])[:_LONGEST]
+
+
+def log_tail(log: Path, account: str) -> str:
+    """The end of what a process wrote to `log`, where this machine has it, and Ray's account of its death."""
+    written = b""
+    if log.exists():
+        with open(log, "rb") as file:
+            file.seek(max(0, log.stat().st_size - LOG_BYTES))
+            written = file.read()
+    text = _clean(f"{written.decode(errors='replace')}\n{account}").strip()
+    lines = "\n".join(text.splitlines()[-LOG_LINES:])
+    return lines.encode()[-LOG_BYTES:].decode(errors="ignore")
+
+
+def _clean(text: str) -> str:
+    """Without colours and signs that some databases refuse, and without what looks like a key or a password."""
+    plain = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
+    return masked(re.sub(r"[^\n\t\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]", "", plain))

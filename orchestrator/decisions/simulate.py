@@ -1,0 +1,278 @@
+"""A sweep replayed from recorded learning curves, in simulated time, by the same decisions as a real one."""
+
+from __future__ import annotations
+
+import heapq
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+from pydantic import TypeAdapter, ValidationError
+
+from orchestrator.decisions import pruning
+from orchestrator.decisions.promotion import Curve, Policy, halt_after, policy_of
+from search_spaces.settings import FreezeThaw, Halving, Median, Percentile, Unpruned
+from search_spaces.sweep import Pruner
+from trainers.errors import InputError
+from trainers.evaluation.scores import Judgement, Score
+
+SIMULATED = (FreezeThaw, Halving, Median, Percentile, Unpruned)
+#: Of the budget, at which regrets are given.
+FRACTIONS = (0.1, 0.25, 0.5, 1.0)
+#: Rungs of a curve whose length is its own.
+PARTS = 50
+#: Budgets of more steps are looked at in so many places.
+POINTS = 10_000
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The whole curve of one candidate; less is better."""
+
+    name: str
+    rungs: tuple[int, ...]
+    """Where it was measured, as the decisions count: epochs, or fiftieths of its own length."""
+    steps: tuple[int, ...]
+    """The steps trained until then, increasing."""
+    values: tuple[float, ...]
+    """Infinite for what is not a number."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """One simulated sweep."""
+
+    used: tuple[int, ...]
+    """Steps of all trials together, at each measurement."""
+    best: tuple[float, ...]
+    """The best value known then."""
+    started: int
+    stopped: int
+    """Trials that did not reach their end."""
+
+    def at(self, steps: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The best value known after so many steps, infinite before the first."""
+        known = np.array([math.inf, *self.best])
+        return known[np.searchsorted(self.used, steps, side="right")]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What several seeds say of a pruner."""
+
+    pruner: str
+    budget: int
+    workers: int
+    seeds: int
+    speedup_over_random: dict[str, float | None]
+    """mean: budget / step at which the mean best value reaches that of random search at the budget; min, max: over
+    seeds. None where it never does."""
+    regret: dict[str, float]
+    """Mean best value less the best possible one, by fraction of the budget."""
+    trials_started: float
+    trials_pruned: float
+    steps_saved: float
+    best_value: float
+    best_possible: float
+
+
+def read_curves(path: Path) -> list[Recorded]:
+    """The curves of an `.npz` file (`valid_loss` [N, 1 + steps], its column 0 untrained) or a `.json` file.
+
+    The latter is `{name: [[step, value], ...]}`. Raises InputError for any other file.
+    """
+    if path.suffix not in (".npz", ".json"):
+        raise InputError(f"{path}: allowed are .npz and .json files of learning curves")
+    try:
+        curves = _from_npz(path) if path.suffix == ".npz" else _from_json(path)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: no learning curves ({error or type(error).__name__})") from error
+    if not curves:
+        raise InputError(f"{path}: no learning curves in it")
+    return curves
+
+
+def read_pruner(text: str) -> Pruner:
+    """A pruner as it stands in a sweep file. Raises InputError for another, and for one that only real sweeps have."""
+    try:
+        pruner: Pruner = TypeAdapter(Pruner).validate_python(yaml.safe_load(text))
+    except (ValidationError, yaml.YAMLError) as error:
+        raise InputError(f"--pruner {text}: {error}") from None
+    if not isinstance(pruner, SIMULATED):
+        names = ", ".join(kind().name for kind in SIMULATED)
+        raise InputError(f"--pruner {text}: cannot be simulated; allowed are {names}")
+    return pruner
+
+
+def replay(curves: Sequence[Recorded], pruner: Pruner, budget: int, workers: int, seed: int) -> Replay:
+    """One sweep over `curves` in the order that `seed` gives, ended after `budget` steps of training.
+
+    A step takes one unit of time on each of `workers`; a value is known when its last step has been trained.
+    """
+    order = np.random.default_rng(seed).permutation(len(curves))
+    return _Sweep([curves[index] for index in order], pruner).run(budget, workers)
+
+
+def simulate(curves: Sequence[Recorded], pruner: Pruner, budget: int | None, workers: int, seeds: int) -> Summary:
+    """`pruner` against random search, which trains every candidate to its end; without `budget` all steps of all."""
+    every = sum(curve.steps[-1] for curve in curves)
+    total = budget or every
+    ours, random = (
+        [replay(curves, kind, total, workers, seed) for seed in range(seeds)] for kind in (pruner, Unpruned())
+    )
+    grid = np.unique(np.linspace(1, total, min(total, POINTS)).round().astype(np.int64))
+    own, other = (np.array([one.at(grid) for one in group]) for group in (ours, random))
+    mean, possible = own.mean(axis=0), min(min(curve.values) for curve in curves)
+    single = [_speedup(grid, one, target[-1]) for one, target in zip(own, other, strict=True)]
+    reached = [value for value in single if value is not None]
+    return Summary(
+        pruner=pruner.name,
+        budget=total,
+        workers=workers,
+        seeds=seeds,
+        speedup_over_random={
+            "mean": _speedup(grid, mean, float(other[:, -1].mean())),
+            "min": min(reached) if len(reached) == seeds else None,
+            "max": max(reached, default=None),
+        },
+        regret={f"{part:g}": float(mean[max(0, round(part * len(grid)) - 1)] - possible) for part in FRACTIONS},
+        trials_started=float(np.mean([one.started for one in ours])),
+        trials_pruned=float(np.mean([one.stopped for one in ours])),
+        steps_saved=1 - float(np.mean([one.used[-1] for one in ours])) / every,
+        best_value=float(mean[-1]),
+        best_possible=possible,
+    )
+
+
+@dataclass
+class _Trial:
+    """A candidate that has begun."""
+
+    number: int
+    curve: Recorded
+    passed: int = 0
+    """Rungs behind it."""
+    target: int = 0
+    """The rung where its slice ends."""
+
+    @property
+    def cost(self) -> int:
+        """Steps to its next rung."""
+        return self.curve.steps[self.passed] - (self.curve.steps[self.passed - 1] if self.passed else 0)
+
+    @property
+    def seen(self) -> Curve:
+        return Curve(self.curve.rungs[: self.passed], self.curve.values[: self.passed])
+
+
+class _Sweep:
+    """Workers that ask for trials; decisions see what has been trained and nothing else."""
+
+    def __init__(self, candidates: Sequence[Recorded], pruner: Pruner) -> None:
+        self._candidates, self._pruner = candidates, pruner
+        self._policy: Policy = policy_of(pruner)
+        self._trials: list[_Trial] = []
+        self._complete: list[Curve] = []
+
+    def run(self, budget: int, workers: int) -> Replay:
+        queue: list[tuple[int, int, _Trial]] = []
+        used, planned, free, now = [0], 0, workers, 0
+        best, order = [math.inf], 0
+        while True:
+            while free and planned < budget and (trial := self._next()) is not None:
+                planned, free, order = planned + trial.cost, free - 1, order + 1
+                heapq.heappush(queue, (now + trial.cost, order, trial))
+            if not queue:
+                break
+            now, _, trial = heapq.heappop(queue)
+            if used[-1] + trial.cost > budget:
+                break
+            used.append(used[-1] + trial.cost)
+            trial.passed += 1
+            best.append(min(best[-1], trial.curve.values[trial.passed - 1]))
+            if self._goes_on(trial) and planned < budget:
+                planned, order = planned + trial.cost, order + 1
+                heapq.heappush(queue, (now + trial.cost, order, trial))
+            else:
+                free += 1
+        stopped = sum(trial.passed < len(trial.curve.steps) for trial in self._trials)
+        return Replay(tuple(used[1:]) or (0,), tuple(best[1:]) or (math.inf,), len(self._trials), stopped)
+
+    def _next(self) -> _Trial | None:
+        choice = self._policy.choose(len(self._trials) < len(self._candidates))
+        if choice is None:
+            return None
+        if choice == "start":
+            trial = _Trial(len(self._trials), self._candidates[len(self._trials)])
+            self._trials.append(trial)
+            self._policy.started(trial.number)
+        else:
+            trial = self._trials[choice]
+        rungs = trial.curve.rungs
+        trial.target = halt_after(self._policy, rungs, rungs[trial.passed - 1] if trial.passed else 0)
+        return trial
+
+    def _goes_on(self, trial: _Trial) -> bool:
+        """Whether the trial keeps its worker after a rung."""
+        if trial.passed == len(trial.curve.rungs):
+            self._complete.append(trial.seen)
+            self._policy.ended(trial.number, trial.seen)
+        elif self._beaten(trial):
+            self._policy.ended(trial.number, trial.seen)
+        elif trial.curve.rungs[trial.passed - 1] >= trial.target:
+            self._policy.halted(trial.number, trial.seen)
+        else:
+            return True
+        return False
+
+    def _beaten(self, trial: _Trial) -> bool:
+        rung, pruner = trial.curve.rungs[trial.passed - 1], self._pruner
+        if not isinstance(pruner, Median | Percentile) or rung < pruner.warmup:
+            return False
+        scores = [_score(value) for curve in self._complete if math.isfinite(value := curve.best(rung))]
+        best = trial.seen.best()
+        if len(scores) < max(1, pruner.startup):
+            return False
+        line = pruning.line(scores, pruner.percentile if isinstance(pruner, Percentile) else 50.0)
+        return not math.isfinite(best) or pruning.against(_score(best), line) is Judgement.WORSE
+
+
+def _score(value: float) -> Score:
+    """A recorded value as the decisions take it: it has no standard error."""
+    return Score("fid", value, None, 0, "recorded", "recorded", 0)
+
+
+def _speedup(grid: NDArray[np.int64], best: NDArray[np.float64], target: float) -> float | None:
+    reached = np.flatnonzero(best <= target)
+    return float(grid[-1] / grid[reached[0]]) if len(reached) else None
+
+
+def _from_npz(path: Path) -> list[Recorded]:
+    with np.load(path, allow_pickle=False) as content:
+        losses = content["valid_loss"].astype(float)
+    if losses.ndim != 2 or losses.shape[1] < 2:
+        raise ValueError(f"valid_loss is {losses.shape}, not [candidates, 1 + steps]")
+    steps = tuple(range(1, losses.shape[1]))
+    return [Recorded(str(i), steps, steps, _finite(row[1:])) for i, row in enumerate(losses)]
+
+
+def _from_json(path: Path) -> list[Recorded]:
+    content: dict[str, list[list[float]]] = json.loads(path.read_text())
+    curves = []
+    for name, points in content.items():
+        # A log that was continued has steps twice: the later value counts.
+        by_step = {int(step): float(value) for step, value in points}
+        last = max(by_step)
+        by_rung = {math.ceil(PARTS * step / last): (step, by_step[step]) for step in sorted(by_step)}
+        steps, values = zip(*by_rung.values(), strict=True)
+        curves.append(Recorded(name, tuple(by_rung), steps, _finite(values)))
+    return curves
+
+
+def _finite(values: Iterable[float]) -> tuple[float, ...]:
+    return tuple(math.inf if math.isnan(value) else float(value) for value in values)

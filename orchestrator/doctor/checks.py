@@ -1,0 +1,337 @@
+"""The checks of `gansweep doctor`: each a function from a case to what it found. None leaves anything behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Literal
+
+import torch
+from sqlalchemy.exc import SQLAlchemyError
+
+from orchestrator.cluster import nodes as cluster
+from orchestrator.doctor.probes import GB, PROBE, existing, free, unwritable, use, words, write_to_database
+from orchestrator.driver.launch import cache_of
+from orchestrator.store import ConflictError, MissingError, UnavailableError, store_of
+from orchestrator.store.folder import FolderObjects
+from orchestrator.study.storage import JOURNAL, check_tables
+from search_spaces.addresses import S3
+from search_spaces.checks import data_faults
+from search_spaces.sweep import Sweep
+from trainers.data import check as check_data
+from trainers.data import shape_of
+from trainers.errors import InputError
+from trainers.evaluation import weights
+from trainers.evaluation.extractors import CLASSIFIERS, check_extractor
+
+Verdict = Literal["ok", "warning", "failed"]
+OLDEST_PYTHON = (3, 11)
+#: Where a driver of Nvidia's shows itself; the last is that of Windows' Linux.
+_DRIVER = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
+_MPS = "nvidia-cuda-mps-control"
+#: What helps where a bucket's refusal, or its silence, says this.
+_BUCKET_REMEDIES = (
+    (r"NoSuchBucket", "make the bucket, or name another one in store.path"),
+    (
+        r"[Cc]redential|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|Forbidden|\b403\b|profile",
+        "give credentials that may list, write, read and delete there: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+        "a shared credentials file, or the machine's role",
+    ),
+    (r"", "see that the server runs and can be reached from here, or mend store.endpoint"),
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found."""
+
+    name: str
+    verdict: Verdict
+    """With `failed` the sweep cannot run."""
+    found: str
+    remedy: str = ""
+    """What helps; empty where nothing need be done."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is to run, and where."""
+
+    sweep: Sweep
+    root: Path
+    address: str | None = None
+    """Of the Ray cluster; None for a Ray of the sweep's own."""
+
+    @property
+    def folder(self) -> Path:
+        """The sweep's."""
+        return self.root / self.sweep.name
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """A GPU that torch has computed on; memory in bytes."""
+
+    name: str
+    free: int
+    total: int
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.free / GB:.1f} of {self.total / GB:.1f} GB free"
+
+
+def python(case: Case) -> Finding:
+    """The interpreter."""
+    found = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info[:2] < OLDEST_PYTHON:
+        return Finding("python", "failed", found, "install Python 3.11 or newer, and this program with it")
+    return Finding("python", "ok", found)
+
+
+def pytorch(case: Case) -> Finding:
+    """Whether torch computes."""
+    ones = torch.ones(64, 64)
+    if float((ones @ ones).sum()) != 64**3:
+        return Finding("torch", "failed", f"{torch.__version__} computes wrong numbers", "install torch again")
+    kind = f"built with CUDA {torch.version.cuda}" if torch.version.cuda else "built without CUDA"
+    return Finding("torch", "ok", f"{torch.__version__}, {kind}, {torch.get_num_threads()} threads")
+
+
+def cuda(case: Case) -> Finding:
+    """The GPUs of this machine, which a sweep may not ask for, or look for on a cluster."""
+    want = 0.0 if case.address else case.sweep.resources.gpus_per_worker
+    bad: Verdict = "failed" if want else "warning"
+    built = torch.version.cuda or torch.version.hip
+    if not built and _has_driver():
+        remedy = "`pip install --force-reinstall torch torchvision` fetches the build with CUDA on Linux"
+        return Finding("cuda", bad, "there is a driver for GPUs, but torch is built without CUDA", remedy)
+    try:
+        gpus = _gpus()
+    except RuntimeError as error:
+        remedy = "update the driver, see who else uses the GPU, and what CUDA_VISIBLE_DEVICES says"
+        return Finding("cuda", bad, f"torch cannot use the GPU: {error}", remedy)
+    count = f"{len(gpus)} GPU{'s' if len(gpus) > 1 else ''}"
+    found = f"{count}: {'; '.join(map(str, gpus))}" if gpus else "no GPU on this machine"
+    if len(gpus) < want:
+        remedy = "set resources.gpus_per_worker to what there is, or name a cluster that has them by --address"
+        return Finding("cuda", "failed", f"{found}, but each worker of a trial needs {want:g}", remedy)
+    return Finding("cuda", "ok", found if gpus or case.address else f"{found}, and the sweep asks for none")
+
+
+def mps(case: Case) -> Finding:
+    """Nvidia's server by which processes share a GPU; only trials that do need it."""
+    if not torch.cuda.device_count():
+        return Finding("mps", "ok", "not needed: no GPU")
+    want, place = case.sweep.resources, os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps")
+    reason = _mps_fault(place)
+    if reason is None:
+        return Finding("mps", "ok", f"its daemon answers, by {place}")
+    if not 0 < want.gpu_share < 1 and want.trials_per_gpu != "auto":
+        return Finding("mps", "ok", f"not needed: trials share no GPU ({reason})")
+    remedy = f"`{_MPS} -d` starts it; set CUDA_MPS_PIPE_DIRECTORY where it is not in {place}"
+    return Finding("mps", "warning", f"trials share a GPU and will take turns on it: {reason}", remedy)
+
+
+def ray(case: Case) -> Finding:
+    """Whether a trial fits on the cluster, or on the Ray that a sweep would start here."""
+    version = metadata.version("ray")
+    try:
+        if case.address is not None:
+            return _ray_at(case, case.address, version)
+        cluster.check_fits(case.sweep)
+    except InputError as error:
+        remedy = "ask for less in resources, or name a cluster with more by --address"
+        return Finding("ray", "failed", f"{version}; {error}", remedy)
+    gpus = torch.cuda.device_count()
+    found = f"{version}; started here it has {os.cpu_count()} cores, {gpus} GPUs, {_memory() / GB:.1f} GB of memory"
+    return Finding("ray", "ok", found)
+
+
+def study(case: Case) -> Finding:
+    """Where the study will be kept, and the folder of the sweep, which has driver and report in any case."""
+    if reason := unwritable(case.folder):
+        return Finding("study", "failed", reason, "name a folder that can be written by --root or GANSWEEP_HOME")
+    url, journal = case.sweep.study.storage, case.folder / JOURNAL
+    if url is None:
+        try:
+            if journal.exists():
+                journal.open("r+b").close()
+        except OSError as error:
+            return Finding("study", "failed", f"{journal} cannot be written: {words(error)}", "mend its rights")
+        return Finding("study", "ok", f"{journal} can be written, {free(case.root)} free")
+    try:
+        known = write_to_database(url, "studies", "study_name")
+        if known:
+            check_tables(url)
+    except RuntimeError as error:  # Optuna's
+        remedy = "install the version of Optuna that made the tables, or have them brought up to date as it says"
+        return Finding("study", "failed", f"{url}: {error}", remedy)
+    except (InputError, OSError, SQLAlchemyError, ImportError) as error:
+        remedy = (
+            "see that the database runs, lets you in and may be written (PGPASSWORD, ~/.pgpass), or mend study.storage"
+        )
+        return Finding("study", "failed", f"{url}: {words(error)}", remedy)
+    return Finding("study", "ok", f"{url} can be written, and {'has' if known else 'will have'} tables of studies")
+
+
+def store(case: Case) -> Finding:
+    """Whether the store keeps what is put there, and the promises that trials rest on."""
+    path = case.sweep.store.path
+    if path is None or not path.startswith(S3):
+        return _folder_store(case, case.folder / "store" if path is None else Path(path) / case.sweep.name)
+    place = path if case.sweep.store.endpoint is None else f"{path} at {case.sweep.store.endpoint}"
+    try:
+        use(store_of(case.sweep, case.folder).objects)
+    except (UnavailableError, MissingError, ConflictError, InputError) as error:
+        remedy = next(remedy for pattern, remedy in _BUCKET_REMEDIES if re.search(pattern, str(error)))
+        reason = str(error).partition(": ")[2] if str(error).startswith(S3) else ""  # without the object's own name
+        return Finding("store", "failed", f"{place}: {reason or error}", remedy)
+    return Finding("store", "ok", f"{place}: written, on a condition too, read and deleted")
+
+
+def tracking(case: Case) -> Finding:
+    """Whether MLflow's server answers, or its database can be written."""
+    from orchestrator.tracking.tracker import check_server, database
+
+    uri = case.sweep.tracking.uri
+    try:
+        if uri is not None and uri.startswith("http"):
+            check_server(uri)
+            return Finding("tracking", "ok", f"{uri} answers")
+        place = case.sweep.tracking.artifacts
+        if place is not None and "://" not in place and (reason := unwritable(Path(place))):
+            return Finding("tracking", "failed", reason, "name another folder in tracking.artifacts")
+        write_to_database(uri or database(case.root), "experiments", "name", makes_folder=True)
+    except Exception as error:  # of whatever kind: MLflow and its connections raise many
+        found = f"{uri or 'a file below ' + str(case.root)} cannot be used: {words(error)}"
+        remedy = "start the server, see that it lets you in, or mend tracking.uri" if uri else "name another --root"
+        return Finding("tracking", "failed", found, remedy)
+    return Finding("tracking", "ok", f"{uri or database(case.root)} can be written")
+
+
+def extractor(case: Case) -> Finding:
+    """Whether the network of the features is there, or can be had; fetches nothing."""
+    spec, cache = case.sweep.score.extractor, cache_of(case.root)
+    if reason := unwritable(cache):
+        return Finding("extractor", "failed", reason, "name a folder that can be written by --root or GANSWEEP_HOME")
+    official = cache / weights.NAME
+    if spec.name not in CLASSIFIERS and spec.weights is None and not official.exists():
+        found = f"{spec.name}: {official} is not there; it will be fetched on first use"
+        return Finding(
+            "extractor", "warning", found, f"without network, fetch {weights.URL} elsewhere and put it there"
+        )
+    try:
+        check_extractor(spec, cache)
+    except InputError as error:
+        return _refused("extractor", error, "mend score.extractor")
+    if spec.name in CLASSIFIERS:
+        return Finding("extractor", "ok", f"{spec.name}: trained on the real images on first use, kept in {cache}")
+    verified = "as promised" if spec.sha256 or spec.weights is None else "without a sha256 to hold it to"
+    return Finding("extractor", "ok", f"{spec.name}: {spec.weights or official}, {verified}")
+
+
+def data(case: Case) -> Finding:
+    """Whether the images are there, or can be had, and suit the systems; fetches nothing."""
+    spec = case.sweep.dataset
+    try:
+        check_data(spec)
+        faults = [f"{'.'.join(path)}: {text}" for path, text in data_faults(case.sweep)]
+        (channels, height, width), classes = shape_of(spec)
+    except InputError as error:
+        return _refused("data", error, "mend dataset")
+    if faults:
+        return Finding("data", "failed", "; ".join(faults), "choose a system or a data set that suits the other")
+    if spec.download:
+        try:
+            check_data(spec.model_copy(update={"download": False}))
+        except InputError:
+            found = f"{spec.name} is not in {spec.folder}; it will be fetched on first use"
+            return Finding("data", "warning", found, "without network, fetch it elsewhere and put it there")
+    return Finding("data", "ok", f"{spec.name}: {classes} classes, {channels} x {height} x {width}")
+
+
+def _has_driver() -> bool:
+    return any(Path(place).exists() for place in _DRIVER) or shutil.which("nvidia-smi") is not None
+
+
+def _gpus() -> list[Gpu]:
+    """Raises RuntimeError where there is a driver, and torch cannot compute by it."""
+    if not torch.cuda.is_available() and not _has_driver():
+        return []
+    torch.cuda.init()  # says why, where `is_available` only says no
+    found = []
+    for index in range(torch.cuda.device_count()):
+        torch.ones(8, device=f"cuda:{index}").sum().item()
+        found.append(Gpu(torch.cuda.get_device_name(index), *torch.cuda.mem_get_info(index)))
+    return found
+
+
+def _mps_fault(place: str) -> str | None:
+    """Why the daemon does not answer; None where it does."""
+    program = shutil.which(_MPS)
+    if program is None:
+        # In a container only its pipes may be at hand.
+        return None if Path(place, "control").exists() else f"{_MPS} is not on PATH"
+    try:
+        asked = subprocess.run([program], input="get_server_list\n", capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return words(error)
+    told = (asked.stdout + asked.stderr).strip()
+    return None if asked.returncode == 0 and "Cannot find" not in told else told or "its daemon does not answer"
+
+
+def _ray_at(case: Case, address: str, version: str) -> Finding:
+    """Raises InputError as the launch does."""
+    try:
+        cluster.check_address(address)
+        cluster.check_shared(case.sweep)
+    except InputError as error:
+        return _refused("ray", error, "see that the cluster runs, and run this on one of its nodes")
+    patience = case.sweep.resources.wait
+    resources = case.sweep.resources.model_copy(update={"wait": 0})
+    with cluster.cluster(address):
+        there, left = cluster.nodes(), cluster.free()
+        try:
+            fits = cluster.capacity(case.sweep.model_copy(update={"resources": resources}))
+        except InputError as error:
+            if not patience:
+                raise
+            remedy = "see that the cluster has an autoscaler which can start such nodes"
+            return Finding("ray", "warning", f"{version}; {error}; awaited for {patience:g} s at the launch", remedy)
+    cpus, gpus = sum(node.cpus for node in there), sum(node.gpus for node in there)
+    found = f"{version}; {len(there)} nodes at {address} with {cpus:g} CPU, {gpus:g} GPU in all"
+    return Finding("ray", "ok", f"{found}, {left.cpus:g} CPU, {left.gpus:g} GPU free; {fits} trials fit at once")
+
+
+def _memory() -> float:
+    """Bytes that this machine, or the container around this process, has."""
+    found = float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):  # there is no limit
+        found = min(found, float(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return found
+
+
+def _folder_store(case: Case, place: Path) -> Finding:
+    try:
+        # A folder of its own: the store's would keep the file by which writers lock each other out.
+        with tempfile.TemporaryDirectory(prefix=PROBE, dir=existing(place)) as folder:
+            use(FolderObjects(Path(folder)))
+    except (OSError, MissingError, ConflictError, InputError) as error:
+        remedy = "name another folder in store.path" if case.sweep.store.path else "name another --root"
+        return Finding("store", "failed", f"{place} cannot be used: {words(error)}", remedy)
+    found = f"{place}: written, on a condition too, read and deleted; {free(place)} free"
+    return Finding("store", "ok", found)
+
+
+def _refused(name: str, error: InputError, remedy: str) -> Finding:
+    """An InputError says what is wrong and then, after a semicolon, mostly what helps."""
+    found, _, advice = str(error).partition("; ")
+    return Finding(name, "failed", found, advice or remedy)

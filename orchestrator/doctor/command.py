@@ -1,0 +1,184 @@
+"""`gansweep doctor`: whether a sweep could run here, what is missing, and what helps."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from threading import Thread
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from orchestrator.cluster import nodes as cluster
+from orchestrator.doctor import checks as doctor_checks
+from orchestrator.doctor.checks import Case, Finding
+from search_spaces import resolve
+from search_spaces.addresses import masked
+from search_spaces.sweep import Sweep, load_sweep
+
+#: Seconds that a check may take.
+LIMIT = 15.0
+_LONGEST = 400
+#: Names of variables in the environment whose values are nobody's business.
+_SECRET = re.compile(r"SECRET|PASSW|TOKEN|ACCESS_KEY|API_KEY", re.IGNORECASE)
+#: Values that are shorter say nothing, and might be part of any word.
+_SHORTEST_SECRET = 6
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the doctor's."""
+
+    name: str
+    run: Callable[[Case], Finding]
+    remedy: str
+    """What helps where the check never ends, or fails in a way that it does not know."""
+    limit: float = LIMIT
+    """Seconds."""
+    imports: tuple[str, ...] = ()
+    """Modules that take seconds to import, which is no fault and does not count."""
+
+
+CHECKS = (
+    Check("python", doctor_checks.python, "install Python and this program again"),
+    Check("torch", doctor_checks.pytorch, "install torch again"),
+    Check("cuda", doctor_checks.cuda, "see whether `nvidia-smi` answers; else restart the driver or the machine"),
+    Check("mps", doctor_checks.mps, "restart Nvidia's daemon: `echo quit | nvidia-cuda-mps-control`, then with -d"),
+    Check(
+        "ray",
+        doctor_checks.ray,
+        "see with `ray status` whether the cluster is well",
+        imports=("orchestrator.cluster.tune",),
+    ),
+    Check("study", doctor_checks.study, "see that the database, or the disk, answers, or mend study.storage"),
+    Check(
+        "store", doctor_checks.store, "see that the server, or the disk, answers, or mend store.path, store.endpoint"
+    ),
+    Check(
+        "tracking",
+        doctor_checks.tracking,
+        "see that MLflow's server answers, restart it, or mend tracking.uri",
+        limit=10.0,
+        imports=("orchestrator.tracking.tracker",),
+    ),
+    Check("extractor", doctor_checks.extractor, "see that the disk of its weights answers, or mend score.extractor"),
+    Check("data", doctor_checks.data, "see that the disk of the data answers, or mend dataset"),
+)
+
+
+def doctor(sweep: Sweep, root: Path, address: str | None = None) -> Iterator[Finding]:
+    """One finding for each of CHECKS, in their order; nothing that a check does ends another one, or is raised.
+
+    All checks run at once, each for its limit at most; nothing is left behind of those that end.
+    """
+    if address is None:
+        cluster.bind_to_loopback()  # before Ray is imported, which a check does
+    case = Case(sweep, root, address)
+    begun = [_Running(check) for check in CHECKS]
+    for each in begun:  # after the last import: two threads that import one library get in each other's way
+        each.start(case)
+    for each in begun:
+        yield _shown(each.finding())
+
+
+def lines(finding: Finding) -> Iterator[str]:
+    """A finding for people, and what helps."""
+    width = max(len(check.name) for check in CHECKS)
+    yield f"{finding.verdict:<7}  {finding.name:<{width}}  {finding.found}"
+    if finding.remedy:
+        yield f"{'':<{11 + width}}-> {finding.remedy}"
+
+
+def conclusion(name: str, findings: Sequence[Finding]) -> str:
+    """What the findings on the sweep called `name` come to."""
+    failed = sum(each.verdict == "failed" for each in findings)
+    return f"{name} cannot run here: {failed} of {len(findings)} checks failed" if failed else f"{name} could run here"
+
+
+def doctor_command(
+    file: Annotated[str, typer.Argument(help="A sweep file, or the name of a shipped one.")] = "quickstart",
+    address: Annotated[str | None, typer.Option(help="Ray cluster, as of launch; default: this machine alone.")] = None,
+    root: Annotated[
+        Path,
+        typer.Option(envvar="GANSWEEP_HOME", help="Folder of all sweeps.", show_default="$GANSWEEP_HOME or ./runs"),
+    ] = Path("runs"),
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
+) -> None:
+    """Check whether a sweep could run here, and say what helps; exit code 1 where it cannot run."""
+    sweep = load_sweep(resolve(file))
+    say = partial(Console().print, highlight=False, markup=False, soft_wrap=True)
+    findings = []
+    for each in doctor(sweep, root, address):
+        findings.append(each)
+        if not as_json:
+            say("\n".join(lines(each)))
+    if as_json:
+        typer.echo(json.dumps([asdict(each) for each in findings], indent=1))
+    else:
+        say(conclusion(sweep.name, findings))
+    if any(each.verdict == "failed" for each in findings):
+        raise typer.Exit(1)
+
+
+class _Running:
+    """A check in a thread that can be abandoned: whatever it waits for, the program can end."""
+
+    def __init__(self, check: Check) -> None:
+        """Imports what the check needs."""
+        self._check = check
+        self._found: Finding | None = None
+        try:
+            for module in check.imports:
+                import_module(module)
+        except Exception as error:  # whatever a broken installation raises
+            self._found = _unexpected(check, error)
+
+    def start(self, case: Case) -> None:
+        """Begins, and lets the time run."""
+        self._end = time.monotonic() + self._check.limit
+        self._thread = Thread(target=self._run, args=(case,), name=f"doctor {self._check.name}", daemon=True)
+        self._thread.start()
+
+    def finding(self) -> Finding:
+        """Waits for it as long as it may take."""
+        self._thread.join(max(0.0, self._end - time.monotonic()))
+        found = self._found
+        text = f"no answer within {self._check.limit:g} s"
+        return Finding(self._check.name, "failed", text, self._check.remedy) if found is None else found
+
+    def _run(self, case: Case) -> None:
+        if self._found is not None:
+            return
+        try:
+            self._found = self._check.run(case)
+        except BaseException as error:  # a line of its own in any case, and never a traceback
+            self._found = _unexpected(self._check, error)
+
+
+def _unexpected(check: Check, error: BaseException) -> Finding:
+    text = str(error).strip()
+    return Finding(
+        check.name, "failed", f"{type(error).__name__}: {text}" if text else type(error).__name__, check.remedy
+    )
+
+
+def _shown(finding: Finding) -> Finding:
+    """In one line each, and without what looks like a secret or is one."""
+    return replace(finding, found=_plain(finding.found), remedy=_plain(finding.remedy))
+
+
+def _plain(text: str) -> str:
+    line = " ".join(text.split())
+    for name, value in os.environ.items():
+        if _SECRET.search(name) and len(value) >= _SHORTEST_SECRET:
+            line = line.replace(value, "***")
+    line = masked(line)
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."

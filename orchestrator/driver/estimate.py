@@ -1,0 +1,168 @@
+"""What a sweep will cost, from steps measured on this machine."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+
+from orchestrator.decisions.budget import HOUR, devices
+from search_spaces.space import Dimension, Value, grid, suggest
+from search_spaces.sweep import Sweep
+from trainers import SYSTEMS
+from trainers.config import Config, overlay
+from trainers.data import ImageData, shape_of
+from trainers.run import pick_device
+from trainers.trainer import SAMPLE_BATCH, Trainer
+
+#: Trials whose steps are measured, evenly over the sweep; the others are taken to cost their mean.
+MEASURED_TRIALS = 16
+#: Steps are repeated for as long, after one that is thrown away unless it takes longer.
+SECONDS_PER_TRIAL = 1.0
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """The cost of a sweep of which nothing is pruned; scoring by the extractor and the finals are not in it."""
+
+    seconds: float
+    """Of all trials, one after the other."""
+    concurrent: int
+    """Trials at a time on this machine."""
+    measured: int
+    """Trials whose steps were measured."""
+    trials: float
+    """How many trials the budget allows; where it limits no number of them, how many of the usual length it pays."""
+    devices: float
+    """GPUs of a trial, or CPU cores where it has none."""
+    device: str
+    """GPU or CPU."""
+    price: float | None
+    """Of an hour of such a device."""
+
+    @property
+    def hours(self) -> float:
+        """On this machine, by the clock."""
+        return self.seconds / self.concurrent / HOUR
+
+    @property
+    def gpu_hours(self) -> float:
+        """Of GPUs, or of CPU cores where trials have no GPU."""
+        return self.seconds * self.devices / HOUR
+
+    @property
+    def money(self) -> float | None:
+        """None where the sweep names no price."""
+        return None if self.price is None else self.gpu_hours * self.price
+
+    def __str__(self) -> str:
+        whole = _duration(self.seconds / self.concurrent)
+        money = "" if self.money is None else f", {self.money:.2f} money"
+        return (
+            f"about {whole} on this machine ({self.concurrent} at a time, {_duration(self.seconds)} one after the "
+            f"other) for {self.trials:.3g} trials, {self.gpu_hours:.3g} {self.device}-hours{money}, if nothing is "
+            f"pruned; steps of {self.measured} trials measured, the extractor's time and the finals left out"
+        )
+
+
+def estimate(sweep: Sweep) -> Estimate:
+    """Measures steps of the trials that `sweep` would begin with; takes some seconds per trial."""
+    trials = planned(sweep)
+    chosen = trials[:: -(-len(trials) // MEASURED_TRIALS)]
+    known: dict[tuple[str, Config], float] = {}
+    total = 0.0
+    for values in chosen:
+        system_id, config = sweep.configure(values)
+        key = system_id, overlay(config, {"seed": 0})
+        if key not in known:
+            known[key] = _trial_seconds(sweep, *key)
+        total += known[key]
+    each, concurrent = total / len(chosen), _concurrent(sweep)
+    count = _affordable(sweep, each, concurrent)
+    gpus = sweep.resources.gpus_per_worker
+    return Estimate(
+        seconds=each * count,
+        concurrent=concurrent,
+        measured=len(chosen),
+        trials=count,
+        devices=devices(sweep.resources),
+        device="GPU" if gpus else "CPU",
+        price=sweep.budget.price_per_gpu_hour,
+    )
+
+
+def _affordable(sweep: Sweep, seconds: float, concurrent: int) -> float:
+    """How many trials of so many seconds the budget pays."""
+    budget, device_hours = sweep.budget, seconds * devices(sweep.resources) / HOUR
+    each = {
+        "trials": 1.0,
+        "hours": seconds / concurrent / HOUR,
+        "gpu_hours": device_hours,
+        "money": device_hours * (budget.price_per_gpu_hour or 0.0),
+    }
+    given: dict[str, float] = {name: limit for name, limit in budget.model_dump().items() if name in each}
+    return min(limit / each[name] for name, limit in given.items())
+
+
+def planned(sweep: Sweep) -> list[dict[str, Value]]:
+    """The parameters of every trial of the budget, as far as they are known; others drawn from their distributions.
+
+    Of a budget that limits no number of trials, those that are measured.
+    """
+    count = sweep.budget.trials or max(MEASURED_TRIALS, len(sweep.points))
+    if sweep.sampler.name == "grid":
+        return list(islice(grid(sweep.space), count))
+    rng = random.Random(sweep.sampler.seed)
+
+    def drawn(point: dict[str, Any]) -> dict[str, Value]:
+        def pick(dimension: Dimension) -> Value:
+            return point[dimension.name] if dimension.name in point else dimension.draw(rng)
+
+        return suggest(sweep.space, pick)
+
+    return [drawn(point) for point in (*sweep.points, *({} for _ in range(count - len(sweep.points))))]
+
+
+def _trial_seconds(sweep: Sweep, system_id: str, config: Config) -> float:
+    system, device = SYSTEMS[system_id], pick_device()
+    _, classes = shape_of(sweep.dataset)
+    count = max(config.batch, classes)
+    images = torch.zeros((count, *system.shape), dtype=torch.uint8)
+    data = ImageData(images, torch.arange(count) % classes, classes, "zeros", "train")
+    trainer = Trainer(system, overlay(config, {"oversampling": 0}), data, device)
+    start = time.perf_counter()
+    trainer.advance(config.batch)
+    seconds, steps = time.perf_counter() - start, 1
+    if seconds < SECONDS_PER_TRIAL:
+        steps = max(1, round(SECONDS_PER_TRIAL / seconds))
+        start = time.perf_counter()
+        trainer.advance(config.batch * (1 + steps))
+        seconds = time.perf_counter() - start
+    training = seconds / (steps * config.batch) * sweep.rungs[-1]
+    shown = min(SAMPLE_BATCH, sweep.score.samples)
+    start = time.perf_counter()
+    trainer.sample(shown, seed=0)
+    sampling = (time.perf_counter() - start) / shown * sweep.score.samples * len(sweep.rungs)
+    return training + sampling
+
+
+def _concurrent(sweep: Sweep) -> int:
+    """As `cluster.capacity` has it on this machine, at least 1; without starting Ray."""
+    want = sweep.resources
+    fits = (os.cpu_count() or 1) / want.cpus_per_worker
+    if want.gpu_share:
+        fits = min(fits, torch.cuda.device_count() / want.gpu_share)
+    fits /= want.workers_per_trial
+    fewest = min(int(fits), want.concurrent_trials or int(fits), sweep.budget.trials or int(fits))
+    return max(1, fewest)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,130 @@
+"""What a study keeps of each of its trials, and how it is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.cluster.finals import Final
+from orchestrator.decisions.failures import LOG, Failure, failures_of
+from orchestrator.decisions.objectives import gpu_hours
+from search_spaces.settings import GPU_HOURS
+from search_spaces.space import suggest
+from search_spaces.sweep import Sweep
+from trainers.evaluation.scores import METRICS
+from trainers.run import Rung
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+REASON = "reason"
+RUNG = "rung:"
+"""Before the images of a rung."""
+PAUSED = "paused"
+"""The note on a trial that waits for its next slice."""
+FAULT = "fault"
+NODES = "nodes"
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """What the study knows of one trial."""
+
+    number: int
+    state: str
+    """running, paused, complete, pruned or failed."""
+    params: dict[str, Any]
+    rungs: tuple[Rung, ...]
+    """In order of images; empty before the first."""
+    best: Rung | None
+    """The rung with the best score; None before the first sound rung."""
+    reason: str | None
+    """Why it was pruned or failed."""
+    final: Final | None = None
+    """What its best checkpoint scored at the end of the sweep; None where nobody asked, or in vain."""
+    final_fault: str | None = None
+    """Why its best checkpoint could not be scored."""
+    started: datetime | None = None
+    """When it was asked for, local time."""
+    failures: tuple[Failure, ...] = ()
+    """Of its attempts, in order."""
+    log: str = ""
+    """The end of what its last process that died had written."""
+    gpu_hours: tuple[float, ...] = ()
+    """Used until each of its rungs; empty where they are no objective."""
+    nodes: tuple[str, ...] = ()
+    """Where the workers of its last attempt were, as ADDRESS/ID; empty before its first report."""
+
+
+class Memo:
+    """Keeps what `work` makes of each trial and a context, for as long as they are the same."""
+
+    def __init__(self, work: Callable[..., Any]) -> None:
+        self._work = work
+        self._kept: dict[int, tuple[FrozenTrial, tuple[Any, ...], Any]] = {}
+
+    def __call__(self, trial: FrozenTrial, *context: Any) -> Any:
+        kept = self._kept.get(trial.number)
+        if kept is None or kept[0] is not trial or kept[1] != context:
+            kept = self._kept[trial.number] = trial, context, self._work(trial, *context)
+        return kept[2]
+
+
+class Reader:
+    """Reads the trials of one study. Rungs never change, nor does a trial that the storage has not replaced."""
+
+    def __init__(self, sweep: Sweep) -> None:
+        self._rungs: dict[int, dict[str, Rung]] = {}
+        self._record = Memo(lambda trial: _record(sweep, trial, self.rungs(trial.number, trial.user_attrs)))
+
+    def rungs(self, number: int, attributes: Mapping[str, Any]) -> tuple[Rung, ...]:
+        """The rungs among the attributes of trial `number`, in order of images."""
+        known = self._rungs.setdefault(number, {})
+        for key, note in attributes.items():
+            if key.startswith(RUNG) and key not in known:
+                known[key] = Rung.from_json(note)
+        return tuple(sorted(known.values(), key=lambda rung: rung.images))
+
+    def record(self, trial: FrozenTrial, final: dict[str, Any]) -> TrialRecord:
+        """The record of `trial`; `final` is what was kept of its final score, empty for nothing."""
+        record: TrialRecord = self._record(trial)
+        if FAULT in final:
+            return replace(record, final_fault=final[FAULT])
+        return replace(record, final=Final.from_json(final)) if final else record
+
+
+def _record(sweep: Sweep, trial: FrozenTrial, rungs: tuple[Rung, ...]) -> TrialRecord:
+    return TrialRecord(
+        number=trial.number,
+        state=_state(trial),
+        params=suggest(sweep.space, lambda dimension: trial.params.get(dimension.name)),
+        rungs=rungs,
+        best=best_of(rungs, sweep.score.metric),
+        reason=trial.user_attrs.get(REASON),
+        started=trial.datetime_start,
+        failures=failures_of(trial.user_attrs),
+        log=trial.user_attrs.get(LOG, ""),
+        gpu_hours=gpu_hours(sweep, notes_of(trial.user_attrs)) if GPU_HOURS in sweep.objectives else (),
+        nodes=tuple(trial.user_attrs.get(NODES, ())),
+    )
+
+
+def notes_of(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The rungs among a trial's attributes as plain JSON, in order of images."""
+    found = [note for key, note in attributes.items() if key.startswith(RUNG)]
+    return sorted(found, key=lambda note: int(note["images"]))
+
+
+def best_of(rungs: Sequence[Rung], metric: str) -> Rung | None:
+    """The rung with the best score by `metric`; None where none has one."""
+    sound = [rung for rung in rungs if metric in rung.scores]
+    sign = 1 if METRICS[metric].minimise else -1
+    return min(sound, key=lambda rung: sign * rung.scores[metric].value, default=None)
+
+
+def _state(trial: FrozenTrial) -> str:
+    if trial.state.name == "RUNNING" and trial.user_attrs.get(PAUSED):
+        return "paused"
+    return str({"FAIL": "failed"}.get(trial.state.name, trial.state.name.lower()))

@@ -1,0 +1,120 @@
+"""Optuna's samplers for the trial at one position of a sweep: all state is the study's, none is an object's.
+
+A sampler is made anew for each trial and seeded by (seed, position), so that no restart repeats or skips a draw. GP
+fits its process to the trials anew; CMA-ES keeps its distribution, and NSGA-II its generations, with the trials.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.samplers import (
+    BaseSampler,
+    CmaEsSampler,
+    GPSampler,
+    NSGAIISampler,
+    PartialFixedSampler,
+    RandomSampler,
+    TPESampler,
+)
+from optuna.trial import FrozenTrial, TrialState
+
+from search_spaces.samplers import CmaEs, Gp, Grid, Nsga2, Qmc, Random, Tpe
+from search_spaces.space import Dimension, Space, grid
+from search_spaces.sweep import Sweep
+from trainers.data.batches import seed_of
+from trainers.evaluation.scores import METRICS
+
+#: Children of NSGA-II before one is drawn at random.
+TRIES = 20
+
+
+def sampler_of(sweep: Sweep, position: int) -> BaseSampler:
+    """The sampler of the trial at `position`, which is one of the sweep's points, one of the grid, or drawn."""
+    chosen = sweep.sampler
+    point = dict(sweep.points[position]) if position < len(sweep.points) else {}
+    if isinstance(chosen, Grid):
+        return PartialFixedSampler(next(islice(grid(sweep.space), position, None)), RandomSampler())
+    seed = seed_of(chosen.seed, position) % 2**32
+    if isinstance(chosen, Qmc):
+        return PartialFixedSampler({**sobol(sweep.space, chosen.seed, position), **point}, RandomSampler(seed=seed))
+    sampler = _drawing(chosen, seed, sweep.space)
+    if not point:
+        return sampler
+    # A distribution over fewer dimensions would become the state of CMA-ES.
+    return PartialFixedSampler(point, RandomSampler(seed=seed) if isinstance(chosen, CmaEs) else sampler)
+
+
+def sobol(space: Space, seed: int, position: int) -> dict[str, Any]:
+    """Point number `position` of the scrambled Sobol' sequence, one coordinate for each dimension of `space`.
+
+    Dimensions that are inactive in a trial keep their coordinates: conditions leave the others' sequence as it is.
+    """
+    from scipy.stats import qmc  # half a second to import
+
+    searched = [dimension for dimension in space if dimension.kind != "constant"]
+    if not searched:
+        return {}
+    engine = qmc.Sobol(len(searched), scramble=True, rng=np.random.default_rng(seed))
+    if position:  # nought is an error
+        engine.fast_forward(position)
+    shares = engine.random(1)[0]
+    return {dimension.name: dimension.at(float(share)) for dimension, share in zip(searched, shares, strict=True)}
+
+
+def as_trial(sweep: Sweep, number: int, lesson: Mapping[str, Any]) -> FrozenTrial:
+    """A trial of another sweep, `{params, values}` with scores by images, as a trial of `sweep`."""
+    values = {int(images): value for images, value in lesson["values"].items()}
+    whole = max(values) >= sweep.rungs[-1]
+    best = (min if METRICS[sweep.score.metric].minimise else max)(values.values())
+    searched = {d.name: _distribution(d) for d in sweep.space if d.kind != "constant" and d.name in lesson["params"]}
+    trial = optuna.trial.create_trial(
+        state=TrialState.COMPLETE if whole else TrialState.PRUNED,
+        value=best if whole else None,
+        params={name: lesson["params"][name] for name in searched},
+        distributions=searched,
+        intermediate_values=values,
+    )
+    trial.number = trial._trial_id = number
+    return trial
+
+
+def _distribution(dimension: Dimension) -> BaseDistribution:
+    """From which the study draws such a dimension."""
+    if dimension.kind == "choice":
+        return CategoricalDistribution(dimension.values)
+    if dimension.kind == "int":
+        return IntDistribution(int(dimension.low), int(dimension.high))
+    return FloatDistribution(dimension.low, dimension.high, log=dimension.kind == "log_uniform")
+
+
+class DistinctNsga2(NSGAIISampler):  # type: ignore[misc]  # optuna is not checked
+    """NSGA-II without children that repeat a trial: they would score what that one scored."""
+
+    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
+        known = [other.params for other in study._get_trials(deepcopy=False)]
+        for _ in range(TRIES):
+            child: dict[str, Any] = super().sample_relative(study, trial, search_space)
+            # What a mutation leaves out is drawn anew.
+            if len(child) < len(search_space) or not any(child.items() <= params.items() for params in known):
+                return child
+        return {}
+
+
+def _drawing(chosen: Tpe | Random | Gp | CmaEs | Nsga2, seed: int, space: Space) -> BaseSampler:
+    if isinstance(chosen, Random):
+        return RandomSampler(seed=seed)
+    if isinstance(chosen, Tpe):
+        return TPESampler(seed=seed, n_startup_trials=chosen.startup, multivariate=True, group=True)
+    if isinstance(chosen, Gp):
+        return GPSampler(seed=seed, n_startup_trials=chosen.startup)
+    if isinstance(chosen, Nsga2):
+        return DistinctNsga2(seed=seed, population_size=chosen.population)
+    # With a margin, whole numbers keep a least probability of change (Hamano et al., 2022).
+    whole = any(dimension.kind == "int" for dimension in space)
+    return CmaEsSampler(seed=seed, n_startup_trials=chosen.startup, with_margin=whole, warn_independent_sampling=False)

@@ -1,0 +1,218 @@
+"""What a sweep has come to, as plain data read from its study."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median_low
+from typing import Any
+
+from orchestrator.decisions.budget import Limit, Spent, account
+from orchestrator.decisions.failures import KINDS, NAN
+from orchestrator.decisions.objectives import front
+from orchestrator.study.lease import driven, holder
+from orchestrator.study.records import TrialRecord
+from orchestrator.study.storage import JOURNAL, SWEEP_FILE
+from orchestrator.study.study import SweepStudy
+from search_spaces.settings import SCORE, Budget
+from trainers.errors import InputError
+from trainers.evaluation.scores import METRICS
+
+STATES = ("complete", "pruned", "running", "paused", "failed")
+#: A paused trial may be promoted as long as the sweep goes on.
+UNDER_WAY = ("running", "paused")
+
+
+@dataclass(frozen=True)
+class SweepStatus:
+    """One sweep at one moment."""
+
+    name: str
+    state: str
+    """complete, running: a driver is at work, stopped or paused: as was asked, else interrupted."""
+    metric: str
+    limits: Budget
+    added: int
+    """Trials that were added to the budget of the file."""
+    spent: Spent
+    limit: Limit | None
+    """What ends the sweep; None while new trials may begin."""
+    records: list[TrialRecord]
+    finals: int
+    """How many of the best trials are scored again at the end."""
+    asked: str | None
+    """stop or pause where the last driver was asked to."""
+    objectives: tuple[str, ...] = (SCORE,)
+
+    @property
+    def budget(self) -> int | None:
+        """Number of trials that the budget allows; None where it limits something else."""
+        return self.limits.trials
+
+    @property
+    def progress(self) -> str:
+        """What is used of the budget, in words."""
+        count = f"{len(self.records)}{f' of {self.budget}' if self.budget else ''} trials"
+        added = f" ({self.added} added)" if self.added else ""
+        return "; ".join(filter(None, (count + added, account(self.limits, self.spent))))
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of trials in each state."""
+        return {state: sum(record.state == state for record in self.records) for state in STATES}
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """Number of failures of each kind; of `nan` that of the trials which diverged."""
+        counts = Counter(failure.kind for record in self.records for failure in record.failures)
+        counts[NAN] = sum(record.rungs[-1].diverged is not None for record in self.records if record.rungs)
+        return {kind: counts[kind] for kind in (*(kind.name for kind in KINDS), NAN)}
+
+    @property
+    def ranking(self) -> list[TrialRecord]:
+        """Trials with a score, best first."""
+        sign = 1 if METRICS[self.metric].minimise else -1
+        return sorted((r for r in self.records if r.best), key=lambda r: sign * value_of(r, self.metric))
+
+    @property
+    def best(self) -> TrialRecord | None:
+        """The trial with the best score so far."""
+        return self.ranking[0] if self.ranking else None
+
+    @property
+    def pareto(self) -> list[int]:
+        """The complete trials that no other one beats in all of several objectives, by score; none with one objective.
+
+        To beat is to be no worse in either and better in one.
+        """
+        if len(self.objectives) == 1:
+            return []
+        sign = 1 if METRICS[self.metric].minimise else -1
+        complete = [record for record in self.records if record.state == "complete"]
+        found = front([(sign * value_of(record, self.metric), record.gpu_hours[-1]) for record in complete])
+        return [complete[index].number for index in found]
+
+    @property
+    def finalists(self) -> list[TrialRecord]:
+        """The trials that are scored again, best first; none before the sweep is complete."""
+        return self.ranking[: self.finals] if self.state == "complete" else []
+
+    @property
+    def finals_missing(self) -> list[TrialRecord]:
+        """Finalists that nobody has tried to score again yet."""
+        return [record for record in self.finalists if not (record.final or record.final_fault)]
+
+    @property
+    def scoring_share(self) -> float | None:
+        """Time of scoring over time of training, of all rungs together; None before the first."""
+        rungs = [rung for record in self.records for rung in record.rungs]
+        training = sum(rung.train_seconds for rung in rungs)
+        return sum(rung.score_seconds for rung in rungs) / training if training else None
+
+    def lead(self) -> tuple[TrialRecord, float] | None:
+        """The median trial, and by how many combined standard errors the best trial beats it.
+
+        Combined: the root of the sum of squares. None with fewer than 3 scored trials or without standard errors.
+        """
+        if len(self.ranking) < 3:
+            return None
+        middle = self.ranking[median_low(range(len(self.ranking)))]
+        best, other = (record.best.scores[self.metric] for record in (self.ranking[0], middle) if record.best)
+        if best.stderr is None or other.stderr is None:
+            return None
+        combined = math.hypot(best.stderr, other.stderr)
+        return (middle, abs(other.value - best.value) / combined) if combined else None
+
+    def to_json(self) -> dict[str, Any]:
+        """Name, state, trials by state, failures by kind, budget, best, share of scoring, finals.
+
+        `best` is `{trial, metric, value, params}`, `failures` has every kind.
+
+        `budget` is `{limits, added, spent, ended}`: the keys of the sweep file, the trials added to it, what is used
+        in the same units, and in words what ended the sweep. Of the finals each is `{trial, images, ours, official,
+        seconds}` with both scores in full, or `{trial, fault}`. With several objectives `pareto` is their front.
+        """
+        best = self.best
+        return {
+            "name": self.name,
+            "state": self.state,
+            "trials": self.counts,
+            "failures": self.failures,
+            "budget": {
+                "limits": self.limits.model_dump(),
+                "added": self.added,
+                "spent": asdict(self.spent),
+                "ended": self.limit and self.limit.reason,
+            },
+            "best": best
+            and {
+                "trial": best.number,
+                "metric": self.metric,
+                "value": value_of(best, self.metric),
+                "params": best.params,
+            },
+            "scoring_share": self.scoring_share,
+            "finals": [
+                {"trial": each.number, **(each.final.to_json() if each.final else {"fault": each.final_fault})}
+                for each in self.finalists
+                if each.final or each.final_fault
+            ],
+            **({"pareto": self.pareto} if len(self.objectives) > 1 else {}),
+        }
+
+
+def value_of(record: TrialRecord, metric: str) -> float:
+    """The best score of a trial that has one."""
+    assert record.best is not None
+    return record.best.scores[metric].value
+
+
+def read_status(folder: Path) -> SweepStatus:
+    """The status of the sweep in `folder`; InputError where there is none."""
+    study = SweepStudy.open(folder)
+    if study is None:
+        raise missing_sweep(folder)
+    return status_of(study)
+
+
+def missing_sweep(folder: Path) -> InputError:
+    """The error to raise where `folder` has no sweep."""
+    known = ", ".join(sorted(sweep_names(folder.parent))) or "none"
+    return InputError(f"no sweep called {folder.name!r} in {folder.parent}; there are: {known}")
+
+
+def status_of(study: SweepStudy) -> SweepStatus:
+    """The status of an open study."""
+    records, spent = study.records(), study.spent()
+    limit = study.limit(spent)
+    done = limit is not None and not any(record.state in UNDER_WAY for record in records)
+    return SweepStatus(
+        name=study.sweep.name,
+        state="complete" if done else _undone(study),
+        metric=study.sweep.score.metric,
+        limits=study.sweep.budget,
+        added=study.trials_added,
+        spent=spent,
+        limit=limit,
+        records=records,
+        finals=study.sweep.finals.trials,
+        asked=study.asked,
+        objectives=study.sweep.objectives,
+    )
+
+
+def _undone(study: SweepStudy) -> str:
+    """The state of a sweep that has not come to its end."""
+    if driven(study.claims, study.folder):
+        return "running"
+    last = holder(study.claims)
+    if last is None or last.state == "held":  # its driver died
+        return "interrupted"
+    return {"stop": "stopped", "pause": "paused", None: "interrupted"}[study.asked]
+
+
+def sweep_names(root: Path) -> list[str]:
+    """Names of the sweeps below `root`."""
+    return sorted({path.parent.name for name in (JOURNAL, SWEEP_FILE) for path in root.glob(f"*/{name}")})

@@ -1,0 +1,405 @@
+"""The study: which trials exist, what they scored, and what becomes of them. The only home of optuna."""
+
+from __future__ import annotations
+
+import math
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from orchestrator.cluster.finals import Final
+from orchestrator.decisions import pruning
+from orchestrator.decisions.budget import TrialUse, use_of
+from orchestrator.decisions.failures import FAILURES, LOG, Failure, failures_of, given_up
+from orchestrator.decisions.objectives import directions, gpu_hours
+from orchestrator.decisions.promotion import Choice, Curve, Policy, halt_after, policy_of
+from orchestrator.study import prior_trials as lessons
+from orchestrator.study.importances import importances
+from orchestrator.study.limits import GovernedStudy
+from orchestrator.study.records import FAULT, NODES, PAUSED, REASON, RUNG, Memo, Reader, TrialRecord, best_of, notes_of
+from orchestrator.study.sampler_view import SampledStudy
+from orchestrator.study.samplers import sampler_of
+from orchestrator.study.storage import create_study, find_study, together
+from search_spaces.settings import Hyperband, Median, Percentile
+from search_spaces.space import Dimension, suggest
+from search_spaces.sweep import Pruner, Sweep, parse_sweep
+from trainers.config import KIMG
+from trainers.evaluation.scores import METRICS, Judgement, Score
+from trainers.run import Rung
+
+_SWEEP = "sweep"
+_ID = "id"
+_ATTEMPT = "attempt"
+_FINAL = "final:"
+
+optuna.logging.set_verbosity(optuna.logging.WARNING)
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+class Decision(Enum):
+    """What becomes of a trial after a rung."""
+
+    CONTINUE = "continue"
+    COMPLETE = "complete"
+    PRUNE = "prune"
+    PAUSE = "pause"
+    """Its slice is at an end; it gives its place free and may go on from its checkpoint later."""
+    MEASURE = "measure"
+    """Too near the line: its last rung is scored again on twice the images before it is recorded."""
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """One attempt at one trial: the first one, or one that goes on after a crash or an interruption."""
+
+    number: int
+    params: dict[str, Any]
+    attempt: int
+
+
+class SweepStudy(GovernedStudy):
+    """One sweep's study in a journal file; a driver writes it, anybody may read it."""
+
+    def __init__(self, folder: Path, sweep: Sweep, study: optuna.Study) -> None:
+        super().__init__(sweep, study)
+        self.folder = folder
+        self._sampling = SampledStudy(study, sweep)
+        self._sampling.lessons = lessons.among(self._notes, sweep)
+        self._live: dict[int, Trial] = {}
+        self._reader = Reader(sweep)
+        self._use = Memo(self._use_of)
+        self._halts: dict[int, int] = {}
+        """Where the slice of each live trial ends."""
+        self._metric = METRICS[sweep.score.metric]
+        study.pruner = _pruner(sweep.pruner, sweep.rungs)
+        # Else Optuna would give its samplers all trials in place of those that `SampledStudy` shows.
+        self._sampling.pruner = optuna.pruners.NopPruner()
+
+    @classmethod
+    def create(cls, folder: Path, sweep: Sweep) -> SweepStudy:
+        """Begins the study of a new sweep."""
+        study = create_study(folder, sweep.study.storage, sweep.name, directions(sweep))
+        if _ID not in study.user_attrs:
+            study.set_user_attr(_ID, uuid.uuid4().hex)
+        study.set_user_attr(_SWEEP, sweep.normalised())
+        return cls(folder, sweep, study)
+
+    @classmethod
+    def open(cls, folder: Path, storage: str | None = None) -> SweepStudy | None:
+        """The study kept in `folder`, or in the database that its sweep or `storage` names; None where there is none.
+
+        Raises InputError where the database cannot be reached, or where the study is kept elsewhere than in `storage`.
+        """
+        study, place = find_study(folder, storage, _SWEEP)
+        if study is None:
+            return None
+        sweep = parse_sweep(study.user_attrs[_SWEEP])
+        # A database may have moved since.
+        return cls(folder, sweep.model_copy(update={"study": sweep.study.model_copy(update={"storage": place})}), study)
+
+    @property
+    def id(self) -> str:
+        """Tells this study from others of the same name."""
+        return str(self._study.user_attrs.get(_ID, self.sweep.name))
+
+    def next_ticket(self) -> Ticket | None:
+        """A trial to work on: one that a dead driver left running, else a paused or a new one, as the policy says.
+
+        None where there is none at the moment; where no trial is live either, paused ones are pruned and all is done.
+        """
+        self.refresh()
+        left = self._left_running()
+        if self.leaving:
+            return None
+        limit = self.limit(spent := self.spent())
+        choice: Choice = left[0] if left else None
+        if not left and (limit is None or limit.promotes):
+            choice = self._policy.choose(limit is None)
+        if choice is None:
+            if not self._live:
+                self._settle()
+            return None
+        if choice == "start":
+            # A sampler that was pickled or restarted would replay its random numbers: seed it by position.
+            self._sampling.sampler = sampler_of(self.sweep, spent.trials)
+            trial = self._sampling.ask()
+            self._policy.started(trial.number)
+        else:
+            # Whose driver died while asking lacks parameters: they are drawn as they would have been.
+            self._sampling.sampler = sampler_of(self.sweep, choice)
+            running = self._trials(TrialState.RUNNING)
+            trial = Trial(self._sampling, next(t._trial_id for t in running if t.number == choice))
+            trial.set_user_attr(PAUSED, False)
+        with together(self._study):
+            params = suggest(self.sweep.space, lambda dimension: _suggest(trial, dimension))
+            attempt = int(_kept(trial).get(_ATTEMPT, 0)) + 1
+            trial.set_user_attr(_ATTEMPT, attempt)
+        self._live[trial.number] = trial
+        passed = self._rungs(trial)
+        self._halts[trial.number] = halt_after(self._policy, self.sweep.rungs, passed[-1].images if passed else 0)
+        return Ticket(trial.number, params, attempt)
+
+    def report(self, number: int, history: Sequence[Rung]) -> Decision:
+        """Records every rung of `history` that the study lacks and decides what becomes of the trial.
+
+        A diverged trial is pruned with its reason; one at the last rung is complete with its best score so far; one
+        before it is pruned on a verdict of `stop_on`, else on its scores, or paused at the end of its slice. Where its
+        scores are too near the line, the last rung is not recorded yet: the answer is MEASURE.
+        """
+        self.refresh()
+        trial, last = self._live[number], history[-1]
+        settled = f"{RUNG}{last.images}" in _kept(trial) or self.called_off(number)
+        if not settled and self.images_to_measure(history) is not None:
+            return self._leave(number) if self.leaving else Decision.MEASURE
+        with together(self._study):
+            kept = _kept(trial)
+            self._keep(trial, [rung for rung in history if f"{RUNG}{rung.images}" not in kept])
+        if last.diverged:
+            return self._end(number, Decision.PRUNE, f"diverged at {last.images / KIMG:g} kimg: {last.diverged}")
+        if last.images >= self.sweep.rungs[-1]:
+            return self._end(number, Decision.COMPLETE, None)
+        if (reason := self.called_off(number) or self._stopped(last) or self._beaten(trial, history)) is not None:
+            return self._end(number, Decision.PRUNE, reason)
+        if last.images >= self._halts[number]:
+            trial.set_user_attr(PAUSED, True)
+            self._policy.halted(number, self._curve(history))
+            return self._leave(number)
+        return self._leave(number) if self.leaving else Decision.CONTINUE
+
+    def _keep(self, trial: Trial, rungs: Sequence[Rung]) -> None:
+        for rung in rungs:
+            # Of several objectives Optuna takes no intermediate values.
+            if self._metric.name in rung.scores and len(self.sweep.objectives) == 1:
+                trial.report(rung.scores[self._metric.name].value, rung.images)
+            trial.set_user_attr(f"{RUNG}{rung.images}", rung.to_json())
+
+    def images_to_measure(self, history: Sequence[Rung]) -> int | None:
+        """On how many images the last rung of `history` must be scored again; None where it is decided, or for good."""
+        if (line := self._line(history)) is None:
+            return None
+        best, last = self._best_score(history), history[-1]
+        if best is None or best is not last.scores.get(self._metric.name) or self._stopped(last):
+            return None
+        if pruning.against(best, line) is not Judgement.UNDECIDED:
+            return None
+        return pruning.more_images(best, self.sweep.score.samples * 2**self.sweep.score.doublings)
+
+    def note(self, number: int, failure: Failure) -> bool:
+        """Keeps a failure with its trial; False where it was kept already."""
+        trial = self._live[number]
+        if failure in (known := failures_of(trial.user_attrs)):
+            return False
+        trial.set_user_attr(FAILURES, [asdict(each) for each in (*known, failure)])
+        return True
+
+    def place(self, number: int, nodes: Sequence[str]) -> None:
+        """Keeps where the workers of a live trial are."""
+        trial = self._live[number]
+        if _kept(trial).get(NODES) != list(nodes):
+            trial.set_user_attr(NODES, list(nodes))
+
+    def crashed(self, number: int, failure: Failure, log: str) -> bool:
+        """Keeps why a process died, and what it wrote; whether the trial goes on, by a new ticket, or has failed."""
+        trial = self._live[number]
+        trial.set_user_attr(LOG, log)
+        self.note(number, failure)
+        if (reason := given_up(failures_of(trial.user_attrs))) is not None:
+            self.fail(number, reason)
+        else:
+            self._leave(number)
+        return reason is None
+
+    def fail(self, number: int, reason: str) -> None:
+        """Ends a trial whose process failed for good."""
+        trial = self._live.pop(number)
+        trial.set_user_attr(REASON, reason)
+        self._study.tell(trial, state=TrialState.FAIL)
+        self._policy.ended(number, self._curve(self._rungs(trial)))
+
+    def record_final(self, number: int, final: Final) -> None:
+        """Keeps what the best checkpoint of an ended trial scored."""
+        # Optuna lets nobody add to a trial that has ended.
+        self._note(f"{_FINAL}{number}", final.to_json())
+
+    def fail_final(self, number: int, fault: str) -> None:
+        """Keeps why the best checkpoint of an ended trial could not be scored."""
+        self._note(f"{_FINAL}{number}", {FAULT: fault})
+
+    def records(self) -> list[TrialRecord]:
+        """Every trial by number."""
+        self.refresh()
+        return [self._record(trial) for trial in self._trials()]
+
+    def record(self, number: int) -> TrialRecord:
+        """Trial `number`, as this process knows it."""
+        return self._record(self._trials()[number])
+
+    def _record(self, trial: FrozenTrial) -> TrialRecord:
+        return self._reader.record(trial, self._notes.get(f"{_FINAL}{trial.number}", {}))
+
+    @property
+    def taught(self) -> bool:
+        """Whether a driver has called `teach`."""
+        return lessons.LAST in self._notes
+
+    def teach(self, trials: Sequence[Mapping[str, Any]]) -> None:
+        """Tells the sampler of trials of other sweeps, `{params, values}` with scores by images, once and for all.
+
+        They are no trials of this study: nothing but its sampler ever sees them.
+        """
+        for key, text in lessons.as_notes(trials):
+            self._study.set_user_attr(key, text)
+        self.refresh()
+        self._sampling.lessons = lessons.among(self._notes, self.sweep)
+
+    def importances(self) -> dict[str, float]:
+        """As `importances.importances`; a pruned trial counts with the best score it reached."""
+        scored = zip(self._trials(), self.records(), strict=True)
+        return importances([(t, r.best.scores[self._metric.name].value) for t, r in scored if r.best is not None])
+
+    def _stopped(self, rung: Rung) -> str | None:
+        """The gravest verdict on `rung` that ends a trial, as a reason."""
+        for kind, _, evidence in (verdict.partition(": ") for verdict in rung.verdicts):
+            if kind in self.sweep.stop_on:
+                return f"{kind} at {rung.images / KIMG:g} kimg: {evidence}"
+        return None
+
+    def _beaten(self, trial: Trial, history: Sequence[Rung]) -> str | None:
+        """Why the pruner ends the trial; None where it goes on."""
+        where = f"{self.sweep.pruner.name} pruner at {history[-1].images / KIMG:g} kimg"
+        if isinstance(self.sweep.pruner, Hyperband):
+            known = self._study._storage.get_trial(trial._trial_id)
+            if self._study.pruner.prune(self._study, known):
+                return where
+        if (reason := pruning.by_its_own(self.sweep.pruner, history, self._metric.name)) is not None:
+            return f"{where}: {reason}"
+        if (line := self._line(history)) is None:
+            return None
+        best = self._best_score(history)
+        if best is None or pruning.against(best, line) is not Judgement.WORSE:
+            return None
+        return f"{where}: {self._metric.name} {pruning.with_error(best)} against {pruning.with_error(line)}"
+
+    def _best_score(self, history: Sequence[Rung]) -> Score | None:
+        return pruning.best_until(history, self._metric.name, history[-1].images)
+
+    def _line(self, history: Sequence[Rung]) -> Score | None:
+        """What a trial must reach at the last rung of `history`; None where the pruner draws no line there.
+
+        It is drawn by the best scores until then of the complete trials, as many of them as `startup` at least.
+        """
+        pruner, images = self.sweep.pruner, history[-1].images
+        if not isinstance(pruner, Median | Percentile) or not pruner.warmup <= images < self.sweep.rungs[-1]:
+            return None
+        complete = [self._rungs(trial) for trial in self._trials(TrialState.COMPLETE)]
+        scores = [score for rungs in complete if (score := pruning.best_until(rungs, self._metric.name, images))]
+        if len(scores) < max(1, pruner.startup):
+            return None
+        return pruning.line(scores, pruner.percentile if isinstance(pruner, Percentile) else 50.0)
+
+    def _leave(self, number: int) -> Decision:
+        """Lets go of a trial that stays as it is, for another time."""
+        del self._live[number]
+        return Decision.PAUSE
+
+    def _left_running(self) -> list[int]:
+        """Trials whose driver or process died; those called off or given up are ended, and not among them."""
+        running = [t for t in self._trials(TrialState.RUNNING) if t.number not in self._live]
+        left = {t.number: t for t in running if not t.user_attrs.get(PAUSED)}
+        # Their driver died before it ended them.
+        failed = {n: reason for n, t in left.items() if (reason := given_up(failures_of(t.user_attrs))) is not None}
+        off = {number: reason for number in left if (reason := self.called_off(number)) is not None}
+        for number, reason in (off | failed).items():
+            self._live[number] = Trial(self._study, left[number]._trial_id)
+            self.fail(number, reason) if number in failed else self._end(number, Decision.PRUNE, reason)
+        return [number for number in left if number not in off | failed]
+
+    def _uses(self) -> Iterator[TrialUse]:
+        return map(self._use, self._trials())
+
+    def _use_of(self, trial: FrozenTrial) -> TrialUse:
+        ended = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        rungs = notes_of(trial.user_attrs)
+        return use_of(trial.number, ended, rungs, self._metric.name, self._metric.minimise)
+
+    def _end(self, number: int, decision: Decision, reason: str | None) -> Decision:
+        trial = self._live.pop(number)
+        with together(self._study):
+            if reason is not None:
+                trial.set_user_attr(REASON, reason)
+            if decision is Decision.COMPLETE:
+                best = best_of(self._rungs(trial), self._metric.name)
+                assert best is not None  # a complete trial has passed at least one sound rung
+                used = gpu_hours(self.sweep, notes_of(_kept(trial)))
+                self._study.tell(trial, [best.scores[self._metric.name].value, *used[-1:]])
+            else:
+                self._study.tell(trial, state=TrialState.PRUNED)
+        self._policy.ended(number, self._curve(self._rungs(trial)))
+        return decision
+
+    def _settle(self) -> None:
+        """Prunes the trials that nothing will promote any more."""
+        for frozen in self._trials(TrialState.RUNNING):
+            trial, rungs = Trial(self._study, frozen._trial_id), self._rungs(frozen)
+            trial.set_user_attr(REASON, f"paused at {rungs[-1].images / KIMG:g} kimg and never promoted")
+            self._study.tell(trial, state=TrialState.PRUNED)
+
+    @cached_property
+    def _policy(self) -> Policy:
+        """The policy as this study's trials have brought it up; the driver's alone."""
+        policy = policy_of(self.sweep.pruner)
+        for trial in self._trials():
+            rungs = self._rungs(trial)
+            policy.started(trial.number)
+            halt = halt_after(policy, self.sweep.rungs, 0)
+            while rungs and halt <= rungs[-1].images and halt < self.sweep.rungs[-1]:
+                policy.halted(trial.number, self._curve([rung for rung in rungs if rung.images <= halt]))
+                waits = trial.user_attrs.get(PAUSED) and halt == rungs[-1].images and not trial.state.is_finished()
+                if waits:
+                    break
+                policy.resumed(trial.number)
+                halt = halt_after(policy, self.sweep.rungs, halt)
+            if trial.state.is_finished():
+                policy.ended(trial.number, self._curve(rungs))
+        return policy
+
+    def _curve(self, rungs: Sequence[Rung]) -> Curve:
+        sign = 1 if self._metric.minimise else -1
+        scores = [rung.scores.get(self._metric.name) for rung in rungs]
+        return Curve(tuple(r.images for r in rungs), tuple(sign * s.value if s else math.inf for s in scores))
+
+    def _rungs(self, trial: Trial | FrozenTrial) -> tuple[Rung, ...]:
+        return self._reader.rungs(trial.number, _kept(trial))
+
+    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+        trials: list[FrozenTrial] = self._study.get_trials(deepcopy=False, states=states or None)
+        return trials
+
+
+def _kept(trial: Trial | FrozenTrial) -> Mapping[str, Any]:
+    """The attributes of a trial; those that a live one shows are a copy of them all."""
+    attributes: Mapping[str, Any] = getattr(trial, "_cached_frozen_trial", trial).user_attrs
+    return attributes
+
+
+def _suggest(trial: Trial, dimension: Dimension) -> Any:
+    if dimension.kind == "choice":
+        return trial.suggest_categorical(dimension.name, dimension.values)
+    if dimension.kind == "int":
+        return trial.suggest_int(dimension.name, int(dimension.low), int(dimension.high))
+    return trial.suggest_float(dimension.name, dimension.low, dimension.high, log=dimension.kind == "log_uniform")
+
+
+def _pruner(pruner: Pruner, rungs: Sequence[int]) -> optuna.pruners.BasePruner:
+    """Optuna's pruner where the sweep has one of its; the others are ours."""
+    if pruner.name == "hyperband":
+        return optuna.pruners.HyperbandPruner(rungs[0], rungs[-1], pruner.reduction)
+    return optuna.pruners.NopPruner()

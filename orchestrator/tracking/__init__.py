@@ -1,0 +1,1 @@
+"""All of MLflow: what people look at. No other folder imports it."""

@@ -1,0 +1,333 @@
+"""MLflow as a view of the study: a parent run for the sweep, a child for each trial. The only home of mlflow.
+
+The driver alone writes. What is already there is not written again, and every point has a time that follows from the
+study: a server that carries out a request whose answer was lost, and then its repetition, keeps one point of the two.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.tracking.multimedia import compress_image_size
+from PIL import Image
+from sqlalchemy.orm import Session
+
+from orchestrator.study.records import TrialRecord
+from orchestrator.study.status import UNDER_WAY, SweepStatus
+from orchestrator.tracking.database import add_history, one_transaction
+from orchestrator.tracking.values import failure_text, final_values, milliseconds, picture_name, rung_values, stamp
+from search_spaces.addresses import with_driver
+from search_spaces.sweep import Sweep
+from trainers.run import Rung
+
+_SWEEP, _STUDY, _TRIAL, _STATE, _REASON, _BEST, _WINNER, _PARETO = (
+    f"gansweep.{name}" for name in ("sweep", "study", "trial", "state", "reason", "best_trial", "winner", "pareto")
+)
+_PARENT, _NAME, _HAS_IMAGES = "mlflow.parentRunId", "mlflow.runName", "mlflow.loggedImages"
+_STATUS = {"running": "RUNNING", "paused": "SCHEDULED", "complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
+#: Of every rung that trained anything, so that it tells which rungs are there.
+_MARK = "images_per_s"
+#: MLflow takes no more in one request.
+_MOST_METRICS = 1000
+_PAGE = 1000
+ALIAS = "best"
+#: Artifact of a failed trial.
+FAILURE = "failure.txt"
+Grids = Callable[[int], dict[int, Path]]
+"""Sample grids of a trial by images trained."""
+
+# The migrations of a new database are nobody's business.
+logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def database(root: Path) -> str:
+    """URI of the tracking database of all sweeps below `root`."""
+    return f"sqlite:///{(root / 'mlflow.db').resolve()}"
+
+
+def artifacts(root: Path) -> Path:
+    """Folder of the tracker's artifacts of all sweeps below `root`."""
+    return (root / "mlartifacts").resolve()
+
+
+def check_server(uri: str) -> None:
+    """Asks the server at `uri` for an experiment and writes nothing. Raises what MLflow and its connections do."""
+    MlflowClient(uri).search_experiments(max_results=1)
+
+
+@dataclass
+class _Run:
+    """What is known of one run."""
+
+    id: str
+    status: str = "RUNNING"
+    state: str | None = None
+    """The trial's, once it has ended and all of it is here."""
+    on_front: bool = False
+    """Of several objectives, as it is marked there."""
+    has_params: bool = False
+    has_final: bool = False
+    written: set[int] | None = field(default_factory=set)
+    """Images of the rungs that are here; None where nobody has asked yet."""
+    bare: set[int] = field(default_factory=set)
+    """Images of those whose samples could not be had yet."""
+
+
+class Tracker:
+    """Writes the runs of one study, which `study_id` tells from others of the same name.
+
+    A `thorough` one looks into every run, also of trials that it has marked as ended. Any method may raise what MLflow
+    and its connections do; what was written by then is not known, and another Tracker goes on from what it finds.
+    """
+
+    def __init__(self, root: Path, sweep: Sweep, study_id: str, thorough: bool = False) -> None:
+        self._sweep, self._study, self._thorough = sweep, study_id, thorough
+        self._session: Session | None = None
+        uri = with_driver(sweep.tracking.uri) if sweep.tracking.uri else database(root)
+        with _alone(root):
+            self._client = MlflowClient(uri)
+            self._experiment = self._open_experiment(_artifact_location(root, sweep))
+        parents, self._runs = self._find()
+        if parents:
+            self._parent = parents[0]
+            self._client.update_run(self._parent, status="RUNNING")
+        else:
+            tags = {_SWEEP: sweep.name, _STUDY: study_id, _NAME: sweep.name}
+            self._parent = self._client.create_run(self._experiment, tags=tags).info.run_id
+        self._client.log_text(self._parent, sweep.normalised(), "sweep.yaml")
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What the block writes into a database is kept at its end, all of it or nothing; a server takes it in parts.
+
+        Nothing may be registered in it.
+        """
+        with one_transaction(self._client) as self._session:
+            try:
+                yield
+            finally:
+                self._session = None
+
+    def sync(self, record: TrialRecord, grids: Grids) -> None:
+        """Brings the trial's run up to `record`; `grids` has its sample pictures by images trained."""
+        run = self._runs.get(record.number) or self._begin(record)
+        ended = record.state not in UNDER_WAY
+        whole = run.state == record.state and run.status == _STATUS[record.state]
+        if whole and (run.has_final or record.final is None) and not run.bare and not self._thorough:
+            return
+        if run.written is None:
+            run.written = {point.step for point in self._client.get_metric_history(run.id, _MARK)}
+        missing = [rung for rung in record.rungs if rung.images not in run.written]
+        pictures = self._log_pictures(run, record, missing, grids)
+        news = [each for each in rung_values(record) if each[0].images not in run.written]
+        metrics = [_points(values, at, rung.images) for rung, at, values in news]
+        if record.final is not None and not run.has_final:
+            ended_at = stamp(record) + round(1000 * record.final.seconds)
+            metrics.append(_points(final_values(record.final), ended_at, record.final.images))
+        if record.state == "failed" and (run.state != "failed" or self._thorough):
+            self._client.log_text(run.id, failure_text(record), FAILURE)
+        tags = {_HAS_IMAGES: "True"} if pictures else {}
+        if ended and run.state != record.state:
+            # The server writes tags last: a run that has this one is known to be whole.
+            tags |= {_STATE: record.state, **({_REASON: record.reason} if record.reason else {})}
+        self._log(run, record, metrics, tags)
+        run.written |= {rung.images for rung in missing}
+        run.has_final = run.has_final or record.final is not None
+        if ended:
+            run.state = record.state
+        self._set_status(run, record)
+
+    def mark(self, front: Sequence[int]) -> None:
+        """Marks the runs of the trials `front` as the Pareto front, and no others: later trials may dominate one."""
+        for number, run in self._runs.items():
+            if run.on_front and number not in front:
+                self._client.delete_tag(run.id, _PARETO)
+            elif not run.on_front and number in front:
+                self._client.set_tag(run.id, _PARETO, "true")
+            run.on_front = number in front
+
+    def finish(self, status: SweepStatus, report: Path) -> None:
+        """Ends the parent run with the winner's scores and the report; an interrupted sweep's run stays KILLED."""
+        self._settle(status.records)
+        self.mark(status.pareto)
+        self._client.log_artifact(self._parent, str(report))
+        best = status.best
+        if best is not None and best.best is not None:
+            self._client.set_tag(self._parent, _BEST, str(best.number))
+            done = sum(status.counts.values())
+            if done not in {p.step for p in self._client.get_metric_history(self._parent, f"best_{status.metric}")}:
+                scores = {f"best_{name}": score.value for name, score in best.best.scores.items()}
+                latest = max(stamp(record) for record in status.records)
+                self._client.log_batch(self._parent, metrics=_points(scores, latest, done))
+        self._client.set_terminated(self._parent, status="FINISHED" if status.state == "complete" else "KILLED")
+
+    def register(self, winner: TrialRecord, checkpoint: Path) -> None:
+        """Makes `checkpoint`, the folder of the winner's best rung, the best version of the sweep's model.
+
+        There is one version for each winner, with a copy of the checkpoint among its run's artifacts.
+        """
+        name, run = self._sweep.name, self._runs[winner.number]
+        mark = f"{self._study} {winner.number} {checkpoint.name}"
+        try:
+            self._client.get_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            self._client.create_registered_model(name)
+        versions = self._client.search_model_versions(f"name = '{name}'")
+        known, *others = [each for each in versions if each.tags.get(_WINNER) == mark] or [None]
+        for each in others:
+            self._client.delete_model_version(name, each.version)
+        if known is None:
+            place = f"checkpoints/{checkpoint.name}"
+            self._client.log_artifacts(run.id, str(checkpoint), place)
+            source = f"{self._client.get_run(run.id).info.artifact_uri}/{place}"
+            tags = {_WINNER: mark, _SWEEP: name, _TRIAL: str(winner.number)}
+            known = self._client.create_model_version(name, source, run.id, tags=tags)
+        self._client.set_registered_model_alias(name, ALIAS, known.version)
+
+    def _open_experiment(self, location: str | None) -> str:
+        experiment = self._client.get_experiment_by_name(self._sweep.name)
+        if experiment is None:
+            # Without its kind the user interface opens on pages for language models.
+            kind = {"mlflow.experimentKind": "custom_model_development"}
+            return str(self._client.create_experiment(self._sweep.name, artifact_location=location, tags=kind))
+        if experiment.lifecycle_stage == "deleted":
+            self._client.restore_experiment(experiment.experiment_id)
+        return str(experiment.experiment_id)
+
+    def _find(self) -> tuple[list[str], dict[int, _Run]]:
+        """The parent's id and the trials' runs; of several, which lost answers leave behind, one is kept."""
+        found: dict[int | None, list[Any]] = {}
+        for run in self._listed():
+            trial = run.data.tags.get(_TRIAL)
+            found.setdefault(None if trial is None else int(trial), []).append(run)
+        chosen = {number: self._only(runs) for number, runs in found.items()}
+        parents = [chosen.pop(None).info.run_id] if None in chosen else []
+        for run in chosen.values():
+            if parents and run.data.tags.get(_PARENT) != parents[0]:  # it was another one, which had a late answer
+                self._client.set_tag(run.info.run_id, _PARENT, parents[0])
+        return parents, {number: _known(run) for number, run in chosen.items() if number is not None}
+
+    def _listed(self) -> Iterator[Any]:
+        """All runs of this study."""
+        mine, token = f"tags.`{_STUDY}` = '{self._study}'", None
+        while True:
+            page = self._client.search_runs([self._experiment], mine, max_results=_PAGE, page_token=token)
+            yield from page
+            if not (token := page.token):
+                return
+
+    def _only(self, runs: Sequence[Any]) -> Any:
+        best, *others = sorted(runs, key=lambda run: (-len(run.data.metrics) - len(run.data.params), run.info.run_id))
+        for run in others:
+            self._client.delete_run(run.info.run_id)
+        return best
+
+    def _begin(self, record: TrialRecord) -> _Run:
+        tags = {_TRIAL: str(record.number), _STUDY: self._study, _PARENT: self._parent}
+        tags[_NAME] = f"trial {record.number}"
+        begun = self._client.create_run(self._experiment, start_time=milliseconds(record.started), tags=tags)
+        run = self._runs[record.number] = _Run(begun.info.run_id)
+        return run
+
+    def _log(self, run: _Run, record: TrialRecord, metrics: Sequence[Sequence[Metric]], tags: dict[str, str]) -> None:
+        """Whole rungs in as few requests as they fit in, the tags in the last one."""
+        params: list[Param] = []
+        if not run.has_params:
+            system_id, config = self._sweep.configure(record.params)
+            values = {"system": system_id, "dataset": self._sweep.dataset.name, **config.model_dump()}
+            params = [Param(key, str(value)) for key, value in values.items()]
+        if self._session is not None:
+            metrics = [
+                add_history(self._client, self._session, run.id, [point for points in metrics for point in points])
+            ]
+        batch: list[Metric] = []
+        for points in metrics:
+            if len(batch) + len(points) > _MOST_METRICS:
+                self._client.log_batch(run.id, metrics=batch)
+                batch = []
+            batch += points
+        if batch or params or tags:
+            pairs = [RunTag(key, value) for key, value in tags.items()]
+            self._client.log_batch(run.id, metrics=batch, params=params, tags=pairs)
+        run.has_params = True
+
+    def _log_pictures(self, run: _Run, record: TrialRecord, missing: Sequence[Rung], grids: Grids) -> bool:
+        """Sample grids under the names that MLflow's own `log_image` gives, but the same ones at each try."""
+        wanted = {rung.images for rung in missing} | run.bare
+        if self._thorough:
+            there = {Path(file.path).stem for file in self._client.list_artifacts(run.id, "images")}
+            wanted = {rung.images for rung in record.rungs if picture_name(run.id, record, rung) not in there}
+        had = grids(record.number) if wanted else {}
+        with TemporaryDirectory() as folder:
+            for rung in record.rungs:
+                if rung.images in wanted and rung.images in had:
+                    name = picture_name(run.id, record, rung)
+                    with Image.open(had[rung.images]) as picture:
+                        picture.save(Path(folder) / f"{name}.png")
+                        compress_image_size(picture).save(Path(folder) / f"{name}+compressed.webp")
+            run.bare = wanted - set(had)
+            if found := wanted & set(had):
+                self._client.log_artifacts(run.id, folder, "images")
+        return bool(found)
+
+    def _set_status(self, run: _Run, record: TrialRecord) -> None:
+        wanted = _STATUS[record.state]
+        if run.status != wanted:
+            if record.state in UNDER_WAY:
+                self._client.update_run(run.id, status=wanted)
+            else:
+                self._client.set_terminated(run.id, status=wanted, end_time=stamp(record))
+            run.status = wanted
+
+    def _settle(self, records: Sequence[TrialRecord]) -> None:
+        """What requests that were carried out long after they were given up have left behind."""
+        (self._parent, *_), self._runs = self._find()
+        for record in records:
+            if record.number in self._runs:
+                self._set_status(self._runs[record.number], record)
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Of several drivers below `root` one at a time: two that make one new SQLite database break it."""
+    root.mkdir(parents=True, exist_ok=True)
+    with open(root / ".mlflow.lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _artifact_location(root: Path, sweep: Sweep) -> str | None:
+    """Where a new experiment keeps its artifacts; None is the server's choice."""
+    place = sweep.tracking.artifacts
+    if place is None:
+        at_server = (sweep.tracking.uri or "").startswith("http")
+        return None if at_server else (artifacts(root) / sweep.name).as_uri()
+    return f"{place.rstrip('/')}/{sweep.name}" if "://" in place else (Path(place).resolve() / sweep.name).as_uri()
+
+
+def _known(run: Any) -> _Run:
+    return _Run(
+        id=run.info.run_id,
+        status=run.info.status,
+        state=run.data.tags.get(_STATE),
+        on_front=_PARETO in run.data.tags,
+        has_params=bool(run.data.params),
+        has_final="final_fid" in run.data.metrics,
+        written=None,
+    )
+
+
+def _points(values: dict[str, float], stamp: int, step: int) -> list[Metric]:
+    return [Metric(name, value, stamp, step) for name, value in values.items()]

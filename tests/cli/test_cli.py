@@ -1,0 +1,122 @@
+"""The command line: what it lists, plans and refuses. Sweeps that run are in test_sweeps.py."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from orchestrator.cli.commands import main
+from tests.search_spaces.test_sweep_file import BAD, sweep_text
+from tests.support import sweeps
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command line in an empty folder with a sweep file: exit code, standard output, standard error."""
+    (tmp_path / "tiny.yaml").write_text(sweeps.TINY)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GANSWEEP_HOME", raising=False)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["gansweep", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run
+
+
+def test_list_names_what_a_sweep_file_may_name(command: Command) -> None:
+    for what, expected in (
+        ("systems", {"narman-cgan", "narman-dcgan", "monir-dcgan"}),
+        ("datasets", {"mnist-mini", "mnist", "cifar10", "folder", "shapes32"}),
+        ("search-spaces", {"quickstart"}),
+    ):
+        code, out, _ = command("list", what, "--json")
+        assert code == 0
+        assert expected <= {row["id"] for row in json.loads(out)}
+        assert command("list", what)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fragment"),
+    [
+        (("launch", "no-such-file.yaml"), "no-such-file.yaml"),
+        (("launch", "tiny.yaml", "--set", "system=narman-cgam"), "narman-cgan"),
+        (("launch", "tiny.yaml", "--set", "serch.g_lr=1"), "serch"),
+        (("launch", "tiny.yaml", "--trials", "0"), "budget.trials"),
+        (("launch", "tiny.yaml", "--set", "dataset={name: mnist, path: nowhere}"), "nowhere"),
+        (("launch", "tiny.yaml", "--set", "search.g_lr={log_uniform: [0.1, 0.01]}"), "search.g_lr"),
+        (("launch", "tiny.yaml", "--name", "../x"), "../x"),
+        (("resume", "nothing"), "nothing"),
+        (("status", "nothing"), "nothing"),
+        (("report", "nothing"), "nothing"),
+        (("stop", "nothing"), "nothing"),
+        (("stop", "nothing", "--trial", "3"), "nothing"),
+        (("pause", "nothing"), "nothing"),
+        (("add-trials", "nothing", "3"), "nothing"),
+        (("launch", "tiny.yaml", "--set", "budget={target: 3}"), "would never end"),
+        (("list", "everything"), "everything"),
+        (("train", "narman-cgam"), "narman-cgan"),
+        (("ui",), "no sweeps"),
+    ],
+)
+def test_bad_input_ends_with_one_message_and_leaves_nothing_behind(
+    command: Command, tmp_path: Path, arguments: tuple[str, ...], fragment: str
+) -> None:
+    code, _, err = command(*arguments)
+    assert code == 2
+    assert err.startswith("error: ")
+    assert fragment in err
+    assert "Traceback" not in err
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+@pytest.mark.parametrize("sections", [sections for sections, _ in BAD], ids=[expected[:60] for _, expected in BAD])
+def test_each_bad_sweep_file_ends_with_code_2_and_leaves_nothing_behind(
+    command: Command, tmp_path: Path, sections: dict[str, str | None]
+) -> None:
+    (tmp_path / "tiny.yaml").write_text(sweep_text(**sections))
+    code, _, err = command("launch", "tiny.yaml")
+    assert code == 2
+    assert err.startswith("error: tiny.yaml:")
+    assert "Traceback" not in err
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_a_dry_run_prints_the_plan_and_starts_nothing(command: Command, tmp_path: Path) -> None:
+    code, out, _ = command("launch", "tiny.yaml", "--dry-run", "--set", "finals={trials: 2}")
+    assert code == 0
+    assert "finals: the 2 best on 10,000 images each, by clean-fid too" in out.replace("\n", " ")
+    assert "plan: 5 trials of 2 kimg in 4 rungs" in out
+    assert [path.name for path in tmp_path.iterdir()] == ["tiny.yaml"]
+
+
+def test_a_dry_run_prints_what_a_budget_of_money_pays(command: Command) -> None:
+    code, out, _ = command("launch", "tiny.yaml", "--dry-run", "--set", "budget={money: 2, price_per_gpu_hour: 1}")
+    assert code == 0
+    assert "plan: as many trials as {money: 2, price_per_gpu_hour: 1} allows, each of 2 kimg" in out.replace("\n", " ")
+    assert "2 CPU-hours, 2.00 money, if nothing is pruned" in out.replace("\n", " ")
+
+
+def test_a_dry_run_refuses_what_a_launch_would_refuse(command: Command) -> None:
+    code, _, err = command("launch", "tiny.yaml", "--dry-run", "--set", "dataset={name: mnist, path: nowhere}")
+    assert code == 2
+    assert "nowhere" in err
+
+
+def test_the_environment_names_the_root(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GANSWEEP_HOME", str(tmp_path / "elsewhere"))
+    assert str(tmp_path / "elsewhere" / "tiny") in command("launch", "tiny.yaml", "--dry-run")[1].replace("\n", "")
+
+
+def test_a_status_of_all_sweeps_is_a_list(command: Command) -> None:
+    code, out, _ = command("status", "--json")
+    assert (code, json.loads(out)) == (0, [])

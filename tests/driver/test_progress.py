@@ -1,0 +1,64 @@
+"""Laws of the screen: plain lines without a terminal, a table on one."""
+
+from __future__ import annotations
+
+import io
+import re
+from functools import partial
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from orchestrator.driver.progress import Progress, trial_line
+from orchestrator.study.status import status_of
+from orchestrator.study.study import SweepStudy
+from tests.support import made_up
+
+
+def follow(folder: Path, *, terminal: bool) -> str:
+    """What is written while a made-up sweep runs to its end."""
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=terminal, width=160)
+    study = SweepStudy.create(folder, made_up.sweep("pruner={name: median, startup: 1}"))
+    with Progress(console, study.sweep) as progress:
+        while (ticket := study.next_ticket()) is not None:
+            shown = partial(progress.show, budget=study.sweep.budget.trials, status=partial(status_of, study))
+            shown(study.record(ticket.number))
+            for count in (1, 2, 3):
+                worse = float(ticket.number)
+                study.report(ticket.number, made_up.history(3 + worse, 2 + worse, 1 + worse)[:count])
+                shown(study.record(ticket.number))
+                if study.records()[ticket.number].state != "running":
+                    break
+    return text.getvalue()
+
+
+def test_without_a_terminal_each_rung_is_a_plain_line(tmp_path: Path) -> None:
+    lines = follow(tmp_path, terminal=False).splitlines()
+    assert len(lines) == 3 + 4  # one trial of three rungs, four pruned at their first
+    assert re.match(r"\[  0/5\] trial   0 running        1 kimg  kid 3 ± 0.01  fid 300$", lines[0])
+    assert "complete" in lines[2]
+    assert lines[-1].startswith("[  5/5] trial   4 pruned")
+    assert "(median pruner at 1 kimg: kid " in lines[-1]
+    assert "\x1b" not in "".join(lines)
+
+
+def test_time_left_is_told_once_a_trial_has_ended_and_until_the_last_has(tmp_path: Path) -> None:
+    lines = follow(tmp_path, terminal=False).splitlines()
+    assert ["ETA" in line for line in lines] == [False, False, True, True, True, True, False]
+
+
+def test_a_terminal_gets_a_table_with_every_trial_and_the_best(tmp_path: Path) -> None:
+    text = follow(tmp_path, terminal=True)
+    for word in ("sweep made-up", "best kid", "complete", "pruned", "5 of 5 trials", "best so far: trial   0"):
+        assert word in text
+
+
+@pytest.mark.parametrize("kids", [(), (3.0,)])
+def test_a_trial_is_one_line_whatever_it_has(tmp_path: Path, kids: tuple[float, ...]) -> None:
+    study = SweepStudy.create(tmp_path, made_up.sweep())
+    assert study.next_ticket() is not None
+    if kids:
+        study.report(0, made_up.history(*kids))
+    assert "\n" not in trial_line(study.records()[0], "kid")

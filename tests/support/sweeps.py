@@ -1,0 +1,95 @@
+"""Real sweeps in processes of their own, for tests that interrupt, kill or look at them."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from orchestrator.study.records import TrialRecord
+from orchestrator.study.study import SweepStudy
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+COMMAND = "orchestrator.cli.commands"
+
+#: Small enough for seconds, real all the same: digits, a classifier, rungs, pruning.
+TINY = """\
+system: narman-cgan
+dataset: mnist-mini
+search:
+  g_lr: {log_uniform: [2e-5, 5e-3]}
+  smoothing: {choice: [none, fixed]}
+  smoothing_strength: {uniform: [0.02, 0.3], when: {smoothing: fixed}}
+  batch: 50
+  width: 0.1
+rungs: {every: 0.5, until: 2}
+score: {samples: 100}
+finals: {trials: 0}
+pruner: {name: median, startup: 2}
+budget: {trials: 5}
+"""
+
+
+def prepare(folder: Path, cache: Path, text: str = TINY) -> Path:
+    """A root that has a trained extractor and `tiny.yaml` beside it; returns the sweep file."""
+    shutil.copytree(cache, folder / "runs" / "cache", dirs_exist_ok=True)
+    path = folder / "tiny.yaml"
+    path.write_text(text)
+    return path
+
+
+def environment() -> dict[str, str]:
+    """The test's environment without settings of the person who runs it."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("GANSWEEP")}
+
+
+def gansweep(
+    *arguments: str, cwd: Path, timeout: float = 240, module: str = COMMAND, settings: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Runs the command to its end, with `settings` in its environment."""
+    command, environ = [sys.executable, "-m", module, *arguments], {**environment(), **(settings or {})}
+    return subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True, timeout=timeout, check=False)
+
+
+def start(
+    *arguments: str, cwd: Path, module: str = COMMAND, settings: Mapping[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """Starts the command in a process group of its own, so that a signal to it reaches nobody else."""
+    return subprocess.Popen(
+        [sys.executable, "-m", module, *arguments],
+        cwd=cwd,
+        env={**environment(), **(settings or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def records(folder: Path) -> list[TrialRecord]:
+    """The trials of the sweep in `folder` as its study has them; none before it has begun."""
+    study = SweepStudy.open(folder)
+    return study.records() if study else []
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], timeout: float = 120) -> None:
+    """Waits until `condition` holds while `process` lives."""
+    end = time.monotonic() + timeout
+    while not condition():
+        assert process.poll() is None, f"ended early: {process.stdout and process.stdout.read()}"
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+
+
+def status(name: str, cwd: Path) -> dict[str, Any]:
+    """What `gansweep status NAME --json` prints."""
+    done = gansweep("status", name, "--json", cwd=cwd)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found

@@ -1,0 +1,98 @@
+"""Laws of the tracker's process: it does what a tracker does, tells its errors, and never outlives its driver."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from orchestrator.study.study import SweepStudy
+from orchestrator.tracking.process import GridsOf, TrackerError, TrackerProcess
+from orchestrator.tracking.tracker import database
+from tests.support import made_up
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> SweepStudy:
+    (tmp_path / "behind").mkdir()
+    study = SweepStudy.create(tmp_path / "behind", made_up.sweep("name=behind", "pruner=none"))
+    ticket = study.next_ticket()
+    assert ticket is not None
+    study.report(ticket.number, made_up.history(3.0))
+    return study
+
+
+@pytest.fixture
+def process() -> Iterator[TrackerProcess]:
+    with TrackerProcess() as process:
+        yield process
+
+
+def sync(process: TrackerProcess, study: SweepStudy) -> None:
+    text = study.sweep.normalised()
+    process.open(study.folder.parent, text, study.id).sync(study.records()[0], GridsOf(text, study.folder))
+
+
+def runs(study: SweepStudy) -> int:
+    client = MlflowClient(database(study.folder.parent))
+    return len(client.search_runs([client.get_experiment_by_name("behind").experiment_id]))
+
+
+def test_it_writes_what_a_tracker_writes(study: SweepStudy, process: TrackerProcess) -> None:
+    sync(process, study)
+    assert runs(study) == 2
+
+
+def test_an_error_is_told_and_the_next_call_is_answered(study: SweepStudy, process: TrackerProcess) -> None:
+    with pytest.raises(TrackerError, match="not YAML as a sweep file needs it"):
+        process.open(study.folder.parent, "{", study.id)
+    sync(process, study)
+
+
+def test_ctrl_c_is_the_driver_s(study: SweepStudy, process: TrackerProcess) -> None:
+    sync(process, study)
+    os.kill(process._process.pid, signal.SIGINT)
+    sync(process, study)
+
+
+def test_one_that_died_is_replaced_when_the_tracker_is_opened(study: SweepStudy, process: TrackerProcess) -> None:
+    sync(process, study)
+    os.kill(process._process.pid, signal.SIGKILL)
+    with pytest.raises(TrackerError, match="has died"):
+        process.mark([])
+    process._process.join()
+    sync(process, study)
+    assert runs(study) == 2
+
+
+def test_it_ends_with_a_driver_that_is_killed() -> None:
+    program = """
+import time
+from orchestrator.tracking.process import TrackerProcess
+process = TrackerProcess()
+print(process._process.pid, flush=True)
+time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None
+        number = int(driver.stdout.readline())
+        assert _lives(number)
+        driver.kill()
+    end = time.monotonic() + 30
+    while _lives(number):
+        assert time.monotonic() < end, "it outlives its driver"
+        time.sleep(0.1)
+
+
+def _lives(number: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,1 @@
+"""What is done with finished generators: scores, pairs, studies of mixes, sharing a GPU."""

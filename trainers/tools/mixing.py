@@ -1,0 +1,214 @@
+"""A classifier's accuracy after training on real and generated images in changing shares (`narman-2019`, section 4).
+
+A training set always has the same number of images: R real ones and generated ones for the rest.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from trainers.data import ImageData
+from trainers.data.batches import seed_of, seeded
+from trainers.evaluation import lenet
+
+LEARNING_RATE = 1e-3
+#: The report gives none.
+BATCH = 128
+#: Of the real images; 5,000 of MNIST's 60,000.
+VALIDATION_SHARE = 1 / 12
+REPORTED_DATASET, REPORTED_IMAGES, REPORTED_EPOCHS = "mnist", 55_000, 30
+#: Test accuracy by R and strategy, as reported.
+REPORTED: dict[int, dict[str, float]] = {
+    real: dict(zip(("none", "1", "2"), accuracies, strict=True))
+    for real, *accuracies in (
+        (0, 0.932, 0.824, 0.824),
+        (10, 0.952, 0.825, 0.953),
+        (60, 0.962, 0.915, 0.953),
+        (550, 0.967, 0.962, 0.960),
+        (5_500, 0.980, 0.981, 0.980),
+        (11_000, 0.987, 0.986, 0.984),
+        (16_500, 0.987, 0.988, 0.989),
+        (22_000, 0.988, 0.990, 0.988),
+        (27_500, 0.990, 0.986, 0.988),
+        (33_000, 0.990, 0.988, 0.990),
+        (38_500, 0.990, 0.992, 0.991),
+        (44_000, 0.991, 0.987, 0.990),
+        (49_500, 0.990, 0.990, 0.990),
+        (55_000, 0.991, 0.987, 0.987),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Material:
+    """What all trainings choose from, on one device."""
+
+    pool: ImageData
+    """The real training images, then the generated ones."""
+    real: int
+    """How many of the pool are real."""
+    validation: ImageData
+    """Real images that no training sees."""
+    test: ImageData
+
+
+@dataclass(frozen=True)
+class Point:
+    """One training and what came of it."""
+
+    strategy: str
+    real: int
+    """R, the real images in the training set."""
+    seed: int
+    accuracy: float
+    """Share of the test images that are classified rightly."""
+    seconds: float
+    """Of the training with its validations."""
+    curve: tuple[float, ...]
+    """Accuracy on the validation images after each epoch."""
+
+
+def reported_at(images: int, classes: int) -> dict[int, dict[str, float]]:
+    """`REPORTED` with R in proportion to training sets of `images`; where R is not 0, each class has an image.
+
+    Rows that fall together under that rule become one, with the numbers of the proportion that is nearest to it.
+    """
+    return {max(round(real * images / REPORTED_IMAGES), classes) if real else 0: row for real, row in REPORTED.items()}
+
+
+def split(train: ImageData) -> tuple[ImageData, ImageData]:
+    """Training and validation part of the real images, the same whatever the seed of a training."""
+    order = torch.randperm(len(train.labels), generator=seeded(0, 5))
+    rest = len(order) - max(1, round(len(order) * VALIDATION_SHARE))
+    first, second = (
+        replace(train, images=train.images[part], labels=train.labels[part]) for part in (order[:rest], order[rest:])
+    )
+    return first, second
+
+
+def material(train: ImageData, test: ImageData, images: Tensor, labels: Tensor, device: str) -> Material:
+    """The real images of both splits, and generated ones like them, uint8 [N, C, H, W] for the classes int64 [N]."""
+    part, validation = split(train)
+    pool = replace(part, images=torch.cat([part.images, images]), labels=torch.cat([part.labels, labels]))
+    return Material(pool.to(device), len(part.labels), validation.to(device), test.to(device))
+
+
+def by_turns(labels: Tensor, seed: int) -> Tensor:
+    """A shuffled order of the images with these classes, int64 [N], in which the classes take turns while they last.
+
+    So its beginnings are nested, and stratified: their classes differ by one image at most where none is used up, and
+    the whole has the classes' natural frequencies.
+    """
+    shuffled = torch.randperm(len(labels), generator=seeded(seed, 6))
+    own = labels[shuffled]
+    turn = torch.empty_like(own)
+    for label in own.unique():
+        turn[own == label] = torch.arange(int((own == label).sum()))
+    return shuffled[torch.argsort(turn * (int(own.max()) + 1) + own)] if len(own) else shuffled
+
+
+def mix(given: Material, images: int, real: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Indices into the pool of a training set: int64 [real] of real images, int64 [images - real] of generated ones.
+
+    Both are stratified; the sets of one seed are nested over `real`. Raises ValueError where the pool has too few.
+    """
+    real_labels, other_labels = given.pool.labels.cpu().tensor_split([given.real])
+    generated = images - real
+    if not (0 <= real <= len(real_labels) and 0 <= generated <= len(other_labels)):
+        raise ValueError(
+            f"no {real} real and {generated} generated images among {len(real_labels)} and {len(other_labels)}"
+        )
+    return by_turns(real_labels, seed)[:real], given.real + by_turns(other_labels, seed)[:generated]
+
+
+def all_at_once(real: Tensor, generated: Tensor, epochs: int) -> list[Tensor]:
+    """Every epoch has all images."""
+    return [torch.cat([real, generated])] * epochs
+
+
+def fine_tuned(real: Tensor, generated: Tensor, epochs: int) -> list[Tensor]:
+    """The first half of the epochs has the generated images alone, the second half the real ones."""
+    return [generated] * (epochs // 2) + [real] * (epochs // 2)
+
+
+def alternating(real: Tensor, generated: Tensor, epochs: int) -> list[Tensor]:
+    """The generated images in the first, third, ... epoch, the real ones in the others."""
+    return [generated, real] * (epochs // 2)
+
+
+#: By the report's names: real and generated indices with an even number of epochs to the indices of each epoch.
+STRATEGIES: dict[str, Callable[[Tensor, Tensor, int], list[Tensor]]] = {
+    "none": all_at_once,
+    "1": fine_tuned,
+    "2": alternating,
+}
+
+
+def train_point(given: Material, images: int, strategy: str, real: int, seed: int, epochs: int) -> Point:
+    """Trains a fresh LeNet with Adam, whose state outlives a change from generated to real images, and tests it.
+
+    An epoch without images changes nothing. The seed decides on initial weights, subsets and order; on a CPU equal
+    arguments give equal bits. The outer random state and thread count are left as they were. ValueError as in `mix`.
+    """
+    epoch_sets = STRATEGIES[strategy](*mix(given, images, real, seed), epochs)
+    start = time.perf_counter()
+    with _one_thread():
+        net = _fresh(given.pool, seed)
+        curve = tuple(_curve(net, given, epoch_sets, seed))
+        seconds = time.perf_counter() - start
+        return Point(strategy, real, seed, accuracy(net, given.test), seconds, curve)
+
+
+@torch.no_grad()
+def accuracy(net: nn.Module, data: ImageData) -> float:
+    """Share of the images that a classifier on the same device gets right."""
+    parts = zip(data.images.split(500), data.labels.split(500), strict=True)
+    right = [net(lenet.prepare(images))[1].argmax(dim=1) == labels for images, labels in parts]
+    return float(torch.cat(right).double().mean())
+
+
+def _curve(net: nn.Module, given: Material, epoch_sets: list[Tensor], seed: int) -> Iterator[float]:
+    """Trains `net` epoch by epoch; gives the accuracy on the validation images after each."""
+    optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE, fused=True)
+    generator, reached = seeded(seed, 8), None
+    for chosen in epoch_sets:
+        if len(chosen):
+            _epoch(net, optimizer, given.pool, chosen[torch.randperm(len(chosen), generator=generator)])
+        if len(chosen) or reached is None:
+            reached = accuracy(net, given.validation)
+        yield reached
+
+
+def _epoch(net: nn.Module, optimizer: torch.optim.Optimizer, pool: ImageData, order: Tensor) -> None:
+    for batch in order.to(pool.images.device).split(BATCH):
+        _, logits = net(lenet.prepare(pool.images[batch]))
+        optimizer.zero_grad(set_to_none=True)
+        cross_entropy(logits, pool.labels[batch]).backward()
+        optimizer.step()
+
+
+def _fresh(data: ImageData, seed: int) -> nn.Module:
+    """Drawn on the CPU, so that every device starts from the same weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed_of(seed, 7))
+        net = lenet.LeNet(data.shape[0], data.classes).to(data.images.device)
+    # A quarter faster on a CPU.
+    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # torch's types lack it
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Gradients depend on the thread count."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,80 @@
+"""Likeness of the images in one folder to their targets in another."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, stdev
+
+from trainers.data.folder import pictures
+from trainers.data.pictures import read_picture, size
+from trainers.errors import InputError
+from trainers.evaluation.similarity import WINDOW, psnr, ssim
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """PSNR and SSIM, means over `n` pairs with their standard errors; those are None where they have no estimate."""
+
+    n: int
+    equal: int
+    """Number of pairs without any difference, each of which makes the mean PSNR infinite."""
+    psnr: float
+    """dB, infinite where a pair is equal."""
+    psnr_stderr: float | None
+    ssim: float
+    """In [-1, 1]."""
+    ssim_stderr: float | None
+
+
+def likeness(images: Path, targets: Path) -> Likeness:
+    """Of each picture below `images` to the one of the same relative path below `targets`; pairs may differ in size.
+
+    Raises InputError for a picture without a partner on either side, for pairs unlike in size or channels, and for
+    pictures that cannot be read or are smaller than the window of SSIM.
+    """
+    pairs = [_pair(images / path, targets / path) for path in _partners(images, targets)]
+    (psnrs, ssims), count = zip(*pairs, strict=True), len(pairs)
+    equal = sum(math.isinf(value) for value in psnrs)
+    return Likeness(count, equal, fmean(psnrs), _error(psnrs), fmean(ssims), _error(ssims))
+
+
+def _error(values: tuple[float, ...]) -> float | None:
+    """Standard error of the mean; None for a single value or with an infinite one."""
+    if len(values) < 2 or math.inf in values:
+        return None
+    return stdev(values) / math.sqrt(len(values))
+
+
+def _partners(images: Path, targets: Path) -> list[Path]:
+    """The relative paths that both folders share, which must be all."""
+    own, theirs = _listed(images), _listed(targets)
+    _no_loner(images, own, targets, theirs)
+    _no_loner(targets, theirs, images, own)
+    return own
+
+
+def _listed(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; name a folder of pictures")
+    return [path.relative_to(folder) for path in pictures(folder)[0]]
+
+
+def _no_loner(folder: Path, own: list[Path], other: Path, theirs: list[Path]) -> None:
+    known = set(theirs)
+    if alone := [path for path in own if path not in known]:
+        raise InputError(
+            f"{folder / alone[0]}: {other / alone[0]} does not exist ({len(alone)} of {len(own)} pictures have no "
+            "partner); each needs one of the same relative path"
+        )
+
+
+def _pair(path: Path, partner: Path) -> tuple[float, float]:
+    image = read_picture(path)
+    target = read_picture(partner, len(image), str(path))
+    if image.shape != target.shape:
+        raise InputError(f"{path} and {partner}: sizes {size(image)} and {size(target)}; a pair has one size")
+    if min(image.shape[1:]) < WINDOW:
+        raise InputError(f"{path}: {size(image)} pixels; allowed are {WINDOW}x{WINDOW} or more, the window of SSIM")
+    return psnr(image[None], target[None]).item(), ssim(image[None], target[None]).item()

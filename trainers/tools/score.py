@@ -1,0 +1,163 @@
+"""Scores of images that lie in a folder, or that a checkpoint's generator makes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from trainers import SYSTEMS, checkpoint
+from trainers.config import Config
+from trainers.data import DatasetSpec, ImageData, check, load
+from trainers.data.fit import fitted
+from trainers.data.folder import pictures
+from trainers.data.pictures import read_pictures
+from trainers.errors import InputError
+from trainers.evaluation.classes import OfClass, by_class
+from trainers.evaluation.extractors import Extractor, ExtractorSpec, build_extractor, check_extractor
+from trainers.evaluation.reference import reference_of
+from trainers.evaluation.scores import METRICS, Evaluator, Score
+from trainers.run import pick_device
+from trainers.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Images to be scored."""
+
+    images: Tensor
+    """uint8 [N, C, H, W]."""
+    labels: Tensor
+    """int64 [N]; zeros where `labelled` is False."""
+    labelled: bool
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What is said of the images of one source."""
+
+    scores: dict[str, Score]
+    """By metric, in the order asked for."""
+    classes: tuple[OfClass, ...] | None
+    """Class by class, None where nobody asked."""
+
+
+def score(
+    source: Path,
+    dataset: DatasetSpec,
+    extractor: ExtractorSpec,
+    metrics: tuple[str, ...],
+    samples: int,
+    cache: Path,
+    per_class: bool = False,
+) -> Scored:
+    """Scores of the images in `source`: a folder of pictures, a checkpoint, or a folder of checkpoints.
+
+    A checkpoint's generator makes `samples` images. Empty `metrics` are the routine ones that can be measured. Raises
+    InputError for what cannot be scored, nearly all of it before anything is trained.
+    """
+    check(dataset)
+    check_extractor(extractor, cache)
+    if unknown := [name for name in metrics if name not in METRICS]:
+        raise InputError(f"--metrics {','.join(unknown)}: unknown; allowed are {', '.join(METRICS)}")
+    train, test = load(dataset, "train"), load(dataset, "test")
+    found = checkpoint_of(source)
+    made = from_folder(source, train) if found is None else from_checkpoint(found, train, samples)
+    _refuse(source, made, metrics, per_class, train.classes)
+    network = build_extractor(extractor, train, test, cache, pick_device())
+    one_size = network.size is not None or any(METRICS[name].needs_test for name in metrics)
+    if tuple(made.images.shape[1:]) != train.shape and one_size:
+        raise InputError(
+            f"{source}: images are {tuple(made.images.shape[1:])}, but those of {train.name} {train.shape}"
+        )
+    evaluator = Evaluator(
+        network, reference_of(network, train, cache), metrics or _routine(made, network), seed=0, test=test
+    )
+    seen = evaluator.see(made.images, made.labels)
+    scores = evaluator.evaluation(seen, made.labelled).scores
+    classes = by_class(seen.features, seen.logits, seen.labels, seen.reference, train.classes) if per_class else None
+    return Scored(scores, classes)
+
+
+def _refuse(source: Path, made: Generated, metrics: tuple[str, ...], per_class: bool, classes: int) -> None:
+    """Raises InputError for images that are too few, or lack the classes that something needs."""
+    fewest = max([2, *(METRICS[name].fewest for name in metrics)])
+    if len(made.images) < fewest:
+        raise InputError(f"{source}: {len(made.images)} images; allowed are {fewest} or more with these metrics")
+    if made.labelled:
+        return
+    needed = (
+        f"needs the classes that the images of {source} were made for: {classes} class folders, two or more, or a "
+        "checkpoint of a conditional system"
+    )
+    if useless := [name for name in metrics if METRICS[name].needs_labels]:
+        raise InputError(f"--metrics {','.join(useless)}: {needed}")
+    if per_class:
+        raise InputError(f"--per-class: {needed}")
+
+
+def _routine(made: Generated, network: Extractor) -> tuple[str, ...]:
+    """The metrics of a rung that these images and this network allow."""
+    return tuple(
+        metric.name
+        for metric in METRICS.values()
+        if metric.routine
+        and (made.labelled or not metric.needs_labels)
+        and (network.classes is not None or not metric.needs_logits)
+        and len(made.images) >= metric.fewest
+    )
+
+
+def from_folder(folder: Path, data: ImageData) -> Generated:
+    """All pictures below `folder`; where its class folders are as many as the classes of `data`, they are labels.
+
+    Raises InputError for pictures that cannot be read, differ in size or channels, or have more than 8 bits.
+    """
+    if folder.is_file():
+        raise InputError(f"{folder}: is a file; name a folder of pictures or a checkpoint")
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder; name a folder of pictures or a checkpoint")
+    paths, names = pictures(folder)
+    images = read_pictures(paths, data.shape[0], data.name)
+    labelled = len(names) == data.classes > 1
+    labels = [names.index(path.relative_to(folder).parts[0]) if labelled else 0 for path in paths]
+    return Generated(images, torch.tensor(labels), labelled)
+
+
+def from_checkpoint(folder: Path, data: ImageData, samples: int, seed: int = 0) -> Generated:
+    """`samples` images of the generator in a checkpoint, fitted to the shape of `data`; InputError where it is no good.
+
+    The noise is that of a rung's scores with this seed.
+    """
+    if samples < 2:
+        raise InputError(f"--samples {samples}: allowed are 2 or more")
+    try:
+        tensors, header, manifest = checkpoint.read(folder)
+        system = SYSTEMS[manifest["system"]]
+        config: Config = type(system.defaults).model_validate(header["config"])
+        # The trainer asks for data to learn from; a generator needs none but their classes.
+        count = max(config.batch, data.classes)
+        images = torch.zeros((count, *system.shape), dtype=torch.uint8)
+        blank = ImageData(images, torch.arange(count) % data.classes, data.classes, "blank", "train")
+        trainer = Trainer(system, config, blank, pick_device())
+        trainer.load_state(tensors, header)
+    except (checkpoint.CheckpointError, ValidationError, KeyError, ValueError, RuntimeError) as error:
+        raise InputError(f"{folder}: no checkpoint of this version and these classes ({error})") from error
+    made, labels = trainer.sample(samples, seed)
+    return Generated(fitted(made.cpu(), data.shape), labels.cpu(), system.conditional)
+
+
+def checkpoint_of(source: Path) -> Path | None:
+    """`source` where it is a checkpoint, the newest whole one where it is a run's folder, None elsewhere."""
+    if (source / checkpoint.MANIFEST).is_file():
+        return source
+    for parent in (source, source / "checkpoints"):
+        if any(path.is_dir() and (path / checkpoint.MANIFEST).exists() for path in parent.glob("[0-9]*")):
+            found = checkpoint.newest(parent)
+            if found is None:
+                raise InputError(f"{parent}: every checkpoint is damaged")
+            return found
+    return None
