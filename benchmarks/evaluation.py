@@ -25,7 +25,8 @@ from cleanfid.inception_torchscript import InceptionV3W
 from cleanfid.resize import build_resizer
 from torch import Tensor
 
-from trainers.data import DatasetSpec, load
+from trainers.data.catalogue import load
+from trainers.data.spec import DatasetSpec
 from trainers.data.vision import import_torchvision
 from trainers.evaluation import inception, weights
 from trainers.evaluation.extractors import INCEPTION_BATCH

@@ -159,7 +159,7 @@ class Clock:
 def made_up(images: int, value: float) -> Any:
     """A rung without training."""
     from trainers.evaluation.scores import Score
-    from trainers.run import Rung
+    from trainers.rungs import Rung
 
     scores = {name: Score(name, value, 1e-9, 100, "no-op", "no-op", 0) for name in SCORES}
     return Rung(images, scores, dict.fromkeys(LOSSES, 1.0), 0.0, 0.0)

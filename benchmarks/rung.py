@@ -13,12 +13,14 @@ import tempfile
 import time
 from pathlib import Path
 
-from trainers import SYSTEMS
+from trainers.catalogue import SYSTEMS
 from trainers.config import KIMG, overlay
-from trainers.data import DatasetSpec, load
-from trainers.evaluation.extractors import ExtractorSpec, build_extractor
+from trainers.data.catalogue import load
+from trainers.data.spec import DatasetSpec
+from trainers.evaluation.evaluator import Evaluator
+from trainers.evaluation.extractors import build_extractor
 from trainers.evaluation.reference import reference_of
-from trainers.evaluation.scores import Evaluator
+from trainers.evaluation.spec import ExtractorSpec
 from trainers.run import Run, pick_device
 
 SAMPLES = 2000

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
 
-from trainers import SYSTEMS
+from trainers.catalogue import SYSTEMS
 from trainers.run import pick_device
 from trainers.tools.gpu_sharing import measured
 

@@ -13,13 +13,13 @@ from search_spaces.document import Complaint, Path
 from search_spaces.samplers import SAMPLERS, refusals
 from search_spaces.settings import OBJECTIVES, PRUNERS, kimg
 from search_spaces.space import Dimension, Value, active, grid, points
-from trainers import SYSTEMS
 from trainers.advice import warnings_of
+from trainers.catalogue import SYSTEMS
 from trainers.config import LARGEST_BATCH, Config, overlay, problems
-from trainers.data import DATASETS, shape_of
+from trainers.data.catalogue import DATASETS, shape_of
 from trainers.errors import InputError
-from trainers.evaluation.extractors import CLASSIFIERS, INCEPTIONS
 from trainers.evaluation.scores import METRICS, TOO_SLOW
+from trainers.evaluation.spec import CLASSIFIERS, INCEPTIONS
 from trainers.monitor import INFORMATIONAL, STOPPING
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from search_spaces import addresses
 from search_spaces.document import invalid
 from search_spaces.space import Value
 from trainers.config import KIMG
-from trainers.evaluation.extractors import ExtractorSpec
+from trainers.evaluation.spec import ExtractorSpec
 
 #: A trial is scored and saved at each, so that more can only be a slip of the pen.
 MOST_RUNGS = 10_000

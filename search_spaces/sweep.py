@@ -29,12 +29,14 @@ from search_spaces.settings import (
     Tracking,
 )
 from search_spaces.space import Dimension, Kind, Space, Value
-from trainers import SYSTEMS
+from trainers.catalogue import SYSTEMS
 from trainers.config import KIMG, Config, configure, overlay, problems
-from trainers.data import DatasetSpec, check
+from trainers.data.catalogue import check
+from trainers.data.spec import DatasetSpec
 from trainers.errors import InputError
-from trainers.evaluation.extractors import ExtractorSpec, check_extractor
+from trainers.evaluation.extractors import check_extractor
 from trainers.evaluation.scores import METRICS
+from trainers.evaluation.spec import ExtractorSpec
 
 __all__ = ["Pruner", "Sampler", "Sweep", "check_sweep", "diff", "load_sweep", "parse_sweep"]
 

@@ -11,8 +11,11 @@ import torch
 from orchestrator.cluster.nodes import bind_to_loopback
 from tests.support.postgres import Postgres
 from tests.support.servers import S3Server
-from trainers.data import DatasetSpec, ImageData, load
-from trainers.evaluation.extractors import Extractor, ExtractorSpec, build_extractor
+from trainers.data.catalogue import load
+from trainers.data.images import ImageData
+from trainers.data.spec import DatasetSpec
+from trainers.evaluation.extractors import Extractor, build_extractor
+from trainers.evaluation.spec import ExtractorSpec
 
 torch.set_num_threads(1)
 bind_to_loopback()  # before whichever test imports Ray first

@@ -10,16 +10,21 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainers import SYSTEMS, checkpoint
+from trainers import checkpoint
 from trainers.advice import warnings_of
+from trainers.catalogue import SYSTEMS
 from trainers.config import KIMG, configure
-from trainers.data import DatasetSpec, check, load, shape_of
+from trainers.data.catalogue import check, load, shape_of
+from trainers.data.spec import DatasetSpec
 from trainers.errors import InputError
-from trainers.evaluation.extractors import EXTRACTORS, ExtractorSpec, build_extractor, check_extractor
+from trainers.evaluation.evaluator import Evaluator
+from trainers.evaluation.extractors import build_extractor, check_extractor
 from trainers.evaluation.reference import reference_of
-from trainers.evaluation.scores import METRICS, Evaluator
+from trainers.evaluation.scores import METRICS
+from trainers.evaluation.spec import EXTRACTORS, ExtractorSpec
 from trainers.gan import System
-from trainers.run import Run, Rung, pick_device
+from trainers.run import Run, pick_device
+from trainers.rungs import Rung
 
 #: What the inception score needs, and enough for a row of samples.
 FEWEST_SAMPLES = 20

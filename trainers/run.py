@@ -16,52 +16,17 @@ from torch import Tensor
 
 from trainers import checkpoint, monitor, regularizers
 from trainers.config import Config
-from trainers.data import ImageData, samples
+from trainers.data import samples
 from trainers.data.batches import seeded
 from trainers.data.fit import fitted
+from trainers.data.images import ImageData
+from trainers.evaluation.evaluator import Evaluation, Evaluator
 from trainers.evaluation.extractors import Features
-from trainers.evaluation.scores import METRICS, Evaluation, Evaluator, Score
 from trainers.gan import System
 from trainers.parallel.batch_norm import BatchNorm
 from trainers.parallel.group import ALONE, Parallel
+from trainers.rungs import Rung, best_rung, worth_keeping
 from trainers.trainer import Trainer
-
-
-@dataclass(frozen=True)
-class Rung:
-    """What was measured after `images` images; a diverged run has no scores."""
-
-    images: int
-    scores: dict[str, Score]
-    losses: dict[str, float]
-    """Mean of each recorded loss since the rung before, images/s, and the share of a clipped critic on its bound."""
-    train_seconds: float
-    score_seconds: float
-    diverged: str | None = None
-    """Why the run is beyond help, in words; None while it is sound."""
-    diversity: float | None = None
-    """Mean distance between samples over that between real images, within classes where the system has them."""
-    repeats: float | None = None
-    """Share of samples that are nearer to another one than real images are."""
-    class_shares: tuple[float, ...] | None = None
-    """Share of each class among the samples, None where the extractor is no classifier."""
-    per_class_accuracy: tuple[float | None, ...] | None = None
-    """Accuracy of the samples of each class; None without a classifier or classes, and for a class without samples."""
-    verdicts: tuple[str, ...] = ()
-    """What the monitor says of the run so far, each with its evidence."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON: a non-finite loss is kept as its name, since JSON has no NaN."""
-        scores = {name: {**vars(score)} for name, score in self.scores.items()}
-        losses = {name: value if math.isfinite(value) else str(value) for name, value in self.losses.items()}
-        return {**vars(self), "scores": scores, "losses": losses}
-
-    @classmethod
-    def from_json(cls, record: dict[str, Any]) -> Rung:
-        scores = {name: Score(**score) for name, score in record["scores"].items()}
-        losses = {name: float(value) for name, value in record["losses"].items()}
-        lists = {name: tuple(value) for name, value in record.items() if isinstance(value, list)}
-        return cls(**{**record, "scores": scores, "losses": losses, **lists})
 
 
 @dataclass
@@ -114,7 +79,7 @@ class Run:
 
     def best(self) -> Rung | None:
         """The rung with the best value of the evaluator's first metric; None before the first sound rung."""
-        return next(iter(_best_rungs(self.history, self.evaluator.metrics[0], 1)), None)
+        return best_rung(self.history, self.evaluator.metrics[0])
 
     @property
     def target(self) -> int:
@@ -267,21 +232,6 @@ class Run:
             "extractor": self.evaluator.extractor.id,
             "reference": self.evaluator.reference.id,
         }
-
-
-def worth_keeping(rungs: Sequence[Rung], metric: str, best: int = 1) -> set[int]:
-    """Images of the `best` rungs with the best values of `metric`, and of the `best` before the last one.
-
-    That one may yet be measured again and lose what made it the best.
-    """
-    return {rung.images for past in (rungs, rungs[:-1]) for rung in _best_rungs(past, metric, best)}
-
-
-def _best_rungs(rungs: Sequence[Rung], metric: str, count: int) -> list[Rung]:
-    """The best `count` of the sound rungs, best first; of equal ones the earlier comes first."""
-    sign = 1 if METRICS[metric].minimise else -1
-    sound = [rung for rung in rungs if metric in rung.scores]
-    return sorted(sound, key=lambda rung: sign * rung.scores[metric].value)[:count]
 
 
 def _diverged(losses: dict[str, float]) -> list[str]:

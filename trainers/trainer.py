@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from trainers import losses
 from trainers.augment import augment, oversampled
 from trainers.config import Config
-from trainers.data import ImageData
 from trainers.data.batches import IndexStream, seeded
+from trainers.data.images import ImageData
 from trainers.gan import Batch, Phase, System
 from trainers.layers import uniform
 from trainers.optimizers import make_optimizer, slots

@@ -33,13 +33,14 @@ from orchestrator.study.study import SweepStudy
 from search_spaces import resolve, shipped, summary
 from search_spaces.checks import doubts
 from search_spaces.sweep import Sweep, check_sweep, load_sweep
-from trainers import SYSTEMS
 from trainers.__main__ import main as train_main
+from trainers.catalogue import SYSTEMS
 from trainers.config import problems
-from trainers.data import DATASETS, DatasetSpec
+from trainers.data.catalogue import DATASETS
+from trainers.data.spec import DatasetSpec
 from trainers.errors import InputError
-from trainers.evaluation.extractors import ExtractorSpec
 from trainers.evaluation.scores import METRICS
+from trainers.evaluation.spec import ExtractorSpec
 from trainers.run import pick_device
 from trainers.tools.mix_study import plan, read_points
 from trainers.tools.pairs import likeness

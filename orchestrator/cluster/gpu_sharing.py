@@ -10,7 +10,7 @@ from orchestrator.driver.estimate import planned
 from orchestrator.study.study import SweepStudy
 from search_spaces.settings import Resources
 from search_spaces.sweep import Sweep, parse_sweep
-from trainers.data import shape_of
+from trainers.data.catalogue import shape_of
 from trainers.tools.gpu_sharing import Shared, best, measured
 
 

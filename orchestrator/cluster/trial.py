@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.store import store_of
 from search_spaces.sweep import Sweep, parse_sweep
-from trainers import SYSTEMS
-from trainers.data import ImageData, load
+from trainers.catalogue import SYSTEMS
+from trainers.data.catalogue import load
+from trainers.data.images import ImageData
+from trainers.evaluation.evaluator import Evaluator
 from trainers.evaluation.extractors import build_extractor
 from trainers.evaluation.reference import reference_of
-from trainers.evaluation.scores import Evaluator
 from trainers.parallel.group import ALONE, Parallel
-from trainers.run import Run, Rung, pick_device, worth_keeping
+from trainers.run import Run, pick_device
+from trainers.rungs import Rung, worth_keeping
 
 if TYPE_CHECKING:
     from orchestrator.cluster.workers import Team

@@ -31,7 +31,7 @@ from orchestrator.study.records import TrialRecord
 from orchestrator.study.study import Decision, SweepStudy, Ticket
 from search_spaces.settings import Resources
 from search_spaces.sweep import Sweep, parse_sweep
-from trainers.run import Rung
+from trainers.rungs import Rung
 
 # Tune would hand the keys to its processes by way of Ray, which writes them into its logs for everybody to read. On
 # this machine they are inherited; every other one has keys of its own.

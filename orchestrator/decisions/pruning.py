@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from search_spaces.settings import Patient, Section, Threshold
 from trainers.evaluation.scores import METRICS, Judgement, Score, difference, judge
-from trainers.run import Rung
+from trainers.rungs import Rung
 
 #: Standard errors of the difference beyond which a trial counts as better or worse than the line.
 ERRORS = 2.0

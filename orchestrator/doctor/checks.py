@@ -26,11 +26,12 @@ from orchestrator.study.storage import JOURNAL, check_tables
 from search_spaces.addresses import S3
 from search_spaces.checks import data_faults
 from search_spaces.sweep import Sweep
-from trainers.data import check as check_data
-from trainers.data import shape_of
+from trainers.data.catalogue import check as check_data
+from trainers.data.catalogue import shape_of
 from trainers.errors import InputError
 from trainers.evaluation import weights
-from trainers.evaluation.extractors import CLASSIFIERS, check_extractor
+from trainers.evaluation.extractors import check_extractor
+from trainers.evaluation.spec import CLASSIFIERS
 
 Verdict = Literal["ok", "warning", "failed"]
 OLDEST_PYTHON = (3, 11)

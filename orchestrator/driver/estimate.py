@@ -14,9 +14,10 @@ import torch
 from orchestrator.decisions.budget import HOUR, devices
 from search_spaces.space import Dimension, Value, grid, suggest
 from search_spaces.sweep import Sweep
-from trainers import SYSTEMS
+from trainers.catalogue import SYSTEMS
 from trainers.config import Config, overlay
-from trainers.data import ImageData, shape_of
+from trainers.data.catalogue import shape_of
+from trainers.data.images import ImageData
 from trainers.run import pick_device
 from trainers.trainer import SAMPLE_BATCH, Trainer
 

@@ -11,7 +11,7 @@ from orchestrator.study.lease import driving
 from orchestrator.study.status import missing_sweep
 from orchestrator.study.study import SweepStudy
 from trainers.errors import InputError
-from trainers.run import worth_keeping
+from trainers.rungs import worth_keeping
 
 MB = 10**6
 

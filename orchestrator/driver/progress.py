@@ -18,7 +18,7 @@ from orchestrator.study.status import UNDER_WAY, SweepStatus, value_of
 from search_spaces.sweep import Sweep
 from trainers.config import KIMG
 from trainers.evaluation.scores import Score
-from trainers.run import Rung
+from trainers.rungs import Rung
 
 _MARKS = {"running": "…", "paused": "‖", "complete": "✓", "pruned": "✂", "failed": "✗"}
 _TABLE_ROWS = 16

@@ -12,7 +12,8 @@ from orchestrator.study.study import SweepStudy
 from search_spaces.space import Dimension, Value, suggest
 from search_spaces.sweep import Sweep
 from trainers.errors import InputError
-from trainers.evaluation.scores import Evaluator, Score, comparable
+from trainers.evaluation.evaluator import Evaluator
+from trainers.evaluation.scores import Score, comparable
 
 #: Fields of a configuration in which a lesson may differ from the trials it is a lesson for.
 _FREE = ("seed", "threads", "kimg")

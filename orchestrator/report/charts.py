@@ -13,7 +13,7 @@ from orchestrator.study.records import TrialRecord
 from search_spaces.space import Dimension
 from trainers.config import KIMG
 from trainers.evaluation.scores import METRICS
-from trainers.run import Rung
+from trainers.rungs import Rung
 
 NOT_SET = "not set"
 _INK, _GRID, _BLUE, _ORANGE = "#1f2933", "#e4e8ec", "#2f6fa7", "#c2410c"

@@ -22,9 +22,9 @@ from orchestrator.study.status import SweepStatus
 from orchestrator.study.study import SweepStudy
 from search_spaces.space import Dimension
 from search_spaces.sweep import Sweep
-from trainers import SYSTEMS
+from trainers.catalogue import SYSTEMS
 from trainers.config import KIMG
-from trainers.data import DATASETS
+from trainers.data.catalogue import DATASETS
 from trainers.data.samples import COLUMNS
 from trainers.evaluation.scores import METRICS, Score
 

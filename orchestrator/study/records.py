@@ -14,7 +14,7 @@ from search_spaces.settings import GPU_HOURS
 from search_spaces.space import suggest
 from search_spaces.sweep import Sweep
 from trainers.evaluation.scores import METRICS
-from trainers.run import Rung
+from trainers.rungs import Rung
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

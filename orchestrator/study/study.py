@@ -33,7 +33,7 @@ from search_spaces.space import Dimension, suggest
 from search_spaces.sweep import Pruner, Sweep, parse_sweep
 from trainers.config import KIMG
 from trainers.evaluation.scores import METRICS, Judgement, Score
-from trainers.run import Rung
+from trainers.rungs import Rung
 
 _SWEEP = "sweep"
 _ID = "id"

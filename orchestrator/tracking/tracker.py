@@ -28,7 +28,7 @@ from orchestrator.tracking.database import add_history, one_transaction
 from orchestrator.tracking.values import failure_text, final_values, milliseconds, picture_name, rung_values, stamp
 from search_spaces.addresses import with_driver
 from search_spaces.sweep import Sweep
-from trainers.run import Rung
+from trainers.rungs import Rung
 
 _SWEEP, _STUDY, _TRIAL, _STATE, _REASON, _BEST, _WINNER, _PARETO = (
     f"gansweep.{name}" for name in ("sweep", "study", "trial", "state", "reason", "best_trial", "winner", "pareto")

@@ -11,7 +11,7 @@ from orchestrator.cluster.finals import Final
 from orchestrator.study.records import TrialRecord
 from search_spaces.settings import GPU_HOURS
 from trainers.evaluation.scores import METRICS
-from trainers.run import Rung
+from trainers.rungs import Rung
 
 GRIDS = "samples"
 """Key of the sample grids."""

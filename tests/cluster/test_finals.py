@@ -21,8 +21,8 @@ from orchestrator.study.study import SweepStudy
 from orchestrator.tracking.tracker import database
 from tests.support import made_up, sweeps
 from trainers.checkpoint import STATE, folder_name
-from trainers.data import DatasetSpec
-from trainers.evaluation.extractors import ExtractorSpec
+from trainers.data.spec import DatasetSpec
+from trainers.evaluation.spec import ExtractorSpec
 from trainers.tools.score import score
 
 TEXT = sweeps.TINY.replace("finals: {trials: 0}", "finals: {trials: 2, samples: 150}").replace("trials: 5", "trials: 3")

@@ -11,7 +11,7 @@ from orchestrator.decisions.pruning import by_its_own
 from orchestrator.study.study import Decision, SweepStudy
 from search_spaces.settings import Median, Patient, Threshold
 from tests.support import made_up
-from trainers.run import Rung
+from trainers.rungs import Rung
 
 
 def accuracies(*values: float) -> list[Rung]:

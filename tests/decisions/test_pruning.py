@@ -13,7 +13,7 @@ from orchestrator.store import store_of
 from orchestrator.study.study import Decision, SweepStudy
 from tests.support import made_up
 from trainers.evaluation.scores import Judgement, Score
-from trainers.run import Rung
+from trainers.rungs import Rung
 
 
 def score(value: float, stderr: float | None = 0.01, metric: str = "kid", n: int = 100) -> Score:

@@ -15,7 +15,7 @@ from orchestrator.study.study import Decision, SweepStudy
 from search_spaces.sweep import Sweep
 from tests.support import made_up
 from trainers.errors import InputError
-from trainers.evaluation.scores import Evaluator
+from trainers.evaluation.evaluator import Evaluator
 
 #: What scored the made-up rungs.
 SCORER = cast(

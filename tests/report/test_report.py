@@ -20,7 +20,7 @@ from search_spaces.space import Dimension
 from search_spaces.sweep import parse_sweep
 from trainers.data.samples import save_png
 from trainers.evaluation.scores import Score
-from trainers.run import Rung
+from trainers.rungs import Rung
 
 SWEEP = """
 name: made-up

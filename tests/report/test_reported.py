@@ -9,7 +9,7 @@ from orchestrator.report.published import REPORTED, differences
 from orchestrator.study.status import status_of
 from orchestrator.study.study import SweepStudy
 from tests.support import made_up
-from trainers import SYSTEMS
+from trainers.catalogue import SYSTEMS
 from trainers.evaluation.scores import METRICS, Score
 
 

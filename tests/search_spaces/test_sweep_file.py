@@ -12,7 +12,7 @@ from search_spaces.samplers import Random, Tpe
 from search_spaces.settings import Finals, FreezeThaw, Halving, Percentile, Unpruned
 from search_spaces.space import Value
 from search_spaces.sweep import Sweep, check_sweep, diff, load_sweep, parse_sweep
-from trainers import SYSTEMS
+from trainers.catalogue import SYSTEMS
 from trainers.errors import InputError
 
 SECTIONS = {

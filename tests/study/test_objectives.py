@@ -32,7 +32,7 @@ from tests.driver.test_warm import SCORER
 from tests.report.test_report import Page
 from tests.support import made_up, sweeps
 from trainers.errors import InputError
-from trainers.run import Rung
+from trainers.rungs import Rung
 
 BOTH = "objectives=[score, gpu_hours]"
 NUMBERS = "search={beta1: {uniform: [0, 0.9]}, slope: {uniform: [0, 0.9]}, batch: 100}"

@@ -15,7 +15,7 @@ from orchestrator.study.status import status_of
 from orchestrator.study.study import Decision, SweepStudy
 from search_spaces.sweep import Sweep
 from tests.support import made_up
-from trainers.run import Rung
+from trainers.rungs import Rung
 
 PRUNERS = ["freeze-thaw", "halving"]
 RUNGS = 12

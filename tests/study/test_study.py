@@ -12,7 +12,7 @@ from orchestrator.study.status import status_of
 from orchestrator.study.study import Decision, SweepStudy
 from tests.support import made_up
 from trainers.errors import InputError
-from trainers.run import Rung
+from trainers.rungs import Rung
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainers import SYSTEMS
+from trainers.catalogue import SYSTEMS
 from trainers.config import overlay
-from trainers.data import ImageData
+from trainers.data.images import ImageData
 from trainers.data.shapes import draw
 from trainers.trainer import Trainer
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from search_spaces.sweep import Sweep, parse_sweep
 from trainers.evaluation.scores import Score
-from trainers.run import Rung
+from trainers.rungs import Rung
 
 TEXT = """
 name: made-up

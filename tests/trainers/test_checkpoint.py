@@ -16,14 +16,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainers import SYSTEMS, checkpoint
+from trainers import checkpoint
+from trainers.catalogue import SYSTEMS
 from trainers.checkpoint import CheckpointError
 from trainers.config import overlay
-from trainers.data import ImageData
+from trainers.data.images import ImageData
+from trainers.evaluation.evaluator import Evaluator
 from trainers.evaluation.extractors import Extractor
 from trainers.evaluation.reference import reference_of
-from trainers.evaluation.scores import Evaluator
-from trainers.run import Run, Rung
+from trainers.run import Run
+from trainers.rungs import Rung
 
 HEADER: dict[str, Any] = {"iteration": 7, "config": {"g_lr": 2e-4, "loss": "bce"}, "none": None}
 BESIDE: dict[str, Any] = {"system": "narman-cgan", "history": [{"images": 5}]}

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from trainers import SYSTEMS
 from trainers.__main__ import main
 from trainers.advice import warnings_of
+from trainers.catalogue import SYSTEMS
 from trainers.config import Config, configure, overlay
 from trainers.errors import InputError
 from trainers.evaluation.extractors import Extractor

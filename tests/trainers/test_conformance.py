@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from tests.support import golden
 from tests.support.golden import BATCH, STEPS, advance, new_trainer
-from trainers import SYSTEMS, checkpoint
+from trainers import checkpoint
+from trainers.catalogue import SYSTEMS
 from trainers.config import Config
 from trainers.trainer import Trainer
 

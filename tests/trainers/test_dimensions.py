@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainers import SYSTEMS
+from trainers.catalogue import SYSTEMS
 from trainers.config import configure, overlay
-from trainers.data import ImageData
 from trainers.data.batches import seeded
+from trainers.data.images import ImageData
 from trainers.data.shapes import draw
 from trainers.errors import InputError
 from trainers.gans.das import CGANGenerator

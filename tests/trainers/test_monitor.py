@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from trainers import SYSTEMS, monitor
+from trainers import monitor
+from trainers.catalogue import SYSTEMS
 from trainers.config import Config, overlay
-from trainers.data import ImageData
+from trainers.data.images import ImageData
 from trainers.evaluation.scores import Score
 from trainers.losses import d_loss
 from trainers.monitor import Observation, inspect

@@ -12,14 +12,16 @@ import pytest
 import torch
 
 from tests.support import made_up
-from trainers import SYSTEMS, monitor
+from trainers import monitor
+from trainers.catalogue import SYSTEMS
 from trainers.config import configure, overlay
-from trainers.data import ImageData
+from trainers.data.images import ImageData
+from trainers.evaluation.evaluator import Evaluator
 from trainers.evaluation.extractors import Extractor
 from trainers.evaluation.reference import reference_of
-from trainers.evaluation.scores import Evaluator
 from trainers.regularizers import clipped
-from trainers.run import Run, Rung, worth_keeping
+from trainers.run import Run
+from trainers.rungs import Rung, worth_keeping
 from trainers.trainer import Trainer
 
 #: das-gan is made of perceptrons: at this size thousands of steps take seconds.

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from trainers import SYSTEMS
+from trainers.catalogue import SYSTEMS
 from trainers.config import Config, configure, overlay
 from trainers.errors import InputError
 from trainers.schedules import lr_factor

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainers import SYSTEMS
+from trainers.catalogue import SYSTEMS
 from trainers.config import overlay
-from trainers.data import ImageData
 from trainers.data.batches import seeded
+from trainers.data.images import ImageData
 from trainers.data.shapes import draw
 from trainers.gan import System
 from trainers.layers import uniform

@@ -11,9 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainers import SYSTEMS, checkpoint
+from trainers import checkpoint
+from trainers.catalogue import SYSTEMS
 from trainers.config import Config, overlay
-from trainers.data import ImageData
+from trainers.data.images import ImageData
 from trainers.data.shapes import draw
 from trainers.gan import System
 from trainers.trainer import Trainer

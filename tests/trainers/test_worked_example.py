@@ -19,10 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from tests.support import sweeps
-from trainers import SYSTEMS, checkpoint
+from trainers import checkpoint
 from trainers.advice import warnings_of
+from trainers.catalogue import SYSTEMS
 from trainers.config import overlay
-from trainers.data import ImageData
+from trainers.data.images import ImageData
 from trainers.gan import Batch
 from trainers.trainer import Trainer
 

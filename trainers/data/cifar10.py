@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from trainers.data.download import fetch
 from trainers.data.files import digest
-from trainers.data.spec import DatasetSpec, ImageData, Split
+from trainers.data.images import ImageData
+from trainers.data.spec import DatasetSpec, Split
 from trainers.errors import InputError
 
 CLASSES = 10

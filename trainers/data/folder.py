@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from trainers.data.spec import DatasetSpec, ImageData, Split
+from trainers.data.images import ImageData
+from trainers.data.spec import DatasetSpec, Split
 from trainers.errors import InputError
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from trainers.data.download import fetch
-from trainers.data.spec import DatasetSpec, ImageData, Split
+from trainers.data.images import ImageData
+from trainers.data.spec import DatasetSpec, Split
 from trainers.errors import InputError
 
 MINI = Path(__file__).parent / "mnist_mini"

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from trainers.data.spec import DatasetSpec, ImageData, Split
+from trainers.data.images import ImageData
+from trainers.data.spec import DatasetSpec, Split
 
 SIZE = 32
 SHAPE = (3, SIZE, SIZE)

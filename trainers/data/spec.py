@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from torch import Tensor
 
-from trainers.data.fit import fitted
+if TYPE_CHECKING:
+    from trainers.data.images import ImageData
 
 Split = Literal["train", "test"]
 
@@ -46,41 +43,6 @@ class DatasetSpec(BaseModel):
     def folder(self) -> Path:
         """Where the files are expected."""
         return self.path or Path(os.environ.get("GANSWEEP_DATA", "data")) / self.name
-
-
-@dataclass(frozen=True)
-class ImageData:
-    """All images of one split in memory. N images, C channels, height H and width W."""
-
-    images: Tensor
-    """uint8 [N, C, H, W]."""
-    labels: Tensor
-    """int64 [N] in [0, classes)."""
-    classes: int
-    name: str
-    split: str
-
-    @cached_property
-    def sha256(self) -> str:
-        """Checksum of shape, images and labels: equal for equal data, whatever its name."""
-        checksum = hashlib.sha256(str(tuple(self.images.shape)).encode())
-        checksum.update(self.images.cpu().contiguous().numpy().data)
-        checksum.update(self.labels.cpu().contiguous().numpy().data)
-        return checksum.hexdigest()
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """C, H, W of an image."""
-        channels, height, width = self.images.shape[1:]
-        return channels, height, width
-
-    def fitted(self, shape: tuple[int, int, int]) -> ImageData:
-        """The same images in another size or number of channels, see `fit.fitted`."""
-        return replace(self, images=fitted(self.images, shape))
-
-    def to(self, device: torch.device | str) -> ImageData:
-        """The same data on `device`."""
-        return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
 
 @dataclass(frozen=True)

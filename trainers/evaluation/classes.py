@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from trainers.data import ImageData
+from trainers.data.images import ImageData
 from trainers.errors import InputError
 from trainers.evaluation import lenet
 from trainers.evaluation.frechet import fid, gaussian_of

@@ -16,8 +16,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from trainers.data import ImageData
 from trainers.data.files import digest, locked, replaced
+from trainers.data.images import ImageData
 from trainers.errors import InputError
 
 BATCH = 128

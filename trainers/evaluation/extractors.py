@@ -6,16 +6,16 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Self, get_args
+from typing import Any, NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from trainers.data import ImageData
+from trainers.data.images import ImageData
 from trainers.errors import InputError
 from trainers.evaluation import classifier, cnn, inception, lenet, weights
 from trainers.evaluation.resize import full_precision
+from trainers.evaluation.spec import CLASSIFIERS, DTypeName, ExtractorSpec
 
 #: Images per forward pass; fixed, since single features depend on it in their last bits.
 CLASSIFIER_BATCH = 500
@@ -24,50 +24,7 @@ CUSTOM_BATCH = 100
 #: batch, and fetching it again doubles the time of the resize.
 INCEPTION_BATCH = {"cpu": 16, "cuda": 100}
 
-ExtractorName = Literal["lenet", "cnn", "inception", "inception-pt", "custom"]
-EXTRACTORS: tuple[ExtractorName, ...] = get_args(ExtractorName)
-#: Trained on the data at hand: they need two classes, and give logits.
-CLASSIFIERS: tuple[ExtractorName, ...] = ("lenet", "cnn")
-#: They give no logits; whether `custom` does shows when it is built.
-INCEPTIONS: tuple[ExtractorName, ...] = ("inception", "inception-pt")
-DTypeName = Literal["float32", "float64"]
 _DTYPES: dict[DTypeName, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
-
-
-class ExtractorSpec(BaseModel):
-    """A feature extractor by name; a bare string means `name`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    name: ExtractorName = Field(
-        default="lenet",
-        description="lenet, cnn: classifier trained on the real images; inception: the official FID network; "
-        "inception-pt: the same in plain PyTorch; custom: any network in `weights`",
-    )
-    weights: Path | None = Field(
-        default=None,
-        description="TorchScript file: of custom, or in place of the official Inception. Reading it runs code in it: "
-        "name only files that you trust",
-    )
-    sha256: str | None = Field(
-        default=None, pattern="^[0-9a-fA-F]{64}$", description="checksum that `weights` must have; recommended"
-    )
-    dtype: DTypeName = Field(default="float32", description="arithmetic; float64 only to check float32, it is slow")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _name_alone(cls, value: Any) -> Any:
-        return {"name": value} if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.name in CLASSIFIERS and self.weights is not None:
-            raise ValueError(f"weights belong to {', '.join(INCEPTIONS)} or custom, not to {self.name}")
-        if self.name == "custom" and self.weights is None:
-            raise ValueError("custom needs `weights`, a TorchScript file")
-        if self.weights is None and self.sha256 is not None:
-            raise ValueError("sha256 is the checksum of `weights`, which are not given")
-        return self
 
 
 class Features(NamedTuple):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 
-from trainers.data import ImageData
+from trainers.data.images import ImageData
 from trainers.evaluation import classifier
 
 DIM = 84

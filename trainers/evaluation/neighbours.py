@@ -11,8 +11,10 @@ import math
 import torch
 from torch import Tensor
 
-#: Neighbours of precision and recall (Kynkäänniemi et al., 2019), and of density and coverage (Naeem et al., 2020).
-PRECISION_K = 3
+from trainers.evaluation.scores import PRECISION_K
+
+#: Neighbours that make the ball around a point for density and coverage (Naeem et al., 2020).
+
 COVERAGE_K = 5
 
 _BLOCK = 2048

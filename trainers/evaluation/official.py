@@ -17,10 +17,11 @@ from torch import Tensor
 
 from trainers.data.vision import import_torchvision
 from trainers.evaluation import weights
-from trainers.evaluation.extractors import INCEPTIONS, Extractor, ExtractorSpec
+from trainers.evaluation.extractors import Extractor
 from trainers.evaluation.reference import Reference
 from trainers.evaluation.resize import full_precision
 from trainers.evaluation.scores import Score
+from trainers.evaluation.spec import INCEPTIONS, ExtractorSpec
 
 #: Before the extractor's id, so that these scores never count as comparable with ours.
 PREFIX = "clean-fid:"

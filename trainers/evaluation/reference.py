@@ -12,12 +12,13 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from trainers.data import ImageData
 from trainers.data.files import replaced
+from trainers.data.images import ImageData
 from trainers.evaluation.extractors import Extractor
 from trainers.evaluation.frechet import Gaussian, Moments
 from trainers.evaluation.kid import mean_kernel
-from trainers.evaluation.neighbours import COVERAGE_K, PRECISION_K, ball_radii
+from trainers.evaluation.neighbours import COVERAGE_K, ball_radii
+from trainers.evaluation.scores import PRECISION_K
 
 #: Features kept for the kernel distance and for nearest neighbours.
 MOST_FEATURES = 10_000

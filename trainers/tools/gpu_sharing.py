@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import multiprocessing
 
-from trainers import SYSTEMS
+from trainers.catalogue import SYSTEMS
 from trainers.config import Config
-from trainers.data import ImageData
+from trainers.data.images import ImageData
 from trainers.run import pick_device
 from trainers.trainer import Trainer
 

@@ -10,9 +10,12 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from trainers import SYSTEMS, checkpoint
-from trainers.data import DatasetSpec, ImageData, check, load
+from trainers import checkpoint
+from trainers.catalogue import SYSTEMS
+from trainers.data.catalogue import check, load
 from trainers.data.files import locked, replaced
+from trainers.data.images import ImageData
+from trainers.data.spec import DatasetSpec
 from trainers.errors import InputError
 from trainers.tools.mixing import STRATEGIES, Point, material, reported_at, split, train_point
 from trainers.tools.score import checkpoint_of, from_checkpoint

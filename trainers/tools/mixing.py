@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from trainers.data import ImageData
 from trainers.data.batches import seed_of, seeded
+from trainers.data.images import ImageData
 from trainers.evaluation import lenet
 
 LEARNING_RATE = 1e-3

@@ -9,17 +9,22 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from trainers import SYSTEMS, checkpoint
+from trainers import checkpoint
+from trainers.catalogue import SYSTEMS
 from trainers.config import Config
-from trainers.data import DatasetSpec, ImageData, check, load
+from trainers.data.catalogue import check, load
 from trainers.data.fit import fitted
 from trainers.data.folder import pictures
+from trainers.data.images import ImageData
 from trainers.data.pictures import read_pictures
+from trainers.data.spec import DatasetSpec
 from trainers.errors import InputError
 from trainers.evaluation.classes import OfClass, by_class
-from trainers.evaluation.extractors import Extractor, ExtractorSpec, build_extractor, check_extractor
+from trainers.evaluation.evaluator import Evaluator
+from trainers.evaluation.extractors import Extractor, build_extractor, check_extractor
 from trainers.evaluation.reference import reference_of
-from trainers.evaluation.scores import METRICS, Evaluator, Score
+from trainers.evaluation.scores import METRICS, Score
+from trainers.evaluation.spec import ExtractorSpec
 from trainers.run import pick_device
 from trainers.trainer import Trainer
 

@@ -16,9 +16,12 @@ import torch
 from PIL import Image
 from pydantic import ValidationError
 
-from trainers.data import DATASETS, DatasetSpec, ImageData, check, cifar10, download, idx, load, shape_of, shapes
+from trainers.data import cifar10, download, idx, shapes
+from trainers.data.catalogue import DATASETS, check, load, shape_of
+from trainers.data.images import ImageData
 from trainers.data.make_mnist_mini import main as make_mnist_mini
 from trainers.data.make_mnist_mini import select, write_idx
+from trainers.data.spec import DatasetSpec
 from trainers.errors import InputError
 
 SHARED = Path(__file__).parents[4] / "shared" / "data"

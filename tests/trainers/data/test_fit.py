@@ -8,14 +8,16 @@ import pytest
 import torch
 
 from tests.support import made_up
-from trainers import SYSTEMS
+from trainers.catalogue import SYSTEMS
 from trainers.config import overlay
-from trainers.data import DatasetSpec, ImageData, load
+from trainers.data.catalogue import load
 from trainers.data.fit import LUMA, fitted
+from trainers.data.images import ImageData
+from trainers.data.spec import DatasetSpec
 from trainers.errors import InputError
+from trainers.evaluation.evaluator import Evaluator
 from trainers.evaluation.extractors import Extractor
 from trainers.evaluation.reference import reference_of
-from trainers.evaluation.scores import Evaluator
 from trainers.run import Run
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from trainers.data import ImageData
+from trainers.data.images import ImageData
 from trainers.errors import InputError
 from trainers.evaluation import lenet
 from trainers.evaluation.classes import (

@@ -18,13 +18,16 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tests.support.random_inception import write_random_inception
-from trainers.data import DatasetSpec, ImageData, load
+from trainers.data.catalogue import load
+from trainers.data.images import ImageData
+from trainers.data.spec import DatasetSpec
 from trainers.data.vision import import_torchvision
 from trainers.evaluation import cnn, inception, weights
-from trainers.evaluation.extractors import Extractor, ExtractorName, ExtractorSpec, build_extractor
+from trainers.evaluation.extractors import Extractor, build_extractor
 from trainers.evaluation.frechet import fid, gaussian_of
 from trainers.evaluation.kid import kid
 from trainers.evaluation.resize import resize
+from trainers.evaluation.spec import ExtractorName, ExtractorSpec
 
 import_torchvision()  # clean-fid's own import fails where torchvision's operators do not load
 cleanfid = importlib.import_module("cleanfid.fid")

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainers.data import ImageData
+from trainers.data.images import ImageData
 from trainers.evaluation import lenet
+from trainers.evaluation.evaluator import Evaluator
 from trainers.evaluation.extractors import Extractor
 from trainers.evaluation.kid import mean_kernel
 from trainers.evaluation.reference import reference_of
-from trainers.evaluation.scores import METRICS, Evaluator
+from trainers.evaluation.scores import METRICS
 
 Pair = tuple[ImageData, ImageData]
 

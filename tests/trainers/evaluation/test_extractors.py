@@ -14,12 +14,15 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from trainers.data import DatasetSpec, ImageData, load
+from trainers.data.catalogue import load
 from trainers.data.files import digest
+from trainers.data.images import ImageData
+from trainers.data.spec import DatasetSpec
 from trainers.errors import InputError
 from trainers.evaluation import classifier, cnn, lenet
-from trainers.evaluation.extractors import Extractor, ExtractorName, ExtractorSpec, build_extractor, check_extractor
+from trainers.evaluation.extractors import Extractor, build_extractor, check_extractor
 from trainers.evaluation.reference import reference_of
+from trainers.evaluation.spec import ExtractorName, ExtractorSpec
 
 Pair = tuple[ImageData, ImageData]
 

@@ -11,11 +11,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from trainers.data import ImageData
 from trainers.data.files import digest
+from trainers.data.images import ImageData
 from trainers.errors import InputError
 from trainers.evaluation import extractors, inception, weights
-from trainers.evaluation.extractors import Extractor, ExtractorSpec, build_extractor, check_extractor
+from trainers.evaluation.extractors import Extractor, build_extractor, check_extractor
+from trainers.evaluation.spec import ExtractorSpec
 
 # The official weights are in this format, and so is their stand-in.
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")

@@ -14,15 +14,17 @@ import torch
 from torch import Tensor
 
 from tests.support.random_inception import write_random_inception
-from trainers.data import ImageData
+from trainers.data.images import ImageData
 from trainers.data.shapes import draw
 from trainers.data.vision import import_torchvision
 from trainers.evaluation import inception, official
-from trainers.evaluation.extractors import Extractor, ExtractorSpec, build_extractor
+from trainers.evaluation.evaluator import Evaluator
+from trainers.evaluation.extractors import Extractor, build_extractor
 from trainers.evaluation.official import official_scores
 from trainers.evaluation.reference import Reference, reference_of
 from trainers.evaluation.resize import resize
-from trainers.evaluation.scores import Evaluator, Score, comparable
+from trainers.evaluation.scores import Score, comparable
+from trainers.evaluation.spec import ExtractorSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from trainers.data import ImageData
+from trainers.data.images import ImageData
 from trainers.errors import InputError
 from trainers.evaluation import reference as reference_module
 from trainers.evaluation.extractors import Extractor

@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainers.data import ImageData
+from trainers.data.images import ImageData
 from trainers.errors import InputError
 from trainers.evaluation import classes, lenet
+from trainers.evaluation.evaluator import Evaluator
 from trainers.evaluation.extractors import Extractor
 from trainers.evaluation.kid import kid
 from trainers.evaluation.reference import Reference, reference_of
-from trainers.evaluation.scores import METRICS, Evaluator, Judgement, Score, comparable, difference, judge
+from trainers.evaluation.scores import METRICS, Judgement, Score, comparable, difference, judge
 
 Pair = tuple[ImageData, ImageData]
 

@@ -13,7 +13,8 @@ import pytest
 
 from trainers.errors import InputError
 from trainers.evaluation import weights
-from trainers.evaluation.extractors import ExtractorSpec, check_extractor
+from trainers.evaluation.extractors import check_extractor
+from trainers.evaluation.spec import ExtractorSpec
 
 WHOLE = bytes(range(256)) * 40
 PAGE = b"<!DOCTYPE html><title>Sign in</title>"

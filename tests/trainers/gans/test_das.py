@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, one_hot
 
-from trainers import SYSTEMS
+from trainers.catalogue import SYSTEMS
 from trainers.config import overlay
-from trainers.data import ImageData
 from trainers.data.batches import seeded
+from trainers.data.images import ImageData
 from trainers.data.shapes import draw as draw_shapes
 from trainers.gan import GAN, Batch
 from trainers.gans import das, sagan, vaegan

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from trainers.config import Config, configure, overlay
-from trainers.data import ImageData
 from trainers.data.batches import seeded
+from trainers.data.images import ImageData
 from trainers.data.shapes import draw
 from trainers.errors import InputError
 from trainers.gans.toh import SYSTEMS, Generator, TohConfig

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from tests.support.team import Team
-from trainers import SYSTEMS, checkpoint
+from trainers import checkpoint
+from trainers.catalogue import SYSTEMS
 from trainers.config import overlay
-from trainers.data import ImageData
+from trainers.data.images import ImageData
 from trainers.data.shapes import draw
 from trainers.parallel.batch_norm import BatchNorm, synchronise
 from trainers.parallel.group import ALONE, Parallel

@@ -16,14 +16,18 @@ import torch
 
 from tests.support.team import HOST, TIMEOUT_S, Failed, Team
 from tests.trainers.parallel.test_parallel import SMALL, new_trainer
-from trainers import SYSTEMS
+from trainers.catalogue import SYSTEMS
 from trainers.config import overlay
-from trainers.data import DatasetSpec, ImageData, load
-from trainers.evaluation.extractors import Extractor, ExtractorSpec, Features, build_extractor
+from trainers.data.catalogue import load
+from trainers.data.images import ImageData
+from trainers.data.spec import DatasetSpec
+from trainers.evaluation.evaluator import Evaluator
+from trainers.evaluation.extractors import Extractor, Features, build_extractor
 from trainers.evaluation.reference import reference_of
-from trainers.evaluation.scores import Evaluator
+from trainers.evaluation.spec import ExtractorSpec
 from trainers.parallel.group import ALONE, Listening, Parallel, join, listen
-from trainers.run import Run, Rung
+from trainers.run import Run
+from trainers.rungs import Rung
 
 #: More than a batch of the extractor, and odd.
 SAMPLES, AGAIN = 1001, 1101

@@ -16,9 +16,11 @@ from typer.testing import CliRunner
 from orchestrator.cli.commands import app
 from orchestrator.report.mixing import PAGE, TABLE, page, table, write_results
 from tests.support import sweeps
-from trainers import SYSTEMS, checkpoint
+from trainers import checkpoint
+from trainers.catalogue import SYSTEMS
 from trainers.config import overlay
-from trainers.data import DatasetSpec, ImageData
+from trainers.data.images import ImageData
+from trainers.data.spec import DatasetSpec
 from trainers.errors import InputError
 from trainers.tools import mixing
 from trainers.tools.mix_study import POINTS, Settings, Study, plan, read_points

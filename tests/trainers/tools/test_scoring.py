@@ -16,15 +16,18 @@ from PIL import Image
 from orchestrator.cli.commands import main
 from orchestrator.cli.images import print_scores
 from tests.support import sweeps
-from trainers import SYSTEMS
+from trainers.catalogue import SYSTEMS
 from trainers.config import overlay
-from trainers.data import DatasetSpec, ImageData
+from trainers.data.images import ImageData
+from trainers.data.spec import DatasetSpec
 from trainers.errors import InputError
 from trainers.evaluation import classes, lenet
 from trainers.evaluation.classes import OfClass
-from trainers.evaluation.extractors import EXTRACTORS, Extractor, ExtractorSpec
+from trainers.evaluation.evaluator import Evaluator
+from trainers.evaluation.extractors import Extractor
 from trainers.evaluation.reference import reference_of
-from trainers.evaluation.scores import METRICS, Evaluator, Score
+from trainers.evaluation.scores import METRICS, Score
+from trainers.evaluation.spec import EXTRACTORS, ExtractorSpec
 from trainers.run import Run
 from trainers.tools.score import Scored, score
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trainers import SYSTEMS
+from trainers.catalogue import SYSTEMS
 from trainers.config import overlay
 from trainers.tools import gpu_sharing as sharing
 from trainers.tools.gpu_sharing import Shared, best, measured

@@ -1,0 +1,86 @@
+"""The data sets that can be named, and how each is checked and loaded."""
+
+from __future__ import annotations
+
+from trainers.data import cifar10, folder, idx, shapes
+from trainers.data.images import ImageData
+from trainers.data.spec import Dataset, DatasetSpec, Split
+from trainers.errors import InputError
+
+#: Fields of DatasetSpec that mean something with every data set.
+COMMON_OPTIONS = frozenset({"fit"})
+
+DATASETS: dict[str, Dataset] = {
+    "mnist-mini": Dataset(
+        summary="8,000 + 2,000 real MNIST digits, 28x28 gray, built in",
+        shape=(1, 28, 28),
+        classes=idx.CLASSES,
+        check=idx.check_mini,
+        load=idx.load_mini,
+    ),
+    "mnist": Dataset(
+        summary="60,000 + 10,000 handwritten digits, 28x28 gray",
+        shape=(1, 28, 28),
+        classes=idx.CLASSES,
+        check=idx.check_mnist,
+        load=idx.load_mnist,
+        options=frozenset({"path", "download", "verify"}),
+    ),
+    "cifar10": Dataset(
+        summary="50,000 + 10,000 photographs in ten classes, 32x32 colour",
+        shape=cifar10.SHAPE,
+        classes=cifar10.CLASSES,
+        check=cifar10.check,
+        load=cifar10.load,
+        options=frozenset({"path", "download", "verify"}),
+    ),
+    "folder": Dataset(
+        summary="a folder of pictures, class subfolders are labels, scaled to size x size colour",
+        shape=None,
+        classes=None,
+        check=folder.check,
+        load=folder.load,
+        options=frozenset({"path", "size"}),
+    ),
+    "shapes32": Dataset(
+        summary="5,000 + 1,000 generated images of ten shapes, 32x32 colour, built in",
+        shape=shapes.SHAPE,
+        classes=len(shapes.NAMES),
+        check=shapes.check,
+        load=shapes.load,
+    ),
+}
+
+
+def check(spec: DatasetSpec) -> None:
+    """Raises InputError where `load` could not work: an unknown name, a useless option, missing files.
+
+    Hashes nothing and downloads nothing.
+    """
+    _dataset(spec).check(spec)
+
+
+def load(spec: DatasetSpec, split: Split) -> ImageData:
+    """All images of a split on the CPU. Raises InputError where files are missing or damaged."""
+    return _dataset(spec).load(spec, split)
+
+
+def shape_of(spec: DatasetSpec) -> tuple[tuple[int, int, int], int]:
+    """((C, H, W), number of classes) without reading any pixel. Raises InputError as `check` does."""
+    dataset = _dataset(spec)
+    if dataset.shape is not None and dataset.classes is not None:
+        return dataset.shape, dataset.classes
+    return folder.shape(spec), folder.count_classes(spec)
+
+
+def _dataset(spec: DatasetSpec) -> Dataset:
+    if spec.name not in DATASETS:
+        raise InputError(f"unknown data set {spec.name!r}: allowed are {', '.join(DATASETS)}")
+    dataset = DATASETS[spec.name]
+    changed = {key for key, value in spec if key != "name" and value != DatasetSpec.model_fields[key].default}
+    if useless := sorted(changed - dataset.options - COMMON_OPTIONS):
+        allowed = ", ".join(sorted(dataset.options | COMMON_OPTIONS))
+        raise InputError(
+            f"data set {spec.name}: {', '.join(useless)} has no meaning here: allowed options are {allowed}"
+        )
+    return dataset

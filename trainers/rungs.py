@@ -1,0 +1,67 @@
+"""Rungs: the points of a run at which it is scored, and which of them are the best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from trainers.evaluation.scores import METRICS, Score
+
+
+@dataclass(frozen=True)
+class Rung:
+    """What was measured after `images` images; a diverged run has no scores."""
+
+    images: int
+    scores: dict[str, Score]
+    losses: dict[str, float]
+    """Mean of each recorded loss since the rung before, images/s, and the share of a clipped critic on its bound."""
+    train_seconds: float
+    score_seconds: float
+    diverged: str | None = None
+    """Why the run is beyond help, in words; None while it is sound."""
+    diversity: float | None = None
+    """Mean distance between samples over that between real images, within classes where the system has them."""
+    repeats: float | None = None
+    """Share of samples that are nearer to another one than real images are."""
+    class_shares: tuple[float, ...] | None = None
+    """Share of each class among the samples, None where the extractor is no classifier."""
+    per_class_accuracy: tuple[float | None, ...] | None = None
+    """Accuracy of the samples of each class; None without a classifier or classes, and for a class without samples."""
+    verdicts: tuple[str, ...] = ()
+    """What the monitor says of the run so far, each with its evidence."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON: a non-finite loss is kept as its name, since JSON has no NaN."""
+        scores = {name: {**vars(score)} for name, score in self.scores.items()}
+        losses = {name: value if math.isfinite(value) else str(value) for name, value in self.losses.items()}
+        return {**vars(self), "scores": scores, "losses": losses}
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Rung:
+        scores = {name: Score(**score) for name, score in record["scores"].items()}
+        losses = {name: float(value) for name, value in record["losses"].items()}
+        lists = {name: tuple(value) for name, value in record.items() if isinstance(value, list)}
+        return cls(**{**record, "scores": scores, "losses": losses, **lists})
+
+
+def worth_keeping(rungs: Sequence[Rung], metric: str, best: int = 1) -> set[int]:
+    """Images of the `best` rungs with the best values of `metric`, and of the `best` before the last one.
+
+    That one may yet be measured again and lose what made it the best.
+    """
+    return {rung.images for past in (rungs, rungs[:-1]) for rung in best_rungs(past, metric, best)}
+
+
+def best_rungs(rungs: Sequence[Rung], metric: str, count: int) -> list[Rung]:
+    """The best `count` of the sound rungs, best first; of equal ones the earlier comes first."""
+    sign = 1 if METRICS[metric].minimise else -1
+    sound = [rung for rung in rungs if metric in rung.scores]
+    return sorted(sound, key=lambda rung: sign * rung.scores[metric].value)[:count]
+
+
+def best_rung(rungs: Sequence[Rung], metric: str) -> Rung | None:
+    """The rung with the best score by `metric`, of equal ones the earliest; None if no rung has a score."""
+    return next(iter(best_rungs(rungs, metric, 1)), None)
