@@ -235,7 +235,7 @@ def run_ours(trials: int, reports: int) -> tuple[float, dict[str, float]]:
 
 def parsed(trials: int, reports: int, *overrides: str) -> Any:
     """The sweep of no-ops."""
-    from search_spaces.sweep import parse_sweep
+    from search_spaces.load import parse_sweep
 
     rungs = f"rungs={{every: 0.1, until: {reports / 10}}}"
     return parse_sweep(SWEEP, overrides=[rungs, f"budget.trials={trials}", "pruner=none", *overrides])

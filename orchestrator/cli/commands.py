@@ -16,23 +16,27 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from orchestrator.cli.curves import read_curves, read_pruner
 from orchestrator.cli.images import print_likeness, print_scores
+from orchestrator.cli.rebuild import rebuild_tracking
 from orchestrator.cli.requests import add_trials, pause, stop
 from orchestrator.cli.text import outcome_lines, plan_lines, status_lines, stopped
 from orchestrator.cluster.nodes import CLIENT
-from orchestrator.decisions.simulate import read_curves, read_pruner, simulate
-from orchestrator.doctor.command import doctor_command
+from orchestrator.decisions.simulate import simulate
+from orchestrator.doctor.command import conclusion, doctor, lines
 from orchestrator.driver.gc import collect
-from orchestrator.driver.launch import REPORT, cache_of, launch, rebuild_tracking
+from orchestrator.driver.launch import launch
+from orchestrator.paths import REPORT, cache_of, sweep_names
 from orchestrator.report import write_report
 from orchestrator.report.mixing import PAGE, write_results
 from orchestrator.store import check_store
 from orchestrator.study.lease import LeaseLostError
-from orchestrator.study.status import missing_sweep, read_status, sweep_names
+from orchestrator.study.status import missing_sweep, read_status
 from orchestrator.study.study import SweepStudy
 from search_spaces import resolve, shipped, summary
 from search_spaces.checks import doubts
-from search_spaces.sweep import Sweep, check_sweep, load_sweep
+from search_spaces.load import check_sweep, load_sweep
+from search_spaces.sweep import Sweep
 from trainers.__main__ import main as train_main
 from trainers.catalogue import SYSTEMS
 from trainers.config import problems
@@ -335,17 +339,36 @@ def list_command(
 @app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on localhost.")] = 5000, root: Root = DEFAULT_ROOT) -> None:
     """Serve the MLflow user interface over the sweeps, on localhost only."""
-    from orchestrator.tracking.tracker import artifacts, database
+    from orchestrator.paths import mlflow_artifacts, mlflow_uri
 
     if not sweep_names(root):
         raise InputError(f"no sweeps in {root}: launch one first, or name another --root")
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", database(root), "--default-artifact-root", artifacts(root).as_uri()]
+    command += ["--backend-store-uri", mlflow_uri(root), "--default-artifact-root", mlflow_artifacts(root).as_uri()]
     console.print(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)")
     raise typer.Exit(subprocess.call(command, env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}))
 
 
-app.command("doctor")(doctor_command)
+@app.command("doctor")
+def doctor_command(
+    file: Annotated[str, typer.Argument(help="A sweep file, or the name of a shipped one.")] = "quickstart",
+    address: Annotated[str | None, typer.Option(help="Ray cluster, as of launch; default: this machine alone.")] = None,
+    root: Root = DEFAULT_ROOT,
+    as_json: Json = False,
+) -> None:
+    """Check whether a sweep could run here, and say what helps; exit code 1 where it cannot run."""
+    sweep = load_sweep(resolve(file))
+    findings = []
+    for each in doctor(sweep, root, address):
+        findings.append(each)
+        if not as_json:
+            _say(lines(each))
+    if as_json:
+        typer.echo(json.dumps([asdict(each) for each in findings], indent=1))
+    else:
+        _say([conclusion(sweep.name, findings)])
+    if any(each.verdict == "failed" for each in findings):
+        raise typer.Exit(1)
 
 
 def _given(context: typer.Context) -> set[str]:

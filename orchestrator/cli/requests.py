@@ -8,11 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from orchestrator.decisions.budget import extended
+from orchestrator.paths import sweep_names
 from orchestrator.study.lease import Claim, driven
 from orchestrator.study.requests import Request
-from orchestrator.study.status import status_of, sweep_names
+from orchestrator.study.status import status_of
 from orchestrator.study.study import SweepStudy
-from search_spaces.sweep import parse_sweep
+from search_spaces.load import parse_sweep
 from trainers.errors import InputError
 
 

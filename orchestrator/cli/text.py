@@ -7,8 +7,8 @@ from pathlib import Path
 
 from orchestrator.decisions.failures import in_words
 from orchestrator.driver.estimate import estimate
-from orchestrator.driver.launch import REPORT
 from orchestrator.driver.progress import final_line, front_line, trial_line
+from orchestrator.paths import REPORT
 from orchestrator.study.status import SweepStatus
 from search_spaces.sweep import Sweep
 from trainers.config import KIMG

@@ -3,42 +3,26 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from orchestrator.cluster.trial import prepare_scoring
+import ray
+from ray.exceptions import RayError
+
+from orchestrator.cluster.listener import Listener
+from orchestrator.cluster.nodes import Room
+from orchestrator.cluster.runs import prepare_scoring
+from orchestrator.decisions.failures import MOST_FAILURES, raised
 from orchestrator.store import store_of
-from search_spaces.sweep import parse_sweep
+from orchestrator.study.records import Final, TrialRecord
+from orchestrator.study.study import SweepStudy
+from search_spaces.sweep import read_kept
 from trainers.evaluation.official import official_scores
-from trainers.evaluation.scores import Score
 from trainers.run import pick_device
 from trainers.tools.score import from_checkpoint
 
 METRICS = ("fid", "kid")
-
-
-@dataclass(frozen=True)
-class Final:
-    """The scores of one set of images, made by the generator of a trial's best rung."""
-
-    images: int
-    """Images that the generator had been trained on."""
-    ours: dict[str, Score]
-    """`fid` and `kid` as at every rung."""
-    official: dict[str, Score]
-    """The same by clean-fid."""
-    seconds: float
-    """Of making and scoring the images."""
-
-    def to_json(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, record: dict[str, Any]) -> Final:
-        both = {key: {name: Score(**score) for name, score in record[key].items()} for key in ("ours", "official")}
-        return cls(**{**record, **both})
 
 
 def score_final(sweep_text: str, folder: Path, cache: Path, number: int, images: int) -> Final:
@@ -47,7 +31,7 @@ def score_final(sweep_text: str, folder: Path, cache: Path, number: int, images:
     The images are made from the noise of the rungs' scores, of which there is more here. Raises InputError where the
     checkpoint is missing or damaged.
     """
-    start, sweep, device = time.perf_counter(), parse_sweep(sweep_text), pick_device()
+    start, sweep, device = time.perf_counter(), read_kept(sweep_text), pick_device()
     train, evaluator = prepare_scoring(sweep, cache, device)
     with store_of(sweep, folder).at(number, images) as checkpoint:
         made = from_checkpoint(checkpoint, train, sweep.finals.samples, evaluator.seed)
@@ -62,3 +46,34 @@ def score_final(sweep_text: str, folder: Path, cache: Path, number: int, images:
         device,
     )
     return Final(images, ours, official, time.perf_counter() - start)
+
+
+def run_finals(
+    study: SweepStudy, cache: Path, room: Room, finalists: Sequence[TrialRecord], listener: Listener
+) -> None:
+    """Scores the best checkpoints of `finalists` where trials run, with a worker's resources; needs a started cluster.
+
+    The study keeps each as it is done; one that fails is kept with its reason. Ends early where the study is leaving.
+    """
+    want = room.want
+    task = ray.remote(num_cpus=want.cpus_per_worker, num_gpus=want.gpu_share, max_retries=MOST_FAILURES - 1)(
+        score_final
+    )
+    common = study.sweep.normalised(), study.folder.resolve(), cache.resolve()
+    waiting = [(record.number, record.best.images) for record in finalists if record.best]
+    running: dict[Any, int] = {}
+    while (waiting or running) and not study.leaving:
+        while waiting and len(running) < room.trials(idle=not running):
+            number, images = waiting.pop(0)
+            running[task.remote(*common, number, images)] = number
+        ready, _ = ray.wait([*running], timeout=1)
+        study.refresh()
+        for done in ready:
+            number = running.pop(done)
+            try:
+                final = ray.get(done)
+            except RayError as error:
+                study.fail_final(number, raised(str(error)))
+            else:
+                study.record_final(number, final)
+            listener.scored(number)

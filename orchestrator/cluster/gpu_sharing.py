@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import ray
 
-from orchestrator.driver.estimate import planned
 from orchestrator.study.study import SweepStudy
+from search_spaces.plan import planned
 from search_spaces.settings import Resources
-from search_spaces.sweep import Sweep, parse_sweep
+from search_spaces.sweep import Sweep, read_kept
 from trainers.data.catalogue import shape_of
 from trainers.tools.gpu_sharing import Shared, best, measured
 
@@ -43,7 +43,7 @@ def in_words(each: Shared) -> str:
 
 
 def _measure(sweep_text: str) -> list[Shared]:
-    sweep: Sweep = parse_sweep(sweep_text)
+    sweep: Sweep = read_kept(sweep_text)
     system_id, config = sweep.configure(planned(sweep)[0])
     _, classes = shape_of(sweep.dataset)
     return list(measured(system_id, config, classes))

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from orchestrator.cluster.nodes import CLIENT, check_client, check_shared
-from search_spaces.sweep import Sweep, parse_sweep
+from search_spaces.sweep import Sweep, read_kept
 from trainers.errors import InputError
 
 _PREFIX = "gansweep-"
@@ -153,7 +153,7 @@ def server(address: str) -> Iterator[Server]:
 
 
 def _submit_text(sweep: str, address: str, root: Path | None) -> Submitted:
-    return submit(parse_sweep(sweep), address, root)
+    return submit(read_kept(sweep), address, root)
 
 
 def _client(address: str) -> Any:

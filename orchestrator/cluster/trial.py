@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.cluster.runs import new_run
 from orchestrator.store import store_of
-from search_spaces.sweep import Sweep, parse_sweep
-from trainers.catalogue import SYSTEMS
-from trainers.data.catalogue import load
-from trainers.data.images import ImageData
-from trainers.evaluation.evaluator import Evaluator
-from trainers.evaluation.extractors import build_extractor
-from trainers.evaluation.reference import reference_of
-from trainers.parallel.group import ALONE, Parallel
-from trainers.run import Run, pick_device
+from search_spaces.sweep import Sweep
+from trainers.parallel.group import ALONE
 from trainers.rungs import Rung, worth_keeping
 
 if TYPE_CHECKING:
@@ -87,38 +80,3 @@ class SweepTrial:
     def _all(self, method: str, *arguments: Any) -> AbstractContextManager[None]:
         """The other workers of the trial, if it has any, do their part of what the block does."""
         return self._team.together(method, *arguments) if self._team else nullcontext()
-
-
-def new_run(sweep: Sweep, cache: Path, params: dict[str, Any], parallel: Parallel = ALONE) -> Run:
-    """The run of a trial from its beginning, for one of its workers."""
-    system_id, config = sweep.configure(params)
-    device = pick_device()
-    train, evaluator = _prepared(sweep.normalised(), cache, device)
-    rungs, samples = sweep.rungs, sweep.score.samples
-    return Run(
-        system_id,
-        SYSTEMS[system_id],
-        config,
-        train,
-        evaluator,
-        rungs,
-        samples,
-        device,
-        parallel=parallel,
-        batch_norm=sweep.resources.batch_norm,
-    )
-
-
-@lru_cache(maxsize=1)
-def _prepared(sweep_text: str, cache: Path, device: str) -> tuple[ImageData, Evaluator]:
-    # Kept for the next trial that this process is given: data, extractor and reference are the same for all.
-    sweep = parse_sweep(sweep_text)
-    return prepare_scoring(sweep, cache, device)
-
-
-def prepare_scoring(sweep: Sweep, cache: Path, device: str) -> tuple[ImageData, Evaluator]:
-    """Training images and the evaluator of a sweep; trains or fetches the extractor where the cache lacks it."""
-    train, test = load(sweep.dataset, "train"), load(sweep.dataset, "test")
-    extractor = build_extractor(sweep.score.extractor, train, test, cache, device)
-    reference = reference_of(extractor, train, cache)
-    return train, Evaluator(extractor, reference, sweep.metrics, sweep.score.seed)

@@ -14,10 +14,10 @@ from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from orchestrator.cluster.nodes import NODE_DIGITS
-from orchestrator.cluster.trial import new_run
+from orchestrator.cluster.runs import new_run
 from orchestrator.decisions.failures import LOST_NODE, failure_of
 from search_spaces.settings import Resources
-from search_spaces.sweep import parse_sweep
+from search_spaces.sweep import read_kept
 from trainers.parallel import group as parallel
 from trainers.parallel.group import Parallel
 from trainers.run import Run, pick_device
@@ -51,7 +51,7 @@ class Worker:
     def begin(self, sweep_text: str, cache: Path, params: dict[str, Any]) -> None:
         """Turns to another trial, in the state of the first worker's."""
         self._run = None  # the one before must leave its memory to the next
-        self._run = new_run(parse_sweep(sweep_text), cache, params, self._parallel)
+        self._run = new_run(read_kept(sweep_text), cache, params, self._parallel)
         self._run.share()
 
     def follow(self, images: int) -> None:

@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from search_spaces.addresses import masked
@@ -15,8 +14,6 @@ from search_spaces.addresses import masked
 MOST_FAILURES = 3
 #: With so many of one other kind too, so that nothing goes on for ever.
 MOST_OF_OTHERS = 20
-#: What is kept of what a trial's process wrote last. JSON makes it three times as long at most.
-LOG_BYTES, LOG_LINES = 16_000, 200
 _LONGEST = 300
 _FRAME = '  File "'
 
@@ -96,7 +93,7 @@ def failure_of(attempt: int, account: str) -> Failure:
 
 def damaged(attempt: int, message: str) -> Failure:
     """A damaged checkpoint that was passed over; the trial goes on."""
-    return Failure(attempt, "bad-checkpoint", _clean(message)[:_LONGEST])
+    return Failure(attempt, "bad-checkpoint", printable(message)[:_LONGEST])
 
 
 def given_up(failures: Sequence[Failure]) -> str | None:
@@ -116,25 +113,13 @@ def in_words(counts: Counter[str] | dict[str, int]) -> str:
 
 def raised(account: str) -> str:
     """The exception of a traceback in one line, or the last line of another text."""
-    lines = [line for line in _clean(account).splitlines() if line.strip()] or [""]
+    lines = [line for line in printable(account).splitlines() if line.strip()] or [""]
     frames = [index for index, line in enumerate(lines) if line.startswith(_FRAME)]
     after = lines[frames[-1] + 1 :] if frames else lines[-1:]
     return next((line for line in after if not line.startswith(" ")), lines[-1])[:_LONGEST]
 
 
-def log_tail(log: Path, account: str) -> str:
-    """The end of what a process wrote to `log`, where this machine has it, and Ray's account of its death."""
-    written = b""
-    if log.exists():
-        with open(log, "rb") as file:
-            file.seek(max(0, log.stat().st_size - LOG_BYTES))
-            written = file.read()
-    text = _clean(f"{written.decode(errors='replace')}\n{account}").strip()
-    lines = "\n".join(text.splitlines()[-LOG_LINES:])
-    return lines.encode()[-LOG_BYTES:].decode(errors="ignore")
-
-
-def _clean(text: str) -> str:
+def printable(text: str) -> str:
     """Without colours and signs that some databases refuse, and without what looks like a key or a password."""
     plain = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
     return masked(re.sub(r"[^\n\t\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]", "", plain))

@@ -13,8 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from search_spaces.settings import FreezeThaw, Halving
-from search_spaces.sweep import Pruner
+from search_spaces.settings import FreezeThaw, Halving, Pruner
 
 #: A number of a paused trial, a new trial, or nothing at the moment.
 Choice = int | Literal["start"] | None

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 import heapq
-import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
-from pydantic import TypeAdapter, ValidationError
 
 from orchestrator.decisions import pruning
 from orchestrator.decisions.promotion import Curve, Policy, halt_after, policy_of
-from search_spaces.settings import FreezeThaw, Halving, Median, Percentile, Unpruned
-from search_spaces.sweep import Pruner
-from trainers.errors import InputError
+from search_spaces.settings import FreezeThaw, Halving, Median, Percentile, Pruner, Unpruned
 from trainers.evaluation.scores import Judgement, Score
 
 SIMULATED = (FreezeThaw, Halving, Median, Percentile, Unpruned)
 #: Of the budget, at which regrets are given.
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)
-#: Rungs of a curve whose length is its own.
-PARTS = 50
 #: Budgets of more steps are looked at in so many places.
 POINTS = 10_000
 
@@ -79,34 +71,6 @@ class Summary:
     steps_saved: float
     best_value: float
     best_possible: float
-
-
-def read_curves(path: Path) -> list[Recorded]:
-    """The curves of an `.npz` file (`valid_loss` [N, 1 + steps], its column 0 untrained) or a `.json` file.
-
-    The latter is `{name: [[step, value], ...]}`. Raises InputError for any other file.
-    """
-    if path.suffix not in (".npz", ".json"):
-        raise InputError(f"{path}: allowed are .npz and .json files of learning curves")
-    try:
-        curves = _from_npz(path) if path.suffix == ".npz" else _from_json(path)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: no learning curves ({error or type(error).__name__})") from error
-    if not curves:
-        raise InputError(f"{path}: no learning curves in it")
-    return curves
-
-
-def read_pruner(text: str) -> Pruner:
-    """A pruner as it stands in a sweep file. Raises InputError for another, and for one that only real sweeps have."""
-    try:
-        pruner: Pruner = TypeAdapter(Pruner).validate_python(yaml.safe_load(text))
-    except (ValidationError, yaml.YAMLError) as error:
-        raise InputError(f"--pruner {text}: {error}") from None
-    if not isinstance(pruner, SIMULATED):
-        names = ", ".join(kind().name for kind in SIMULATED)
-        raise InputError(f"--pruner {text}: cannot be simulated; allowed are {names}")
-    return pruner
 
 
 def replay(curves: Sequence[Recorded], pruner: Pruner, budget: int, workers: int, seed: int) -> Replay:
@@ -250,29 +214,3 @@ def _score(value: float) -> Score:
 def _speedup(grid: NDArray[np.int64], best: NDArray[np.float64], target: float) -> float | None:
     reached = np.flatnonzero(best <= target)
     return float(grid[-1] / grid[reached[0]]) if len(reached) else None
-
-
-def _from_npz(path: Path) -> list[Recorded]:
-    with np.load(path, allow_pickle=False) as content:
-        losses = content["valid_loss"].astype(float)
-    if losses.ndim != 2 or losses.shape[1] < 2:
-        raise ValueError(f"valid_loss is {losses.shape}, not [candidates, 1 + steps]")
-    steps = tuple(range(1, losses.shape[1]))
-    return [Recorded(str(i), steps, steps, _finite(row[1:])) for i, row in enumerate(losses)]
-
-
-def _from_json(path: Path) -> list[Recorded]:
-    content: dict[str, list[list[float]]] = json.loads(path.read_text())
-    curves = []
-    for name, points in content.items():
-        # A log that was continued has steps twice: the later value counts.
-        by_step = {int(step): float(value) for step, value in points}
-        last = max(by_step)
-        by_rung = {math.ceil(PARTS * step / last): (step, by_step[step]) for step in sorted(by_step)}
-        steps, values = zip(*by_rung.values(), strict=True)
-        curves.append(Recorded(name, tuple(by_rung), steps, _finite(values)))
-    return curves
-
-
-def _finite(values: Iterable[float]) -> tuple[float, ...]:
-    return tuple(math.inf if math.isnan(value) else float(value) for value in values)

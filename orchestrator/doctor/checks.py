@@ -19,10 +19,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.cluster import nodes as cluster
 from orchestrator.doctor.probes import GB, PROBE, existing, free, unwritable, use, words, write_to_database
-from orchestrator.driver.launch import cache_of
+from orchestrator.paths import JOURNAL, STORE, cache_of
 from orchestrator.store import ConflictError, MissingError, UnavailableError, store_of
 from orchestrator.store.folder import FolderObjects
-from orchestrator.study.storage import JOURNAL, check_tables
+from orchestrator.study.storage import check_tables
 from search_spaces.addresses import S3
 from search_spaces.checks import data_faults
 from search_spaces.sweep import Sweep
@@ -187,7 +187,7 @@ def store(case: Case) -> Finding:
     """Whether the store keeps what is put there, and the promises that trials rest on."""
     path = case.sweep.store.path
     if path is None or not path.startswith(S3):
-        return _folder_store(case, case.folder / "store" if path is None else Path(path) / case.sweep.name)
+        return _folder_store(case, case.folder / STORE if path is None else Path(path) / case.sweep.name)
     place = path if case.sweep.store.endpoint is None else f"{path} at {case.sweep.store.endpoint}"
     try:
         use(store_of(case.sweep, case.folder).objects)
@@ -200,7 +200,8 @@ def store(case: Case) -> Finding:
 
 def tracking(case: Case) -> Finding:
     """Whether MLflow's server answers, or its database can be written."""
-    from orchestrator.tracking.tracker import check_server, database
+    from orchestrator.paths import mlflow_uri
+    from orchestrator.tracking.tracker import check_server
 
     uri = case.sweep.tracking.uri
     try:
@@ -210,12 +211,12 @@ def tracking(case: Case) -> Finding:
         place = case.sweep.tracking.artifacts
         if place is not None and "://" not in place and (reason := unwritable(Path(place))):
             return Finding("tracking", "failed", reason, "name another folder in tracking.artifacts")
-        write_to_database(uri or database(case.root), "experiments", "name", makes_folder=True)
+        write_to_database(uri or mlflow_uri(case.root), "experiments", "name", makes_folder=True)
     except Exception as error:  # of whatever kind: MLflow and its connections raise many
         found = f"{uri or 'a file below ' + str(case.root)} cannot be used: {words(error)}"
         remedy = "start the server, see that it lets you in, or mend tracking.uri" if uri else "name another --root"
         return Finding("tracking", "failed", found, remedy)
-    return Finding("tracking", "ok", f"{uri or database(case.root)} can be written")
+    return Finding("tracking", "ok", f"{uri or mlflow_uri(case.root)} can be written")
 
 
 def extractor(case: Case) -> Finding:

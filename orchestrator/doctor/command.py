@@ -2,27 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from threading import Thread
-from typing import Annotated
-
-import typer
-from rich.console import Console
 
 from orchestrator.cluster import nodes as cluster
 from orchestrator.doctor import checks as doctor_checks
 from orchestrator.doctor.checks import Case, Finding
-from search_spaces import resolve
 from search_spaces.addresses import masked
-from search_spaces.sweep import Sweep, load_sweep
+from search_spaces.sweep import Sweep
 
 #: Seconds that a check may take.
 LIMIT = 15.0
@@ -101,31 +94,6 @@ def conclusion(name: str, findings: Sequence[Finding]) -> str:
     """What the findings on the sweep called `name` come to."""
     failed = sum(each.verdict == "failed" for each in findings)
     return f"{name} cannot run here: {failed} of {len(findings)} checks failed" if failed else f"{name} could run here"
-
-
-def doctor_command(
-    file: Annotated[str, typer.Argument(help="A sweep file, or the name of a shipped one.")] = "quickstart",
-    address: Annotated[str | None, typer.Option(help="Ray cluster, as of launch; default: this machine alone.")] = None,
-    root: Annotated[
-        Path,
-        typer.Option(envvar="GANSWEEP_HOME", help="Folder of all sweeps.", show_default="$GANSWEEP_HOME or ./runs"),
-    ] = Path("runs"),
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output.")] = False,
-) -> None:
-    """Check whether a sweep could run here, and say what helps; exit code 1 where it cannot run."""
-    sweep = load_sweep(resolve(file))
-    say = partial(Console().print, highlight=False, markup=False, soft_wrap=True)
-    findings = []
-    for each in doctor(sweep, root, address):
-        findings.append(each)
-        if not as_json:
-            say("\n".join(lines(each)))
-    if as_json:
-        typer.echo(json.dumps([asdict(each) for each in findings], indent=1))
-    else:
-        say(conclusion(sweep.name, findings))
-    if any(each.verdict == "failed" for each in findings):
-        raise typer.Exit(1)
 
 
 class _Running:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import random
 import time
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any
 
 import torch
 
 from orchestrator.decisions.budget import HOUR, devices
-from search_spaces.space import Dimension, Value, grid, suggest
+from search_spaces.plan import planned
 from search_spaces.sweep import Sweep
 from trainers.catalogue import SYSTEMS
 from trainers.config import Config, overlay
@@ -108,25 +105,6 @@ def _affordable(sweep: Sweep, seconds: float, concurrent: int) -> float:
     }
     given: dict[str, float] = {name: limit for name, limit in budget.model_dump().items() if name in each}
     return min(limit / each[name] for name, limit in given.items())
-
-
-def planned(sweep: Sweep) -> list[dict[str, Value]]:
-    """The parameters of every trial of the budget, as far as they are known; others drawn from their distributions.
-
-    Of a budget that limits no number of trials, those that are measured.
-    """
-    count = sweep.budget.trials or max(MEASURED_TRIALS, len(sweep.points))
-    if sweep.sampler.name == "grid":
-        return list(islice(grid(sweep.space), count))
-    rng = random.Random(sweep.sampler.seed)
-
-    def drawn(point: dict[str, Any]) -> dict[str, Value]:
-        def pick(dimension: Dimension) -> Value:
-            return point[dimension.name] if dimension.name in point else dimension.draw(rng)
-
-        return suggest(sweep.space, pick)
-
-    return [drawn(point) for point in (*sweep.points, *({} for _ in range(count - len(sweep.points))))]
 
 
 def _trial_seconds(sweep: Sweep, system_id: str, config: Config) -> float:

@@ -5,43 +5,31 @@ There is no separate way to resume: launching a sweep that exists goes on with i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from orchestrator.cluster.nodes import check_address, check_fits, check_shared, cluster, room_for
-from orchestrator.cluster.trial import prepare_scoring
-from orchestrator.decisions.failures import Failure
-from orchestrator.driver.progress import Progress, failure_line, final_line
+from orchestrator.cluster.runs import prepare_scoring
+from orchestrator.driver.follower import Follower, finish_tracking
+from orchestrator.driver.progress import Progress
 from orchestrator.driver.warm_start import earlier_studies, lessons
-from orchestrator.report import write_report
-from orchestrator.store import TrialStore, check_store, store_of
-from orchestrator.study.lease import driven, driving, holder
-from orchestrator.study.records import TrialRecord
+from orchestrator.paths import cache_of
+from orchestrator.store import check_store, store_of
+from orchestrator.study.lease import driving, holder
 from orchestrator.study.status import SweepStatus, read_status, status_of
 from orchestrator.study.storage import keep_sweep
 from orchestrator.study.study import SweepStudy
-from orchestrator.tracking.process import GridsOf, TrackerProcess
+from orchestrator.tracking.process import TrackerProcess
 from orchestrator.tracking.retry_queue import Relay
-from search_spaces.sweep import Sweep, check_sweep, diff
+from search_spaces.load import check_sweep
+from search_spaces.sweep import Sweep, diff
 from trainers.errors import InputError
 from trainers.run import pick_device
-
-if TYPE_CHECKING:
-    from orchestrator.tracking.retry_queue import AnyTracker
-    from orchestrator.tracking.tracker import Tracker
-
-REPORT = "report.html"
-
-
-def cache_of(root: Path) -> Path:
-    """Folder of trained and downloaded extractors, shared by the sweeps below `root`."""
-    return root / "cache"
 
 
 def launch(sweep: Sweep, root: Path, console: Console, address: str | None = None) -> SweepStatus:
@@ -130,6 +118,7 @@ def _drive(study: SweepStudy, root: Path, console: Console, tracker: TrackerProc
         preparing = pool.submit(prepare_scoring, study.sweep, cache_of(root), pick_device())
         with cluster() if address is None else nullcontext():
             from orchestrator.cluster import tune
+            from orchestrator.cluster.finals import run_finals
             from orchestrator.cluster.gpu_sharing import settled
 
             room = room_for(settled(study, progress.say))
@@ -139,7 +128,7 @@ def _drive(study: SweepStudy, root: Path, console: Console, tracker: TrackerProc
                 found = [lessons(study.sweep, earlier, evaluator) for earlier in earlier_studies(study.sweep, root)]
                 study.teach([trial for each in found for trial in each.trials])
                 progress.say("\n".join(map(str, found)))
-            follower = _Follower(study, relay, progress)
+            follower = Follower(study, relay, progress)
             if status_of(study).state != "complete":
                 with _lost_lease_first(study):
                     tune.run_trials(study, cache_of(root), room, follower)
@@ -151,34 +140,21 @@ def _drive(study: SweepStudy, root: Path, console: Console, tracker: TrackerProc
                 progress.say(f"finals: trials {numbers} on {study.sweep.finals.samples:,} images each")
                 # As among trials, what is done is kept and shown.
                 with _lost_lease_first(study), suppress(KeyboardInterrupt):
-                    tune.run_finals(study, cache_of(root), room, missing, follower)
+                    run_finals(study, cache_of(root), room, missing, follower)
         study.check()
-        if not _finish_tracking(study, relay, progress.say):
+        if not finish_tracking(study, relay, progress.say):
             progress.say(_missing(study))
 
 
 def _track_what_is_missing(study: SweepStudy, root: Path, console: Console, tracker: TrackerProcess) -> None:
     say = partial(console.print, highlight=False, soft_wrap=True)
     with Relay(partial(tracker.open, root, study.sweep.normalised(), study.id), say, study.check) as relay:
-        if not _finish_tracking(study, relay, say):
+        if not finish_tracking(study, relay, say):
             say(_missing(study))
 
 
 def _missing(study: SweepStudy) -> str:
     return f"tracking: something is missing; `gansweep rebuild-tracking {study.sweep.name}` writes it"
-
-
-def rebuild_tracking(study: SweepStudy, root: Path, console: Console) -> None:
-    """Writes whatever MLflow lacks of a sweep: all of it, where its records are lost.
-
-    Raises InputError where a driver is at work on the sweep, which writes itself, or where MLflow is away.
-    """
-    if driven(study.claims, study.folder):
-        raise InputError(f"{study.sweep.name}: a driver is at work and writes to MLflow itself; stop it first")
-    say = partial(console.print, highlight=False, soft_wrap=True)
-    with Relay(partial(_open_thorough_tracker, root, study), say) as relay:
-        if not _finish_tracking(study, relay, say):
-            raise InputError(f"{study.sweep.name}: not all is written, for the reason above; try again later")
 
 
 @contextmanager
@@ -190,69 +166,3 @@ def _lost_lease_first(study: SweepStudy) -> Iterator[None]:
         study.check()
         raise
     study.check()
-
-
-def _open_thorough_tracker(root: Path, study: SweepStudy) -> Tracker:
-    from orchestrator.tracking.tracker import Tracker  # seconds to import
-
-    return Tracker(root, study.sweep, study.id, thorough=True)
-
-
-def _finish_tracking(study: SweepStudy, relay: Relay, say: Callable[[str], object]) -> bool:
-    """Writes the report and what the tracker lacks, the winner's model last; whether MLflow has all of it."""
-    status, store, report = status_of(study), store_of(study.sweep, study.folder), study.folder / REPORT
-    write_report(status, study, report)
-    grids = GridsOf(study.sweep.normalised(), study.folder)
-    for record in status.records:  # a driver may have died between study and tracker
-        relay.put(record.number, partial(_sync, record, grids))
-    if not relay.drain():
-        return False
-    relay.put("end", lambda tracker: tracker.finish(status, report))
-    if status.state == "complete" and status.best is not None:
-        relay.put("winner", partial(_register, status.best, store, say), alone=True)
-    return relay.drain()
-
-
-def _sync(record: TrialRecord, grids: GridsOf, tracker: AnyTracker) -> None:
-    tracker.sync(record, grids)
-
-
-def _mark(front: list[int], tracker: AnyTracker) -> None:
-    tracker.mark(front)
-
-
-def _register(winner: TrialRecord, store: TrialStore, say: Callable[[str], object], tracker: AnyTracker) -> None:
-    assert winner.best is not None
-    try:
-        with store.at(winner.number, winner.best.images) as checkpoint:
-            tracker.register(winner, checkpoint)
-    except InputError as error:  # no other try will find it
-        say(f"the winner is not registered: {error}")
-
-
-class _Follower:
-    """Carries what happens to the trials to the tracker and the screen."""
-
-    def __init__(self, study: SweepStudy, relay: Relay, progress: Progress) -> None:
-        self._study, self._relay, self._progress = study, relay, progress
-        self._grids = GridsOf(study.sweep.normalised(), study.folder)
-
-    def changed(self, number: int) -> None:
-        """Trial `number` has begun, passed a rung or ended."""
-        self._study.check()
-        record = self._study.record(number)
-        self._relay.put(number, partial(_sync, record, self._grids))
-        if record.state == "complete" and len(self._study.sweep.objectives) > 1:
-            self._relay.put("front", partial(_mark, status_of(self._study).pareto))
-        self._progress.show(record, self._study.sweep.budget.trials, partial(status_of, self._study))
-
-    def failed(self, number: int, failure: Failure) -> None:
-        """An attempt at trial `number` failed, which may go on all the same."""
-        self._progress.say(failure_line(number, failure))
-
-    def scored(self, number: int) -> None:
-        """The best checkpoint of trial `number` has been scored again, or could not be."""
-        self._study.check()
-        record = self._study.record(number)
-        self._relay.put(number, partial(_sync, record, self._grids))
-        self._progress.say(final_line(record))

@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+from orchestrator.paths import SCRATCH, STORE
 from orchestrator.store.fencing import StaleAttemptError
 from orchestrator.store.folder import FolderObjects
 from orchestrator.store.garbage import PROBES, Orphan, orphans
@@ -35,13 +36,13 @@ def store_of(sweep: Sweep, folder: Path) -> TrialStore:
 
     Raises UnavailableError where AWS is so configured that there can be no client.
     """
-    return TrialStore(_objects(sweep, folder), folder / "scratch", sweep.store)
+    return TrialStore(_objects(sweep, folder), folder / SCRATCH, sweep.store)
 
 
 def _objects(sweep: Sweep, folder: Path) -> Objects:
     path = sweep.store.path
     if path is None:
-        return FolderObjects(folder / "store")
+        return FolderObjects(folder / STORE)
     if not path.startswith("s3://"):
         return FolderObjects(Path(path) / sweep.name)
     # boto3 takes half a second to import, which most sweeps need not spend.

@@ -23,13 +23,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from orchestrator.paths import DRIVER_LOCK
 from trainers.errors import InputError
 
 #: Seconds without a renewal after which a driver may be superseded.
 EXPIRY = "GANSWEEP_LEASE_SECONDS"
 _DEFAULT_EXPIRY = 30.0
 _PREFIX = "lease:"
-_LOCK = "driver.lock"
 #: Longer than a record takes from a writer to every reader (Fischer's mutual exclusion; Lamport, 1987).
 SETTLE = 0.25
 #: A look at the lock, as `gansweep status` takes, holds it for a moment.
@@ -125,7 +125,7 @@ def driven(known: Sequence[Claim], folder: Path) -> Claim | None:
     if last is None or last.state != "held":
         return None
     if last.machine == machine():
-        return last if _locked(folder / _LOCK) else None
+        return last if _locked(folder / DRIVER_LOCK) else None
     return last if time.time() - last.at < last.expiry else None
 
 
@@ -218,7 +218,7 @@ def driving(name: str, folder: Path, records: Records, say: Callable[[str], None
     `folder` is the sweep's on this machine. Raises InputError where another driver is at work, naming it. To learn
     whether one on another machine lives takes up to its `expiry` seconds.
     """
-    with _Lock(folder / _LOCK) as lock:
+    with _Lock(folder / DRIVER_LOCK) as lock:
         last = holder(records.read())
         if last is None or last.state != "held":
             if not lock.held:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cluster.finals import Final
 from orchestrator.decisions.failures import LOG, Failure, failures_of
 from orchestrator.decisions.objectives import gpu_hours
 from search_spaces.settings import GPU_HOURS
 from search_spaces.space import suggest
 from search_spaces.sweep import Sweep
-from trainers.evaluation.scores import METRICS
+from trainers.evaluation.scores import METRICS, Score
 from trainers.rungs import Rung
 
 if TYPE_CHECKING:
@@ -26,6 +25,29 @@ PAUSED = "paused"
 """The note on a trial that waits for its next slice."""
 FAULT = "fault"
 NODES = "nodes"
+
+
+@dataclass(frozen=True)
+class Final:
+    """The scores of one set of images, made by the generator of a trial's best rung."""
+
+    images: int
+    """Images that the generator had been trained on."""
+    ours: dict[str, Score]
+    """`fid` and `kid` as at every rung."""
+    official: dict[str, Score]
+    """The same by clean-fid."""
+    seconds: float
+    """Of making and scoring the images."""
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Final:
+        both = {key: {name: Score(**score) for name, score in record[key].items()} for key in ("ours", "official")}
+        return cls(**{**record, **both})
 
 
 @dataclass(frozen=True)

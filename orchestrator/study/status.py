@@ -12,9 +12,9 @@ from typing import Any
 from orchestrator.decisions.budget import Limit, Spent, account
 from orchestrator.decisions.failures import KINDS, NAN
 from orchestrator.decisions.objectives import front
+from orchestrator.paths import sweep_names
 from orchestrator.study.lease import driven, holder
 from orchestrator.study.records import TrialRecord
-from orchestrator.study.storage import JOURNAL, SWEEP_FILE
 from orchestrator.study.study import SweepStudy
 from search_spaces.settings import SCORE, Budget
 from trainers.errors import InputError
@@ -211,8 +211,3 @@ def _undone(study: SweepStudy) -> str:
     if last is None or last.state == "held":  # its driver died
         return "interrupted"
     return {"stop": "stopped", "pause": "paused", None: "interrupted"}[study.asked]
-
-
-def sweep_names(root: Path) -> list[str]:
-    """Names of the sweeps below `root`."""
-    return sorted({path.parent.name for name in (JOURNAL, SWEEP_FILE) for path in root.glob(f"*/{name}")})

@@ -12,14 +12,11 @@ import optuna
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from sqlalchemy.exc import SQLAlchemyError
 
+from orchestrator.paths import JOURNAL, SWEEP_FILE
 from orchestrator.study.journal import Journal
 from search_spaces.addresses import database, masked, with_driver
-from search_spaces.sweep import Sweep, load_sweep
+from search_spaces.sweep import Sweep, read_kept
 from trainers.errors import InputError
-
-JOURNAL = "study.journal"
-SWEEP_FILE = "sweep.yaml"
-"""The sweep's text, beside or in place of the journal: it names the database."""
 
 
 def create_study(folder: Path, url: str | None, name: str, directions: list[str]) -> optuna.Study:
@@ -64,7 +61,7 @@ def find_study(folder: Path, url: str | None, recorded: str) -> tuple[optuna.Stu
     if (folder / JOURNAL).exists():
         known.append(None)
     elif (folder / SWEEP_FILE).exists():
-        known.append(load_sweep(folder / SWEEP_FILE).study.storage)
+        known.append(read_kept((folder / SWEEP_FILE).read_text()).study.storage)
     for place in dict.fromkeys([*known, *([url] if url is not None else [])]):
         study = _named(_journal(folder) if place is None else _database(place), folder.name if place else None)
         if study is None or recorded not in study.user_attrs:

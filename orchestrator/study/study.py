@@ -15,7 +15,6 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from orchestrator.cluster.finals import Final
 from orchestrator.decisions import pruning
 from orchestrator.decisions.budget import TrialUse, use_of
 from orchestrator.decisions.failures import FAILURES, LOG, Failure, failures_of, given_up
@@ -24,13 +23,25 @@ from orchestrator.decisions.promotion import Choice, Curve, Policy, halt_after, 
 from orchestrator.study import prior_trials as lessons
 from orchestrator.study.importances import importances
 from orchestrator.study.limits import GovernedStudy
-from orchestrator.study.records import FAULT, NODES, PAUSED, REASON, RUNG, Memo, Reader, TrialRecord, best_of, notes_of
+from orchestrator.study.records import (
+    FAULT,
+    NODES,
+    PAUSED,
+    REASON,
+    RUNG,
+    Final,
+    Memo,
+    Reader,
+    TrialRecord,
+    best_of,
+    notes_of,
+)
 from orchestrator.study.sampler_view import SampledStudy
 from orchestrator.study.samplers import sampler_of
 from orchestrator.study.storage import create_study, find_study, together
-from search_spaces.settings import Hyperband, Median, Percentile
+from search_spaces.settings import Hyperband, Median, Percentile, Pruner
 from search_spaces.space import Dimension, suggest
-from search_spaces.sweep import Pruner, Sweep, parse_sweep
+from search_spaces.sweep import Sweep, read_kept
 from trainers.config import KIMG
 from trainers.evaluation.scores import METRICS, Judgement, Score
 from trainers.rungs import Rung
@@ -101,7 +112,7 @@ class SweepStudy(GovernedStudy):
         study, place = find_study(folder, storage, _SWEEP)
         if study is None:
             return None
-        sweep = parse_sweep(study.user_attrs[_SWEEP])
+        sweep = read_kept(study.user_attrs[_SWEEP])
         # A database may have moved since.
         return cls(folder, sweep.model_copy(update={"study": sweep.study.model_copy(update={"storage": place})}), study)
 

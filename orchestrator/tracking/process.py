@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.store import TrialStore, store_of
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.status import SweepStatus
-from search_spaces.sweep import parse_sweep
+from search_spaces.sweep import read_kept
 
 if TYPE_CHECKING:
     from orchestrator.tracking.tracker import Grids, Tracker
@@ -43,7 +43,7 @@ class GridsOf:
 
 @lru_cache(maxsize=1)
 def _store(grids: GridsOf) -> TrialStore:
-    return store_of(parse_sweep(grids.sweep), grids.folder)
+    return store_of(read_kept(grids.sweep), grids.folder)
 
 
 class TrackerProcess:
@@ -142,7 +142,7 @@ class _Served:
             from orchestrator.tracking.tracker import Tracker  # seconds to import
 
             root, sweep, study_id = arguments
-            self._tracker = Tracker(root, parse_sweep(sweep), study_id)
+            self._tracker = Tracker(root, read_kept(sweep), study_id)
             return
         assert self._tracker is not None
         if method == "begin":

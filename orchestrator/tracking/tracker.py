@@ -22,6 +22,7 @@ from mlflow.tracking.multimedia import compress_image_size
 from PIL import Image
 from sqlalchemy.orm import Session
 
+from orchestrator.paths import mlflow_artifacts, mlflow_lock, mlflow_uri
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.status import UNDER_WAY, SweepStatus
 from orchestrator.tracking.database import add_history, one_transaction
@@ -48,16 +49,6 @@ Grids = Callable[[int], dict[int, Path]]
 
 # The migrations of a new database are nobody's business.
 logging.getLogger("alembic").setLevel(logging.WARNING)
-
-
-def database(root: Path) -> str:
-    """URI of the tracking database of all sweeps below `root`."""
-    return f"sqlite:///{(root / 'mlflow.db').resolve()}"
-
-
-def artifacts(root: Path) -> Path:
-    """Folder of the tracker's artifacts of all sweeps below `root`."""
-    return (root / "mlartifacts").resolve()
 
 
 def check_server(uri: str) -> None:
@@ -93,7 +84,7 @@ class Tracker:
     def __init__(self, root: Path, sweep: Sweep, study_id: str, thorough: bool = False) -> None:
         self._sweep, self._study, self._thorough = sweep, study_id, thorough
         self._session: Session | None = None
-        uri = with_driver(sweep.tracking.uri) if sweep.tracking.uri else database(root)
+        uri = with_driver(sweep.tracking.uri) if sweep.tracking.uri else mlflow_uri(root)
         with _alone(root):
             self._client = MlflowClient(uri)
             self._experiment = self._open_experiment(_artifact_location(root, sweep))
@@ -303,7 +294,7 @@ class Tracker:
 def _alone(root: Path) -> Iterator[None]:
     """Of several drivers below `root` one at a time: two that make one new SQLite database break it."""
     root.mkdir(parents=True, exist_ok=True)
-    with open(root / ".mlflow.lock", "w") as file:
+    with open(mlflow_lock(root), "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -313,7 +304,7 @@ def _artifact_location(root: Path, sweep: Sweep) -> str | None:
     place = sweep.tracking.artifacts
     if place is None:
         at_server = (sweep.tracking.uri or "").startswith("http")
-        return None if at_server else (artifacts(root) / sweep.name).as_uri()
+        return None if at_server else (mlflow_artifacts(root) / sweep.name).as_uri()
     return f"{place.rstrip('/')}/{sweep.name}" if "://" in place else (Path(place).resolve() / sweep.name).as_uri()
 
 

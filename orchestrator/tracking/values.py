@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from datetime import datetime
 from itertools import accumulate
 
-from orchestrator.cluster.finals import Final
-from orchestrator.study.records import TrialRecord
+from orchestrator.study.records import Final, TrialRecord
 from search_spaces.settings import GPU_HOURS
 from trainers.evaluation.scores import METRICS
 from trainers.rungs import Rung

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cluster.nodes import check_shared
-from search_spaces.sweep import parse_sweep
+from search_spaces.load import parse_sweep
 from tests.support import sweeps
 
 README = (sweeps.REPOSITORY / "README.md").read_text()

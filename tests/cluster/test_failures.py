@@ -16,22 +16,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mlflow import MlflowClient
 
-from orchestrator.decisions.failures import (
-    KINDS,
-    LOG_BYTES,
-    LOG_LINES,
-    MOST_FAILURES,
-    MOST_OF_OTHERS,
-    Failure,
-    failure_of,
-    given_up,
-    log_tail,
-)
+from orchestrator.cluster.trainable import LOG_BYTES, LOG_LINES, log_tail
+from orchestrator.decisions.failures import KINDS, MOST_FAILURES, MOST_OF_OTHERS, Failure, failure_of, given_up
+from orchestrator.paths import mlflow_uri
 from orchestrator.store import Objects, TrialStore
 from orchestrator.store.folder import FolderObjects
 from orchestrator.study.status import status_of
 from orchestrator.study.study import SweepStudy
-from orchestrator.tracking.tracker import FAILURE, Tracker, database
+from orchestrator.tracking.tracker import FAILURE, Tracker
 from search_spaces.settings import Keep, Store
 from tests.support import failing, made_up, sweeps
 from tests.support.objects import MemoryObjects, left_by
@@ -185,7 +177,7 @@ def test_the_log_of_a_failed_trial_is_in_mlflow_once_however_often_it_is_written
         study.crashed(0, Failure(attempt, "error", f"no {attempt}"), f"log {attempt}")
     for thorough in (False, False, True):
         Tracker(tmp_path, study.sweep, study.id, thorough).sync(study.records()[0], lambda number: {})
-    client = MlflowClient(database(tmp_path))
+    client = MlflowClient(mlflow_uri(tmp_path))
     experiment = client.get_experiment_by_name("made-up").experiment_id
     (run,) = client.search_runs([experiment], "tags.`gansweep.trial` = '0'")
     assert [file.path for file in client.list_artifacts(run.info.run_id)] == [FAILURE]
@@ -282,7 +274,7 @@ def test_a_sweep_goes_on_whatever_its_trials_die_of(tmp_path: Path, cache_dir: P
     status = sweeps.status("tiny", tmp_path)
     assert status["state"] == "complete"
     assert +Counter(status["failures"]) == {"cuda-out-of-memory": 3, "killed-worker": 3, "bad-checkpoint": 3}
-    client = MlflowClient(database(tmp_path / "runs"))
+    client = MlflowClient(mlflow_uri(tmp_path / "runs"))
     experiment = client.get_experiment_by_name("tiny").experiment_id
     for run in client.search_runs([experiment], "tags.`gansweep.trial` LIKE '%'"):
         names = [file.path for file in client.list_artifacts(run.info.run_id)]

@@ -13,12 +13,11 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from orchestrator.cluster.finals import Final
 from orchestrator.driver.progress import final_line
+from orchestrator.paths import JOURNAL, mlflow_uri
+from orchestrator.study.records import Final
 from orchestrator.study.status import status_of
-from orchestrator.study.storage import JOURNAL
 from orchestrator.study.study import SweepStudy
-from orchestrator.tracking.tracker import database
 from tests.support import made_up, sweeps
 from trainers.checkpoint import STATE, folder_name
 from trainers.data.spec import DatasetSpec
@@ -95,7 +94,7 @@ def finalists(folder: Path) -> list[int]:
 
 def assert_tracked_once(folder: Path) -> None:
     """Each final is in the run of its trial, with one value per number, and in no other run."""
-    client, finals = MlflowClient(database(folder / "runs")), finals_of(folder)
+    client, finals = MlflowClient(mlflow_uri(folder / "runs")), finals_of(folder)
     for run in client.search_runs([client.get_experiment_by_name("tiny").experiment_id]):
         final = finals.get(int(run.data.tags.get("gansweep.trial", -1)))
         names = {name for name in run.data.metrics if name.startswith("final_")}

@@ -14,10 +14,10 @@ import pytest
 from mlflow import MlflowClient
 
 from orchestrator.decisions.failures import LOST_NODE
+from orchestrator.paths import mlflow_uri
 from orchestrator.store import store_of
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.study import SweepStudy
-from orchestrator.tracking.tracker import database
 from tests.support import sweeps
 from tests.support.mlflow_server import MlflowServer
 from tests.support.nodes import Nodes, nodes
@@ -107,7 +107,7 @@ def test_a_node_that_is_lost_costs_no_trial_and_no_point(tmp_path: Path, cache_d
     check_whole(records, before)
     failures = [failure.kind for record in records for failure in record.failures]
     assert set(failures) == {LOST_NODE}, said
-    check_tracked(database(tmp_path / "runs"), "tiny", records)
+    check_tracked(mlflow_uri(tmp_path / "runs"), "tiny", records)
 
 
 def test_what_no_node_can_ever_hold_is_refused_in_seconds_and_leaves_nothing(tmp_path: Path, three: Nodes) -> None:

@@ -19,7 +19,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from orchestrator.cluster.jobs import submit
-from search_spaces.sweep import load_sweep
+from search_spaces.load import load_sweep
 from tests.support import sweeps
 from tests.support.servers import free_ports
 from trainers.errors import InputError

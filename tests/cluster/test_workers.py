@@ -19,7 +19,8 @@ from orchestrator.cluster import tune
 from orchestrator.cluster.nodes import Room, cluster, room_for
 from orchestrator.decisions.failures import Failure
 from orchestrator.study.study import SweepStudy
-from search_spaces.sweep import Sweep, parse_sweep
+from search_spaces.load import parse_sweep
+from search_spaces.sweep import Sweep
 from tests.support import sweeps
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.usefixtures("mnist_mini_lenet")]

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from orchestrator.cli.commands import app
-from orchestrator.decisions.simulate import Recorded, read_curves, read_pruner, replay, simulate
-from search_spaces.settings import FreezeThaw, Halving, Median, Percentile, Unpruned
-from search_spaces.sweep import Pruner
+from orchestrator.cli.curves import read_curves, read_pruner
+from orchestrator.decisions.simulate import Recorded, replay, simulate
+from search_spaces.settings import FreezeThaw, Halving, Median, Percentile, Pruner, Unpruned
 from trainers.errors import InputError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "learning_curves"

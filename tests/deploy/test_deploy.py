@@ -28,7 +28,7 @@ from botocore.validate import ParamValidator
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from orchestrator.cli.commands import app
-from search_spaces.sweep import load_sweep
+from search_spaces.load import load_sweep
 from tests.support.sweeps import REPOSITORY
 
 DEPLOY = REPOSITORY / "deploy"

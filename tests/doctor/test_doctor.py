@@ -23,10 +23,11 @@ from orchestrator.cluster.nodes import check_fits
 from orchestrator.doctor import command as doctors
 from orchestrator.doctor.checks import Case, Finding
 from orchestrator.doctor.command import Check
-from orchestrator.study.storage import JOURNAL
+from orchestrator.paths import JOURNAL
 from orchestrator.study.study import SweepStudy
 from search_spaces.addresses import with_driver
-from search_spaces.sweep import Sweep, parse_sweep
+from search_spaces.load import parse_sweep
+from search_spaces.sweep import Sweep
 from tests.support import sweeps
 from tests.support.mlflow_server import MlflowServer, free_port
 from tests.support.postgres import Postgres

@@ -26,8 +26,8 @@ from orchestrator.doctor import checks as doctor_checks
 from orchestrator.doctor import probes as doctor_probes
 from orchestrator.doctor.checks import Case, Finding, Gpu
 from orchestrator.doctor.command import doctor
+from orchestrator.paths import JOURNAL
 from orchestrator.store import UnavailableError
-from orchestrator.study.storage import JOURNAL
 from orchestrator.study.study import SweepStudy
 from tests.doctor.test_doctor import SHARED, failed, made, sweep_of
 from tests.support.objects import MemoryObjects, Watched

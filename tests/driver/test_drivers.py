@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from orchestrator.paths import mlflow_uri
 from orchestrator.study.study import SweepStudy
-from orchestrator.tracking.tracker import database
 from tests.support import sweeps
 
 pytestmark = [
@@ -36,7 +36,7 @@ def rungs(folder: Path) -> int:
 
 def points(root: Path, name: str) -> dict[str, list[tuple[int, float, int]]]:
     """Every point that MLflow has of the metric KID, by run."""
-    client = MlflowClient(database(root))
+    client = MlflowClient(mlflow_uri(root))
     runs = client.search_runs([client.get_experiment_by_name(name).experiment_id])
     return {
         run.info.run_id: [(p.step, p.value, p.timestamp) for p in client.get_metric_history(run.info.run_id, "kid")]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.driver import estimate as module
-from orchestrator.driver.estimate import estimate, planned
+from orchestrator.driver.estimate import estimate
+from search_spaces.plan import planned
 from search_spaces.sweep import Sweep
 from tests.support import made_up
 

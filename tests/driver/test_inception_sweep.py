@@ -9,7 +9,7 @@ import torch
 from mlflow import MlflowClient
 from PIL import Image
 
-from orchestrator.tracking.tracker import database
+from orchestrator.paths import mlflow_uri
 from tests.support import sweeps
 from tests.support.random_inception import write_random_inception
 from trainers.data.files import digest
@@ -61,7 +61,7 @@ def test_rungs_and_pruning_use_the_weights_of_the_file(folder: Path) -> None:
     assert len(records) == 6
     assert {record.state for record in records} == {"complete", "pruned"}
     assert all("kid" in (record.reason or "") for record in records if record.state == "pruned")
-    client = MlflowClient(database(folder / "runs"))
+    client = MlflowClient(mlflow_uri(folder / "runs"))
     runs = client.search_runs([client.get_experiment_by_name("sweep").experiment_id])
     tracked = {run.data.tags["gansweep.trial"]: run.data.metrics for run in runs if "gansweep.trial" in run.data.tags}
     for record in records:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from orchestrator.tracking.tracker import database
+from orchestrator.paths import mlflow_uri
 from tests.support import sweeps
 
 #: Of its two trials one never asks G for a 9, which the first rung tells.
@@ -40,6 +40,6 @@ def test_the_reason_of_a_stopped_trial_is_in_progress_status_report_and_mlflow(
     assert f"({stopped.reason})" in done.stdout
     assert f"({stopped.reason})" in sweeps.gansweep("status", "tiny", cwd=tmp_path).stdout
     assert "missing-class at 0.5 kimg" in (tmp_path / "runs" / "tiny" / "report.html").read_text()
-    client = MlflowClient(database(tmp_path / "runs"))
+    client = MlflowClient(mlflow_uri(tmp_path / "runs"))
     runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
     assert [tag for run in runs if (tag := run.data.tags.get("gansweep.reason"))] == [stopped.reason]

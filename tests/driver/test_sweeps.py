@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from orchestrator.driver.launch import REPORT
+from orchestrator.paths import REPORT, mlflow_uri
 from orchestrator.study.study import SweepStudy
-from orchestrator.tracking.tracker import ALIAS, database
+from orchestrator.tracking.tracker import ALIAS
 from tests.support import sweeps
 from trainers import checkpoint
 
@@ -39,13 +39,13 @@ def finished(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path, mnist_mi
 
 def runs_of(folder: Path, name: str) -> list[Any]:
     """All MLflow runs of a sweep."""
-    client = MlflowClient(database(folder / "runs"))
+    client = MlflowClient(mlflow_uri(folder / "runs"))
     return list(client.search_runs([client.get_experiment_by_name(name).experiment_id]))
 
 
 def points_of(folder: Path, name: str) -> dict[tuple[str, str], list[tuple[int, float, int]]]:
     """Steps, values and times of every metric of every trial."""
-    client = MlflowClient(database(folder / "runs"))
+    client = MlflowClient(mlflow_uri(folder / "runs"))
     return {
         (run.data.tags.get("gansweep.trial", "sweep"), metric): [
             (point.step, point.value, point.timestamp) for point in client.get_metric_history(run.info.run_id, metric)
@@ -61,7 +61,7 @@ def assert_tracked_once(folder: Path, name: str, trials: int) -> None:
     children = [run for run in runs if "mlflow.parentRunId" in run.data.tags]
     assert len(runs) - len(children) == 1
     assert sorted(int(run.data.tags["gansweep.trial"]) for run in children) == list(range(trials))
-    client = MlflowClient(database(folder / "runs"))
+    client = MlflowClient(mlflow_uri(folder / "runs"))
     for run in children:
         record = sweeps.records(folder / "runs" / name)[int(run.data.tags["gansweep.trial"])]
         steps = [point.step for point in client.get_metric_history(run.info.run_id, "kid")]
@@ -90,7 +90,7 @@ def test_every_trial_leaves_a_checkpoint_and_samples(finished: Path) -> None:
 
 def test_mlflow_has_parent_children_scores_and_images(finished: Path) -> None:
     assert_tracked_once(finished, "tiny", 5)
-    client = MlflowClient(database(finished / "runs"))
+    client = MlflowClient(mlflow_uri(finished / "runs"))
     for run in runs_of(finished, "tiny"):
         if "mlflow.parentRunId" in run.data.tags:
             assert {"kid", "fid", "best_kid", "best_fid", "images_per_s", "loss_g", "loss_d"} <= set(run.data.metrics)
@@ -104,7 +104,7 @@ def test_mlflow_has_parent_children_scores_and_images(finished: Path) -> None:
 
 def test_the_winner_is_in_the_model_registry_with_its_checkpoint(finished: Path) -> None:
     best = sweeps.status("tiny", finished)["best"]["trial"]
-    client = MlflowClient(database(finished / "runs"))
+    client = MlflowClient(mlflow_uri(finished / "runs"))
     version = client.get_model_version_by_alias("tiny", ALIAS)
     run = client.get_run(version.run_id)
     assert run.data.tags["gansweep.trial"] == version.tags["gansweep.trial"] == str(best)
@@ -128,7 +128,7 @@ def test_mlflow_is_rebuilt_from_study_and_store_once(finished: Path, tmp_path: P
         assert points_of(tmp_path, "tiny") == before
         ids.append({run.info.run_id for run in runs_of(tmp_path, "tiny")})
     assert ids[0] == ids[1]
-    client = MlflowClient(database(tmp_path / "runs"))
+    client = MlflowClient(mlflow_uri(tmp_path / "runs"))
     assert int(client.get_model_version_by_alias("tiny", ALIAS).version) == 1
 
 
@@ -153,7 +153,7 @@ def test_what_a_driver_that_was_killed_at_the_very_end_did_not_write_is_written(
     done = sweeps.gansweep("launch", "tiny.yaml", cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert (folder / REPORT).exists()
-    client = MlflowClient(database(tmp_path / "runs"))
+    client = MlflowClient(mlflow_uri(tmp_path / "runs"))
     runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
     assert len(runs) == 1 + len(study.records())
     assert {run.info.status for run in runs} <= {"FINISHED", "KILLED"}

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 
+from orchestrator.paths import JOURNAL
 from orchestrator.store import SpoolFullError, TrialStore, store_of
 from orchestrator.study.lease import EXPIRY
-from orchestrator.study.storage import JOURNAL
 from orchestrator.study.study import SweepStudy
-from search_spaces.sweep import load_sweep
+from search_spaces.load import load_sweep
 from tests.faults.laws import TRIALS
 from tests.faults.running import PATIENCE, Running
 from tests.faults.servers import Bucket, BusyBucket, Nothing, SmallDisk, Tracking

@@ -9,11 +9,11 @@ from tempfile import TemporaryDirectory
 
 from mlflow import MlflowClient
 
+from orchestrator.paths import mlflow_uri
 from orchestrator.store import TrialStore, store_of
 from orchestrator.store.checkpoints import images_of
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.study import SweepStudy
-from orchestrator.tracking.tracker import database
 from tests.support import sweeps
 
 TRIALS, RUNGS = 4, 4
@@ -74,7 +74,7 @@ def _unstored(study: SweepStudy, records: Sequence[TrialRecord]) -> Iterator[str
 
 def _untracked(study: SweepStudy, records: Sequence[TrialRecord]) -> Iterator[str]:
     """Points that MLflow lacks or has twice."""
-    client = MlflowClient(study.sweep.tracking.uri or database(study.folder.parent))
+    client = MlflowClient(study.sweep.tracking.uri or mlflow_uri(study.folder.parent))
     experiment = client.get_experiment_by_name(study.sweep.name)
     if experiment is None:
         yield "MLflow has no experiment"

@@ -16,8 +16,8 @@ from orchestrator.report.page import measured
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.status import status_of
 from orchestrator.study.study import Decision, SweepStudy
+from search_spaces.load import parse_sweep
 from search_spaces.space import Dimension
-from search_spaces.sweep import parse_sweep
 from trainers.data.samples import save_png
 from trainers.evaluation.scores import Score
 from trainers.rungs import Rung

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from search_spaces.addresses import endpoint, store_path
-from search_spaces.sweep import parse_sweep
+from search_spaces.load import parse_sweep
 from tests.support import made_up
 from trainers.errors import InputError
 

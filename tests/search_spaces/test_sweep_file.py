@@ -8,10 +8,11 @@ import yaml
 from PIL import Image
 
 from search_spaces import resolve, shipped, summary
+from search_spaces.load import check_sweep, load_sweep, parse_sweep
 from search_spaces.samplers import Random, Tpe
 from search_spaces.settings import Finals, FreezeThaw, Halving, Percentile, Unpruned
 from search_spaces.space import Value
-from search_spaces.sweep import Sweep, check_sweep, diff, load_sweep, parse_sweep
+from search_spaces.sweep import Sweep, diff
 from trainers.catalogue import SYSTEMS
 from trainers.errors import InputError
 

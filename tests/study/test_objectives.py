@@ -21,13 +21,13 @@ from orchestrator.cli.requests import add_trials
 from orchestrator.decisions.objectives import front
 from orchestrator.driver.progress import trial_line
 from orchestrator.driver.warm_start import lessons
+from orchestrator.paths import JOURNAL, mlflow_uri
 from orchestrator.report import write_report
 from orchestrator.study.journal import Journal
 from orchestrator.study.status import status_of
-from orchestrator.study.storage import JOURNAL
 from orchestrator.study.study import Decision, SweepStudy
-from orchestrator.tracking.tracker import Tracker, database
-from search_spaces.sweep import parse_sweep
+from orchestrator.tracking.tracker import Tracker
+from search_spaces.load import parse_sweep
 from tests.driver.test_warm import SCORER
 from tests.report.test_report import Page
 from tests.support import made_up, sweeps
@@ -276,7 +276,7 @@ def test_mlflow_marks_the_front_and_a_trial_that_is_dominated_later_loses_its_ma
     root = study.folder.parent
 
     def marked() -> set[int]:
-        client = MlflowClient(database(root))
+        client = MlflowClient(mlflow_uri(root))
         runs = client.search_runs([client.get_experiment_by_name("made-up").experiment_id])
         return {int(run.data.tags["gansweep.trial"]) for run in runs if run.data.tags.get("gansweep.pareto") == "true"}
 
@@ -338,7 +338,7 @@ def test_a_real_sweep_by_two_objectives_prunes_and_ends_with_a_front(
     assert found["best"]["trial"] in found["pareto"] or records[found["best"]["trial"]].state == "pruned"
     fastest = min(complete.values(), key=lambda record: record.gpu_hours[-1])
     assert fastest.number in found["pareto"]
-    client = MlflowClient(database(tmp_path / "runs"))
+    client = MlflowClient(mlflow_uri(tmp_path / "runs"))
     runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
     marked = [int(run.data.tags["gansweep.trial"]) for run in runs if "gansweep.pareto" in run.data.tags]
     assert sorted(marked) == sorted(found["pareto"])

@@ -14,8 +14,9 @@ from optuna.storages.journal import JournalFileBackend
 from typer.testing import CliRunner
 
 from orchestrator.cli.commands import app
-from orchestrator.study.status import read_status, status_of, sweep_names
-from orchestrator.study.storage import JOURNAL, keep_sweep
+from orchestrator.paths import JOURNAL, sweep_names
+from orchestrator.study.status import read_status, status_of
+from orchestrator.study.storage import keep_sweep
 from orchestrator.study.study import Decision, SweepStudy
 from search_spaces.addresses import with_driver
 from search_spaces.sweep import Sweep

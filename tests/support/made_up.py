@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from search_spaces.sweep import Sweep, parse_sweep
+from search_spaces.load import parse_sweep
+from search_spaces.sweep import Sweep
 from trainers.evaluation.scores import Score
 from trainers.rungs import Rung
 

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
+from orchestrator.paths import mlflow_uri
 from orchestrator.study.status import status_of
 from orchestrator.study.study import SweepStudy
-from orchestrator.tracking.tracker import Tracker, database
+from orchestrator.tracking.tracker import Tracker
 from search_spaces.addresses import with_driver
 from tests.support import made_up
 from tests.support.servers import S3Server
@@ -50,7 +51,7 @@ def track(root: Path, study: SweepStudy, report: Path) -> None:
 def test_mlflow_shows_parent_children_parameters_scores_and_images(root: Path) -> None:
     study = finished_study(root, "shown")
     track(root, study, root / "report.html")
-    client = MlflowClient(database(root))
+    client = MlflowClient(mlflow_uri(root))
     experiment = client.get_experiment_by_name("shown")
     runs = client.search_runs([experiment.experiment_id])
     (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
@@ -84,7 +85,7 @@ def test_tracking_a_sweep_again_writes_nothing_twice(root: Path, kind: str, requ
     study = finished_study(root, kind, *([f"tracking.uri={uri}"] if uri else []))
     track(root, study, root / "report.html")
     track(root, study, root / "report.html")
-    client = MlflowClient(with_driver(uri) if uri else database(root))
+    client = MlflowClient(with_driver(uri) if uri else mlflow_uri(root))
     runs = client.search_runs([client.get_experiment_by_name(kind).experiment_id])
     assert len(runs) == 3
     for run in runs:
@@ -101,7 +102,7 @@ def test_runs_do_not_depend_on_when_they_are_written(root: Path) -> None:
     record = study.records()[0]
     assert record.started is not None
     track(root, study, root / "report.html")
-    client = MlflowClient(database(root))
+    client = MlflowClient(mlflow_uri(root))
     (run,) = client.search_runs([client.get_experiment_by_name("early").experiment_id], "tags.`gansweep.trial` = '0'")
     # Each rung took a second of training and a tenth of one for its scores.
     times = [point.timestamp for point in client.get_metric_history(run.info.run_id, "kid")]
@@ -123,7 +124,7 @@ def test_artifacts_on_s3_are_what_the_user_interface_lists_and_serves(
     bucket = s3.bucket(f"b-{uuid.uuid4().hex}")
     study = finished_study(root, "in-a-bucket", f"tracking.artifacts=s3://{bucket}/mlflow")
     track(root, study, root / "report.html")
-    client = MlflowClient(database(root))
+    client = MlflowClient(mlflow_uri(root))
     (run,) = client.search_runs(
         [client.get_experiment_by_name("in-a-bucket").experiment_id], "tags.`gansweep.trial` = '0'"
     )

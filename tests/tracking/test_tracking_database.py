@@ -10,9 +10,10 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from orchestrator.paths import mlflow_uri
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.study import SweepStudy
-from orchestrator.tracking.tracker import Grids, Tracker, database
+from orchestrator.tracking.tracker import Grids, Tracker
 from search_spaces.addresses import with_driver
 from tests.support import made_up
 
@@ -42,7 +43,7 @@ def records(folder: Path, name: str, uri: str | None) -> tuple[SweepStudy, list[
 
 def shown(study: SweepStudy, folder: Path, uri: str | None) -> dict[str, Any]:
     """All that the database says of the trials, without ids and times of asking."""
-    client = MlflowClient(with_driver(uri) if uri else database(folder))
+    client = MlflowClient(with_driver(uri) if uri else mlflow_uri(folder))
     found = {}
     for run in client.search_runs([client.get_experiment_by_name(study.sweep.name).experiment_id]):
         if (trial := run.data.tags.get("gansweep.trial")) is not None:

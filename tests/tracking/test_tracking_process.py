@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from orchestrator.paths import mlflow_uri
 from orchestrator.study.study import SweepStudy
 from orchestrator.tracking.process import GridsOf, TrackerError, TrackerProcess
-from orchestrator.tracking.tracker import database
 from tests.support import made_up
 
 
@@ -41,7 +41,7 @@ def sync(process: TrackerProcess, study: SweepStudy) -> None:
 
 
 def runs(study: SweepStudy) -> int:
-    client = MlflowClient(database(study.folder.parent))
+    client = MlflowClient(mlflow_uri(study.folder.parent))
     return len(client.search_runs([client.get_experiment_by_name("behind").experiment_id]))
 
 

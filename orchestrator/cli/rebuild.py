@@ -1,0 +1,32 @@
+"""`gansweep rebuild-tracking`: writes what MLflow lacks of a sweep."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+
+from orchestrator.driver.follower import finish_tracking
+from orchestrator.study.lease import driven
+from orchestrator.study.study import SweepStudy
+from orchestrator.tracking.retry_queue import Relay
+from orchestrator.tracking.tracker import Tracker
+from trainers.errors import InputError
+
+
+def rebuild_tracking(study: SweepStudy, root: Path, console: Console) -> None:
+    """Writes whatever MLflow lacks of a sweep: all of it, where its records are lost.
+
+    Raises InputError where a driver is at work on the sweep, which writes itself, or where MLflow is away.
+    """
+    if driven(study.claims, study.folder):
+        raise InputError(f"{study.sweep.name}: a driver is at work and writes to MLflow itself; stop it first")
+    say = partial(console.print, highlight=False, soft_wrap=True)
+    with Relay(partial(_open_thorough_tracker, root, study), say) as relay:
+        if not finish_tracking(study, relay, say):
+            raise InputError(f"{study.sweep.name}: not all is written, for the reason above; try again later")
+
+
+def _open_thorough_tracker(root: Path, study: SweepStudy) -> Tracker:
+    return Tracker(root, study.sweep, study.id, thorough=True)
