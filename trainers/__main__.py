@@ -151,7 +151,7 @@ def _rungs(every: float, until: float, batch: int) -> list[int]:
 
 def _line(rung: Rung) -> str:
     parts = [f"{rung.images / KIMG:>8g} kimg"]
-    parts += [f"{name} {score.value:.5g}" for name, score in rung.scores.items()]
+    parts += [f"{name} {score}" for name, score in rung.scores.items()]
     parts += [f"{name} {value:.4g}" for name, value in rung.losses.items()]
     return "  ".join([*parts, f"diverged: {rung.diverged}"] if rung.diverged else parts)
 

@@ -246,14 +246,13 @@ def late_decay(history: Sequence[Observation], config: Config, classes: int) -> 
     if not history[-1].scores:
         return None
     metric = METRICS[next(iter(history[-1].scores))]
-    sign = 1 if metric.minimise else -1  # makes less better
     scores = [seen.scores[metric.name] for seen in history if metric.name in seen.scores]
-    best = min(scores, key=lambda score: sign * score.value)
+    best = min(scores, key=lambda score: score.cost)
     recent = scores[-DECAY_EVALUATIONS:]
 
     def decayed(score: Score) -> bool:
         errors = DECAY_ERRORS * math.hypot(score.stderr or 0.0, best.stderr or 0.0)
-        return sign * (score.value - best.value) > max(DECAY_SHARE * abs(best.value), errors)
+        return score.cost - best.cost > max(DECAY_SHARE * abs(best.value), errors)
 
     if len(recent) < DECAY_EVALUATIONS or not all(map(decayed, recent)):
         return None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from trainers.evaluation.scores import METRICS, Score
+from trainers.evaluation.scores import Score
 
 
 @dataclass(frozen=True)
@@ -57,9 +57,8 @@ def worth_keeping(rungs: Sequence[Rung], metric: str, best: int = 1) -> set[int]
 
 def best_rungs(rungs: Sequence[Rung], metric: str, count: int) -> list[Rung]:
     """The best `count` of the sound rungs, best first; of equal ones the earlier comes first."""
-    sign = 1 if METRICS[metric].minimise else -1
     sound = [rung for rung in rungs if metric in rung.scores]
-    return sorted(sound, key=lambda rung: sign * rung.scores[metric].value)[:count]
+    return sorted(sound, key=lambda rung: rung.scores[metric].cost)[:count]
 
 
 def best_rung(rungs: Sequence[Rung], metric: str) -> Rung | None:

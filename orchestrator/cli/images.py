@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from trainers.evaluation.classes import OfClass
+from trainers.evaluation.scores import written
 from trainers.tools.pairs import Likeness
 from trainers.tools.score import Scored
 
@@ -31,7 +32,7 @@ def print_scores(found: Scored, as_json: bool) -> None:
         return
     origins: dict[str, list[str]] = {}
     for each in found.scores.values():
-        console.print(f"{each.metric:>12} {_with_error(each.value, each.stderr)}", highlight=False)
+        console.print(f"{each.metric:>12} {written(each.value, each.stderr)}", highlight=False)
         origin = f"on {each.n:,} images, by {each.extractor} against {each.reference}"
         origins.setdefault(origin, []).append(each.metric)
     if found.classes is not None:
@@ -47,22 +48,18 @@ def print_likeness(found: Likeness, images: Path, targets: Path, as_json: bool) 
         _print_json(_plain(found))
         return
     equal = f" ({found.equal:,} pairs are equal)" if found.equal else ""
-    console.print(f"{'psnr':>12} {_with_error(found.psnr, found.psnr_stderr)} dB{equal}", highlight=False)
-    console.print(f"{'ssim':>12} {_with_error(found.ssim, found.ssim_stderr)}", highlight=False)
+    console.print(f"{'psnr':>12} {written(found.psnr, found.psnr_stderr)} dB{equal}", highlight=False)
+    console.print(f"{'ssim':>12} {written(found.ssim, found.ssim_stderr)}", highlight=False)
     console.print(f"on {found.n:,} pairs, of {images} with {targets}", highlight=False, soft_wrap=True)
 
 
 def _table(classes: tuple[OfClass, ...]) -> Table:
     table = Table("class", "images", "accuracy", "kid", "fid")
     for each in classes:
-        distance = "-" if each.kid is None else _with_error(each.kid, each.kid_stderr)
-        accuracy, fid = ("-" if value is None else f"{value:.4g}" for value in (each.accuracy, each.fid))
+        distance = "-" if each.kid is None else written(each.kid, each.kid_stderr)
+        accuracy, fid = ("-" if value is None else written(value, None) for value in (each.accuracy, each.fid))
         table.add_row(str(each.label), f"{each.n:,}", accuracy, distance, fid)
     return table
-
-
-def _with_error(value: float, stderr: float | None) -> str:
-    return f"{value:.5g}" if stderr is None else f"{value:.5g} ± {stderr:.2g}"
 
 
 def _plain(record: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from search_spaces.settings import Budget, Resources
+from trainers.evaluation.scores import Metric
 
 HOUR = 3600.0
 #: Limits that also end trials under way, each at its next rung; under the others these run to their end.
@@ -63,27 +64,25 @@ class Limit:
         return self.name == "trials"
 
 
-def use_of(number: int, ended: bool, rungs: Iterable[Mapping[str, Any]], metric: str, minimise: bool) -> TrialUse:
+def use_of(number: int, ended: bool, rungs: Iterable[Mapping[str, Any]], metric: Metric) -> TrialUse:
     """The use of a trial from its rungs as plain JSON."""
     passed = list(rungs)
-    values = [rung["scores"][metric]["value"] for rung in passed if metric in rung["scores"]]
-    best = (min if minimise else max)(values, default=None)
+    values = [rung["scores"][metric.name]["value"] for rung in passed if metric.name in rung["scores"]]
     seconds = sum(rung["train_seconds"] + rung["score_seconds"] for rung in passed)
-    return TrialUse(number, ended, seconds, best)
+    return TrialUse(number, ended, seconds, metric.best(values))
 
 
-def spent(trials: Iterable[TrialUse], driver_seconds: float, resources: Resources, minimise: bool) -> Spent:
+def spent(trials: Iterable[TrialUse], driver_seconds: float, resources: Resources, metric: Metric) -> Spent:
     """The sum over `trials`, in whatever order they come."""
     uses = sorted(trials, key=lambda use: use.number)
-    sign = 1 if minimise else -1
-    scored = [(sign * use.best, use.number) for use in uses if use.best is not None]
-    value, best = min(scored, default=(None, -1))
+    scored = [(metric.cost(use.best), use.number, use.best) for use in uses if use.best is not None]
+    _, best, value = min(scored, default=(0.0, -1, None))
     return Spent(
         trials=len(uses),
         gpu_hours=sum(use.seconds for use in uses) * devices(resources) / HOUR,
         hours=driver_seconds / HOUR,
         since_best=sum(use.ended and use.number > best for use in uses),
-        best=None if value is None else sign * value,
+        best=value,
     )
 
 
@@ -92,14 +91,14 @@ def devices(resources: Resources) -> float:
     return resources.workers_per_trial * (resources.gpu_share or resources.cpus_per_worker)
 
 
-def used_up(budget: Budget, so_far: Spent, minimise: bool) -> Limit | None:
+def used_up(budget: Budget, so_far: Spent, metric: Metric) -> Limit | None:
     """The gravest limit that is reached, an urgent one before the others; None while new trials may begin.
 
     Whatever more is used, what is used up stays so; an improvement alone brings patience back.
     """
     reached = [name for name, (have, most) in _counted(budget, so_far).items() if have >= most]
     if budget.target is not None and so_far.best is not None:
-        good = so_far.best <= budget.target if minimise else so_far.best >= budget.target
+        good = metric.cost(so_far.best) <= metric.cost(budget.target)
         reached += ["target"] if good else []
     name = min(reached, key=_ORDER.index, default=None)
     return None if name is None else Limit(name, f"budget: {_words(budget, so_far)[name]}")

@@ -15,7 +15,7 @@ from trainers.evaluation.scores import METRICS
 
 def directions(sweep: Sweep) -> list[str]:
     """What becomes of each objective, the score first: minimize or maximize."""
-    score = "minimize" if METRICS[sweep.score.metric].minimise else "maximize"
+    score = {"lower": "minimize", "higher": "maximize"}[METRICS[sweep.score.metric].better]
     return [score if name != GPU_HOURS else "minimize" for name in sweep.objectives]
 
 

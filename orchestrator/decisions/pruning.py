@@ -17,8 +17,7 @@ ERRORS = 2.0
 def best_until(rungs: Sequence[Rung], metric: str, images: int) -> Score | None:
     """The best score of `metric` in the rungs up to `images`; None where there is none."""
     scores = [rung.scores[metric] for rung in rungs if rung.images <= images and metric in rung.scores]
-    sign = 1 if METRICS[metric].minimise else -1
-    return min(scores, key=lambda score: sign * score.value, default=None)
+    return min(scores, key=lambda score: score.cost, default=None)
 
 
 def line(scores: Sequence[Score], percentile: float) -> Score:
@@ -26,8 +25,7 @@ def line(scores: Sequence[Score], percentile: float) -> Score:
 
     Its standard error is that of the one or two scores it stands on.
     """
-    sign = 1 if METRICS[scores[0].metric].minimise else -1
-    ranked = sorted(scores, key=lambda score: sign * score.value)
+    ranked = sorted(scores, key=lambda score: score.cost)
     position = percentile / 100 * (len(ranked) - 1)
     low, high = ranked[math.floor(position)], ranked[math.ceil(position)]
     share = position - math.floor(position)
@@ -63,30 +61,22 @@ def by_its_own(pruner: Section, rungs: Sequence[Rung], metric: str) -> str | Non
     return None if best is None else _beyond(best, pruner.lower, pruner.upper)
 
 
-def with_error(score: Score) -> str:
-    """A score with its standard error, for people."""
-    return f"{score.value:.4g}" if score.stderr is None else f"{score.value:.4g} ± {score.stderr:.2g}"
-
-
 def _without_improvement(rungs: Sequence[Rung], metric: str, patience: int, min_delta: float) -> str | None:
     # By value alone: noise that looks like an improvement only lets the trial go on.
     scores = [rung.scores[metric] for rung in rungs if metric in rung.scores]
     if len(scores) <= patience:
         return None
-    sign = 1 if METRICS[metric].minimise else -1
-    before, after = (
-        min(part, key=lambda score: sign * score.value) for part in (scores[:-patience], scores[-patience:])
-    )
-    if sign * (before.value - after.value) > min_delta:
+    before, after = (min(part, key=lambda score: score.cost) for part in (scores[:-patience], scores[-patience:]))
+    if before.cost - after.cost > min_delta:
         return None
     window = f"{patience} rungs" if patience > 1 else "rung"
-    return f"{metric} {with_error(after)} in the last {window}, {with_error(before)} before"
+    return f"{metric} {after} in the last {window}, {before} before"
 
 
 def _beyond(score: Score, lower: float | None, upper: float | None) -> str | None:
     margin = ERRORS * (score.stderr or 0.0)
     if lower is not None and score.value + margin < lower:
-        return f"{score.metric} {with_error(score)} is below {lower:g}"
+        return f"{score.metric} {score} is below {lower:g}"
     if upper is not None and score.value - margin > upper:
-        return f"{score.metric} {with_error(score)} is above {upper:g}"
+        return f"{score.metric} {score} is above {upper:g}"
     return None

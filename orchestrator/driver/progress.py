@@ -14,10 +14,10 @@ from rich.text import Text
 
 from orchestrator.decisions.failures import Failure, in_words
 from orchestrator.study.records import TrialRecord
-from orchestrator.study.status import UNDER_WAY, SweepStatus, value_of
+from orchestrator.study.status import UNDER_WAY, SweepStatus, score_of
 from search_spaces.sweep import Sweep
 from trainers.config import KIMG
-from trainers.evaluation.scores import Score
+from trainers.evaluation.scores import written
 from trainers.rungs import Rung
 
 _MARKS = {"running": "…", "paused": "‖", "complete": "✓", "pruned": "✂", "failed": "✗"}
@@ -100,7 +100,7 @@ class Progress:
                 str(record.number),
                 f"{_MARKS[record.state]} {record.state}",
                 f"{record.rungs[-1].images / KIMG:g}" if record.rungs else "",
-                f"{value_of(record, status.metric):.5g}" if record.best else "",
+                str(score_of(record, status.metric)) if record.best else "",
                 parameters(record, searched),
             )
         bar = ProgressBar(total=status.budget, completed=done, width=40)
@@ -182,7 +182,7 @@ def final_line(record: TrialRecord) -> str:
         return f"{head}  not scored: {record.final_fault}"
     parts = [f"{head}  {final.images / KIMG:>6g} kimg"]
     for name, score in final.ours.items():
-        parts.append(f"{name} {_value(score)} (clean-fid {final.official[name].value:.5g})")
+        parts.append(f"{name} {score} (clean-fid {final.official[name]})")
     return "  ".join([*parts, f"on {final.ours['fid'].n:,} images"])
 
 
@@ -198,9 +198,5 @@ def _scores(rung: Rung, metric: str) -> str:
     score = rung.scores.get(metric)
     if score is None:
         return "no score"
-    others = "".join(f"  {name} {other.value:.4g}" for name, other in rung.scores.items() if name != metric)
-    return f"{metric} {_value(score)}{others}"
-
-
-def _value(score: Score) -> str:
-    return f"{score.value:.5g}" if score.stderr is None else f"{score.value:.5g} ± {score.stderr:.2g}"
+    others = "".join(f"  {name} {written(other.value, None)}" for name, other in rung.scores.items() if name != metric)
+    return f"{metric} {score}{others}"

@@ -55,10 +55,11 @@ def score_curves(records: Sequence[TrialRecord], metric: str, best: int | None, 
     for kind in {kind_of(record): None for record in scored if record.number != best}:
         figure.add_trace(_legend_entry(kind))
     logarithmic = _all_positive(rung.scores[metric].value for record in scored for rung in _sound(record, metric))
-    better = "lower" if METRICS[metric].minimise else "higher"
     axis = {"gridcolor": _GRID, "zeroline": False, "automargin": True}
     figure.update_xaxes(title="kimg (thousands of images)", rangemode="tozero", **axis)
-    figure.update_yaxes(title=f"{metric} ({better} is better)", type="log" if logarithmic else "linear", **axis)
+    figure.update_yaxes(
+        title=f"{metric} ({METRICS[metric].better} is better)", type="log" if logarithmic else "linear", **axis
+    )
     if logarithmic:  # labels 0.002 0.005 0.01 in place of plotly's 2 5 0.01
         figure.update_yaxes(tickformat="~g", dtick="D2")
     figure.update_layout(legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}, hovermode="closest")
@@ -138,9 +139,8 @@ def _legend_entry(kind: str) -> Scatter:
 
 def _hover(record: TrialRecord, rung: Rung, metric: str, names: Sequence[str]) -> str:
     score = rung.scores[metric]
-    error = f" ± {score.stderr:.2g}" if score.stderr is not None else ""
     params = [f"{name} = {text_of(record.params[name])}" for name in names if record.params.get(name) is not None]
-    result = f"{rung.images / KIMG:g} kimg: {metric} {score.value:.4g}{error}"
+    result = f"{rung.images / KIMG:g} kimg: {metric} {score}"
     lines = [f"trial {record.number}, {kind_of(record)}", result, *params]
     return "<br>".join(html.escape(line) for line in lines)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from trainers.catalogue import SYSTEMS
 from trainers.config import KIMG
 from trainers.data.catalogue import DATASETS
 from trainers.data.samples import COLUMNS
-from trainers.evaluation.scores import METRICS, Score
+from trainers.evaluation.scores import METRICS
 
 SHOWN_GRIDS = 3
 _ENVIRONMENT = Environment(
@@ -63,7 +62,7 @@ def write_report(status: SweepStatus, study: SweepStudy, path: Path) -> None:
     page = _ENVIRONMENT.get_template("report.html.j2").render(
         status=status,
         sweep=sweep,
-        minimise=METRICS[status.metric].minimise,
+        better=METRICS[status.metric].better,
         winner=_winner(status, searched),
         measures=_measures(status.records),
         columns=_columns(status, sweep, searched),
@@ -82,14 +81,6 @@ def write_report(status: SweepStatus, study: SweepStudy, path: Path) -> None:
     temporary.replace(path)
 
 
-def measured(score: Score) -> str:
-    """A value to the second digit of its standard error: `0.01234 ± 0.00056`."""
-    if not score.stderr:
-        return f"{score.value:.4g}"
-    places = max(0, 1 - math.floor(math.log10(score.stderr)))
-    return f"{score.value:.{places}f} ± {score.stderr:.{places}f}"
-
-
 def _winner(status: SweepStatus, searched: Sequence[Dimension]) -> dict[str, Any] | None:
     """The best trial's line, None before the first score."""
     record = status.best
@@ -100,7 +91,7 @@ def _winner(status: SweepStatus, searched: Sequence[Dimension]) -> dict[str, Any
         "number": record.number,
         "state": charts.kind_of(record),
         "score": scores[status.metric],
-        "value": measured(scores[status.metric]),
+        "value": str(scores[status.metric]),
         "kimg": f"{record.best.images / KIMG:g}",
         "accuracy": f"{scores['accuracy'].value:.1%}" if "accuracy" in scores else None,
         "lead": lead and {"errors": f"{lead[1]:.1f}", "median": lead[0].number},
@@ -139,7 +130,7 @@ def _rows(status: SweepStatus, sweep: Sweep, searched: Sequence[Dimension]) -> l
                 Cell(charts.kind_of(record), charts.kind_of(record)),
                 _kimg(record.rungs[-1].images if record.rungs else None),
                 _kimg(record.best.images if record.best else None),
-                *(Cell(measured(scores[name]), scores[name].value) if name in scores else Cell("") for name in metrics),
+                *(Cell(str(scores[name]), scores[name].value) if name in scores else Cell("") for name in metrics),
                 _speed(record),
                 *(_used(record, front) if len(status.objectives) > 1 else ()),
                 *(_parameter(record, dimension) for dimension in searched),
@@ -225,7 +216,7 @@ def _beside(status: SweepStatus, sweep: Sweep) -> list[list[str]]:
             samples = f"{reported.samples:,}" if reported.samples else "unknown"
             why = differences(reported, score, sweep.dataset.name) or "nothing known"
             head = [system, reported.metric, f"{reported.text} ({reported.document})", samples]
-            rows.append([*head, measured(score), f"{score.n:,}", str(record.number), why])
+            rows.append([*head, str(score), f"{score.n:,}", str(record.number), why])
     return rows
 
 
@@ -237,7 +228,7 @@ def _finals(status: SweepStatus) -> list[list[str]]:
         if final is not None:
             for name, score in final.ours.items():
                 official = final.official[name]
-                cells = [measured(score), measured(official), f"{score.n:,}", official.extractor]
+                cells = [str(score), str(official), f"{score.n:,}", official.extractor]
                 rows.append([number, f"{final.images / KIMG:g}", name, *cells])
         else:
             rows.append([number, "", "", "", "", "", record.final_fault or "not scored yet"])
@@ -253,7 +244,7 @@ def _grids(status: SweepStatus, study: SweepStudy) -> list[Grid]:
             continue
         images = record.best.images if record.best.images in grids else max(grids)
         scores = {rung.images: rung.scores[status.metric] for rung in record.rungs if status.metric in rung.scores}
-        score = f"{status.metric} {measured(scores[images])}" if images in scores else "no score"
+        score = f"{status.metric} {scores[images]!s}" if images in scores else "no score"
         note = "; each column is one class" if _columns_are_classes(record, study.sweep) else ""
         caption = f"trial {record.number} at {images / KIMG:g} kimg: {score}{note}"
         shown.append(Grid(base64.b64encode(grids[images].read_bytes()).decode("ascii"), caption))

@@ -116,12 +116,12 @@ class GovernedStudy:
 
     def spent(self) -> Spent:
         """What the sweep has used so far."""
-        minimise = METRICS[self.sweep.score.metric].minimise
-        return budget.spent(self._uses(), driver_seconds(self.claims), self.sweep.resources, minimise)
+        metric = METRICS[self.sweep.score.metric]
+        return budget.spent(self._uses(), driver_seconds(self.claims), self.sweep.resources, metric)
 
     def limit(self, spent: Spent | None = None) -> Limit | None:
         """The limit that ends the sweep, which has `spent`, by default what it has so far; None: trials may begin."""
-        return budget.used_up(self.sweep.budget, spent or self.spent(), METRICS[self.sweep.score.metric].minimise)
+        return budget.used_up(self.sweep.budget, spent or self.spent(), METRICS[self.sweep.score.metric])
 
     def called_off(self, number: int) -> str | None:
         """Why trial `number` is to end at its next rung whatever it scored; None where it may go on."""

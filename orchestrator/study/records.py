@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,8 @@ from orchestrator.decisions.objectives import gpu_hours
 from search_spaces.settings import GPU_HOURS
 from search_spaces.space import suggest
 from search_spaces.sweep import Sweep
-from trainers.evaluation.scores import METRICS, Score
-from trainers.rungs import Rung
+from trainers.evaluation.scores import Score
+from trainers.rungs import Rung, best_rung
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -123,7 +123,7 @@ def _record(sweep: Sweep, trial: FrozenTrial, rungs: tuple[Rung, ...]) -> TrialR
         state=_state(trial),
         params=suggest(sweep.space, lambda dimension: trial.params.get(dimension.name)),
         rungs=rungs,
-        best=best_of(rungs, sweep.score.metric),
+        best=best_rung(rungs, sweep.score.metric),
         reason=trial.user_attrs.get(REASON),
         started=trial.datetime_start,
         failures=failures_of(trial.user_attrs),
@@ -137,13 +137,6 @@ def notes_of(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The rungs among a trial's attributes as plain JSON, in order of images."""
     found = [note for key, note in attributes.items() if key.startswith(RUNG)]
     return sorted(found, key=lambda note: int(note["images"]))
-
-
-def best_of(rungs: Sequence[Rung], metric: str) -> Rung | None:
-    """The rung with the best score by `metric`; None where none has one."""
-    sound = [rung for rung in rungs if metric in rung.scores]
-    sign = 1 if METRICS[metric].minimise else -1
-    return min(sound, key=lambda rung: sign * rung.scores[metric].value, default=None)
 
 
 def _state(trial: FrozenTrial) -> str:

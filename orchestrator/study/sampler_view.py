@@ -79,14 +79,14 @@ def thinned(trials: Sequence[FrozenTrial], most: int, rank: Callable[[FrozenTria
 
 def _rank(trial: FrozenTrial, sweep: Sweep, rung: int | None) -> tuple[float, ...]:
     """As TPE ranks them: by value where complete, the others after them by length, then by their last value."""
-    sign = 1 if METRICS[sweep.score.metric].minimise else -1
+    cost = METRICS[sweep.score.metric].cost
     values = trial.intermediate_values
     last = max(values, default=0)
     if rung is None and trial.state is TrialState.COMPLETE:
-        return (0, sign * trial.value)
+        return (0, cost(trial.value))
     if rung is not None and last >= rung and trial.state.is_finished():
-        return (0, min(sign * value for step, value in values.items() if step <= rung))
-    return (1, -last, sign * values[last]) if values else (2,)
+        return (0, min(cost(value) for step, value in values.items() if step <= rung))
+    return (1, -last, cost(values[last])) if values else (2,)
 
 
 def _valued(trial: FrozenTrial, sweep: Sweep, rung: int) -> FrozenTrial:
@@ -101,7 +101,7 @@ def _valued(trial: FrozenTrial, sweep: Sweep, rung: int) -> FrozenTrial:
     seen = _copy(trial)
     if trial.state in (TrialState.PRUNED, TrialState.COMPLETE) and max(scores) >= rung:
         seen.state = TrialState.COMPLETE
-    seen.values = [min(values) if METRICS[sweep.score.metric].minimise else max(values)]
+    seen.values = [METRICS[sweep.score.metric].best(values)]
     if len(sweep.objectives) > 1:
         passed = [note for note in notes_of(trial.user_attrs) if not rung or note["images"] <= rung]
         seen.values = [*seen.values, hours_at_full_length(sweep, passed)]

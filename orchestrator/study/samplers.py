@@ -71,7 +71,7 @@ def as_trial(sweep: Sweep, number: int, lesson: Mapping[str, Any]) -> FrozenTria
     """A trial of another sweep, `{params, values}` with scores by images, as a trial of `sweep`."""
     values = {int(images): value for images, value in lesson["values"].items()}
     whole = max(values) >= sweep.rungs[-1]
-    best = (min if METRICS[sweep.score.metric].minimise else max)(values.values())
+    best = METRICS[sweep.score.metric].best(values.values())
     searched = {d.name: _distribution(d) for d in sweep.space if d.kind != "constant" and d.name in lesson["params"]}
     trial = optuna.trial.create_trial(
         state=TrialState.COMPLETE if whole else TrialState.PRUNED,

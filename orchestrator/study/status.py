@@ -18,7 +18,7 @@ from orchestrator.study.records import TrialRecord
 from orchestrator.study.study import SweepStudy
 from search_spaces.settings import SCORE, Budget
 from trainers.errors import InputError
-from trainers.evaluation.scores import METRICS
+from trainers.evaluation.scores import Score
 
 STATES = ("complete", "pruned", "running", "paused", "failed")
 #: A paused trial may be promoted as long as the sweep goes on.
@@ -73,8 +73,7 @@ class SweepStatus:
     @property
     def ranking(self) -> list[TrialRecord]:
         """Trials with a score, best first."""
-        sign = 1 if METRICS[self.metric].minimise else -1
-        return sorted((r for r in self.records if r.best), key=lambda r: sign * value_of(r, self.metric))
+        return sorted((r for r in self.records if r.best), key=lambda r: score_of(r, self.metric).cost)
 
     @property
     def best(self) -> TrialRecord | None:
@@ -89,9 +88,8 @@ class SweepStatus:
         """
         if len(self.objectives) == 1:
             return []
-        sign = 1 if METRICS[self.metric].minimise else -1
         complete = [record for record in self.records if record.state == "complete"]
-        found = front([(sign * value_of(record, self.metric), record.gpu_hours[-1]) for record in complete])
+        found = front([(score_of(record, self.metric).cost, record.gpu_hours[-1]) for record in complete])
         return [complete[index].number for index in found]
 
     @property
@@ -150,7 +148,7 @@ class SweepStatus:
             and {
                 "trial": best.number,
                 "metric": self.metric,
-                "value": value_of(best, self.metric),
+                "value": score_of(best, self.metric).value,
                 "params": best.params,
             },
             "scoring_share": self.scoring_share,
@@ -163,10 +161,10 @@ class SweepStatus:
         }
 
 
-def value_of(record: TrialRecord, metric: str) -> float:
+def score_of(record: TrialRecord, metric: str) -> Score:
     """The best score of a trial that has one."""
     assert record.best is not None
-    return record.best.scores[metric].value
+    return record.best.scores[metric]
 
 
 def read_status(folder: Path) -> SweepStatus:

@@ -33,7 +33,6 @@ from orchestrator.study.records import (
     Memo,
     Reader,
     TrialRecord,
-    best_of,
     notes_of,
 )
 from orchestrator.study.sampler_view import SampledStudy
@@ -44,7 +43,7 @@ from search_spaces.space import Dimension, suggest
 from search_spaces.sweep import Sweep, read_kept
 from trainers.config import KIMG
 from trainers.evaluation.scores import METRICS, Judgement, Score
-from trainers.rungs import Rung
+from trainers.rungs import Rung, best_rung
 
 _SWEEP = "sweep"
 _ID = "id"
@@ -297,7 +296,7 @@ class SweepStudy(GovernedStudy):
         best = self._best_score(history)
         if best is None or pruning.against(best, line) is not Judgement.WORSE:
             return None
-        return f"{where}: {self._metric.name} {pruning.with_error(best)} against {pruning.with_error(line)}"
+        return f"{where}: {self._metric.name} {best} against {line}"
 
     def _best_score(self, history: Sequence[Rung]) -> Score | None:
         return pruning.best_until(history, self._metric.name, history[-1].images)
@@ -339,7 +338,7 @@ class SweepStudy(GovernedStudy):
     def _use_of(self, trial: FrozenTrial) -> TrialUse:
         ended = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
         rungs = notes_of(trial.user_attrs)
-        return use_of(trial.number, ended, rungs, self._metric.name, self._metric.minimise)
+        return use_of(trial.number, ended, rungs, self._metric)
 
     def _end(self, number: int, decision: Decision, reason: str | None) -> Decision:
         trial = self._live.pop(number)
@@ -347,7 +346,7 @@ class SweepStudy(GovernedStudy):
             if reason is not None:
                 trial.set_user_attr(REASON, reason)
             if decision is Decision.COMPLETE:
-                best = best_of(self._rungs(trial), self._metric.name)
+                best = best_rung(self._rungs(trial), self._metric.name)
                 assert best is not None  # a complete trial has passed at least one sound rung
                 used = gpu_hours(self.sweep, notes_of(_kept(trial)))
                 self._study.tell(trial, [best.scores[self._metric.name].value, *used[-1:]])
@@ -383,9 +382,8 @@ class SweepStudy(GovernedStudy):
         return policy
 
     def _curve(self, rungs: Sequence[Rung]) -> Curve:
-        sign = 1 if self._metric.minimise else -1
         scores = [rung.scores.get(self._metric.name) for rung in rungs]
-        return Curve(tuple(r.images for r in rungs), tuple(sign * s.value if s else math.inf for s in scores))
+        return Curve(tuple(r.images for r in rungs), tuple(s.cost if s else math.inf for s in scores))
 
     def _rungs(self, trial: Trial | FrozenTrial) -> tuple[Rung, ...]:
         return self._reader.rungs(trial.number, _kept(trial))

@@ -29,8 +29,8 @@ def rung_values(record: TrialRecord) -> Iterator[tuple[Rung, int, dict[str, floa
         if record.gpu_hours:
             values[GPU_HOURS] = record.gpu_hours[place]
         for name, score in rung.scores.items():
-            better = min if METRICS[name].minimise else max
-            best[f"best_{name}"] = better(best.get(f"best_{name}", score.value), score.value)
+            known = best.get(f"best_{name}", score.value)
+            best[f"best_{name}"] = min(known, score.value, key=METRICS[name].cost)
         yield rung, milliseconds(record.started, seconds), {**values, **best, **rung.losses}
 
 

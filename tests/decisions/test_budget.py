@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from orchestrator.decisions.budget import HOUR, Limit, Spent, TrialUse, account, extended, spent, use_of, used_up
 from search_spaces.settings import Budget, Resources
 from tests.support import made_up
+from trainers.evaluation.scores import METRICS, Metric
 
 CORE = Resources()
 AMOUNTS: dict[str, st.SearchStrategy[Any]] = {
@@ -22,6 +23,11 @@ AMOUNTS: dict[str, st.SearchStrategy[Any]] = {
     "patience": st.integers(1, 10),
     "target": st.floats(-1, 10),
 }
+
+
+KID = METRICS["kid"]
+#: As if more of it were better.
+UPWARDS = replace(KID, minimise=False)
 
 
 @st.composite
@@ -39,8 +45,8 @@ def uses(draw: st.DrawFn) -> list[TrialUse]:
     return [TrialUse(number, draw(st.booleans()), draw(seconds), draw(best)) for number in numbers]
 
 
-def limit(budget: Budget, trials: list[TrialUse], hours: float = 0.0, minimise: bool = True) -> Limit | None:
-    return used_up(budget, spent(trials, hours * HOUR, CORE, minimise), minimise)
+def limit(budget: Budget, trials: list[TrialUse], hours: float = 0.0, metric: Metric = KID) -> Limit | None:
+    return used_up(budget, spent(trials, hours * HOUR, CORE, metric), metric)
 
 
 @given(budgets(), st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9), st.floats(0, 10)), max_size=150))
@@ -70,12 +76,12 @@ def test_whatever_happens_no_trial_begins_after_the_end_and_none_outlives_an_urg
     assert max(since_urgent.values()) <= 1
 
 
-@given(budgets(), uses(), st.floats(0, 30), st.booleans(), st.randoms())
+@given(budgets(), uses(), st.floats(0, 30), st.sampled_from([KID, UPWARDS]), st.randoms())
 def test_the_order_in_which_trials_are_told_does_not_matter(
-    budget: Budget, trials: list[TrialUse], hours: float, minimise: bool, random: Any
+    budget: Budget, trials: list[TrialUse], hours: float, metric: Metric, random: Any
 ) -> None:
     shuffled = random.sample(trials, len(trials))
-    assert limit(budget, trials, hours, minimise) == limit(budget, shuffled, hours, minimise)
+    assert limit(budget, trials, hours, metric) == limit(budget, shuffled, hours, metric)
 
 
 @given(budgets(), uses(), st.floats(0, 30), st.floats(0, 30), st.floats(0, 1e6))
@@ -130,28 +136,28 @@ def test_an_improvement_of_a_trial_under_way_brings_patience_back() -> None:
 
 def test_failed_trials_try_nobodys_patience() -> None:
     rungs = [made_up.rung(1000, 3.0).to_json()]
-    failed = use_of(1, False, rungs, "kid", True)
+    failed = use_of(1, False, rungs, KID)
     assert limit(Budget(trials=9, patience=1), [TrialUse(0, True, 1.0, 1.0), failed]) is None
     assert limit(Budget(trials=2, patience=1), [TrialUse(0, True, 1.0, 1.0), failed]) is not None
 
 
 def test_gpu_hours_count_every_device_of_a_trial_and_cores_where_it_has_none() -> None:
-    trial = [use_of(0, True, [made_up.rung(1000, 3.0, train_seconds=3599.9).to_json()], "kid", True)]
+    trial = [use_of(0, True, [made_up.rung(1000, 3.0, train_seconds=3599.9).to_json()], KID)]
     for resources, hours in (
         (Resources(gpus_per_worker=4), 4.0),
         (Resources(gpus_per_worker=0.25, cpus_per_worker=8), 0.25),
         (Resources(cpus_per_worker=2), 2.0),
     ):
-        assert spent(trial, 0.0, resources, True).gpu_hours == pytest.approx(hours)
+        assert spent(trial, 0.0, resources, KID).gpu_hours == pytest.approx(hours)
 
 
 def test_a_score_is_best_in_its_own_direction() -> None:
     rungs = [made_up.rung(1000 * step, kid).to_json() for step, kid in enumerate((3.0, 1.0, 2.0), 1)]
-    for minimise, best in ((True, 1.0), (False, 3.0)):
-        use = use_of(0, False, rungs, "kid", minimise)
+    for metric, best in ((KID, 1.0), (UPWARDS, 3.0)):
+        use = use_of(0, False, rungs, metric)
         assert (use.best, use.ended) == (best, False)
         assert use.seconds == pytest.approx(3.3)
-        assert spent([use], 0.0, CORE, minimise).best == best
+        assert spent([use], 0.0, CORE, metric).best == best
 
 
 def test_the_account_names_every_limit_that_no_count_of_trials_shows() -> None:

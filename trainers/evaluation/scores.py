@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -32,6 +33,19 @@ class Metric:
     """Fewest images that it is defined for."""
     within_classes: bool = False
     """Whether it needs the fewest images of every class."""
+
+    def cost(self, value: float) -> float:
+        """`value` turned so that less is better."""
+        return value if self.minimise else -value
+
+    def best(self, values: Iterable[float]) -> float | None:
+        """The best of `values`; None if there is none."""
+        return min(values, key=self.cost, default=None)
+
+    @property
+    def better(self) -> str:
+        """Where better values lie: lower or higher."""
+        return "lower" if self.minimise else "higher"
 
 
 METRICS: dict[str, Metric] = {
@@ -71,6 +85,22 @@ class Score:
     reference: str
     """The id of the real images it was measured against."""
     seed: int
+
+    @property
+    def cost(self) -> float:
+        """The value turned so that less is better."""
+        return METRICS[self.metric].cost(self.value)
+
+    def __str__(self) -> str:
+        return written(self.value, self.stderr)
+
+
+def written(value: float, stderr: float | None) -> str:
+    """A value for people: to the second digit of its standard error, `0.01234 ± 0.00056`; else to four digits."""
+    if not stderr or not math.isfinite(stderr) or not math.isfinite(value):
+        return f"{value:.4g}" if stderr is None or not stderr else f"{value:.4g} ± {stderr:.2g}"
+    places = max(0, 1 - math.floor(math.log10(stderr)))
+    return f"{value:.{places}f} ± {stderr:.{places}f}"
 
 
 class Judgement(StrEnum):
@@ -113,7 +143,7 @@ def judge(score: Score, threshold: float, errors: float = 2.0) -> Judgement:
     Without a standard error its value decides; equal to the threshold it is undecided. Raises ValueError for a NaN.
     """
     margin = errors * (score.stderr or 0.0)
-    gain = (threshold - score.value) * (1 if METRICS[score.metric].minimise else -1)
+    gain = METRICS[score.metric].cost(threshold) - score.cost
     if math.isnan(gain) or math.isnan(margin):
         raise ValueError(f"{score.metric} {score.value} with error {score.stderr} cannot be held against {threshold}")
     if abs(gain) <= margin:
