@@ -283,7 +283,7 @@ def simulated(trials: int) -> None:
     import numpy as np
 
     from orchestrator.decisions.simulate import Recorded, replay
-    from search_spaces.settings import FreezeThaw
+    from search_spaces.pruners.freeze_thaw import FreezeThaw
 
     rng, steps = np.random.default_rng(0), tuple(range(1, CURVE + 1))
     scale, pace = rng.uniform(1, 2, (trials, 1)), rng.uniform(2, CURVE, (trials, 1))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from search_spaces.document import Complaint, Path
-from search_spaces.samplers import SAMPLERS, refusals
-from search_spaces.settings import OBJECTIVES, PRUNERS, kimg
+from search_spaces.pruners import PRUNERS
+from search_spaces.pruners.rule import Pruner
+from search_spaces.samplers import SAMPLERS, Sampler, refusals
+from search_spaces.settings import OBJECTIVES, kimg
 from search_spaces.space import Dimension, Value, active, grid, points
 from trainers.advice import warnings_of
 from trainers.catalogue import SYSTEMS
@@ -27,10 +29,6 @@ if TYPE_CHECKING:
 
 #: Points of the space at which the rules between fields are tried.
 TRIED_POINTS = 256
-#: Samplers that look at nothing of a trial but its parameters and scores, and so can learn from other sweeps'.
-LEARNING = ("tpe", "gp")
-#: Samplers and pruners that know but one value of a trial.
-ONE_OBJECTIVE = ("cmaes", "hyperband")
 #: Fields of the configuration that a sweep file may fix but not search, with the reason.
 NOT_SEARCHED = {"seed": "trials with the same values would no longer agree", "threads": "it changes no model"}
 
@@ -150,18 +148,22 @@ def _objective_faults(sweep: Sweep) -> Iterator[Complaint]:
         yield path, f"score must come first, got {list(sweep.objectives)}; allowed: [score], [score, gpu_hours]"
     if len(sweep.objectives) < 2:
         return
+    chosen: Sampler | Pruner
+    kinds: Mapping[str, type[Sampler | Pruner]]
     for section, chosen, kinds in (("sampler", sweep.sampler, SAMPLERS), ("pruner", sweep.pruner, PRUNERS)):
-        if chosen.name in ONE_OBJECTIVE:
-            fitting = ", ".join(name for name in kinds if name not in ONE_OBJECTIVE)
-            yield (section, "name"), f"{chosen.name} takes one objective alone; allowed with several: {fitting}"
+        if chosen.one_objective:
+            fitting = ", ".join(name for name, kind in kinds.items() if not kind.one_objective)
+            key = "name" if chosen.name else "class"
+            yield (section, key), f"{chosen.title} takes one objective alone; allowed with several: {fitting}"
     if sweep.warm_start:
         text = "GPU-hours of other sweeps, perhaps of other machines, do not compare; allowed with objectives [score]"
         yield ("warm_start",), text
 
 
 def _warm_faults(sweep: Sweep) -> Iterator[Complaint]:
-    if sweep.warm_start and sweep.sampler.name not in LEARNING:
-        text = f"sampler {sweep.sampler.name} learns nothing from other sweeps' trials; allowed: {', '.join(LEARNING)}"
+    if sweep.warm_start and not sweep.sampler.learns:
+        learning = ", ".join(name for name, kind in SAMPLERS.items() if kind.learns)
+        text = f"sampler {sweep.sampler.name} learns nothing from other sweeps' trials; allowed: {learning}"
         yield ("warm_start",), text
     if sweep.name in sweep.warm_start:
         yield ("warm_start", str(sweep.warm_start.index(sweep.name))), "is this sweep itself, which goes on anyway"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ from pydantic import BaseModel, ValidationError
 
 from search_spaces import checks, document, samplers, settings
 from search_spaces.document import Complaint
-from search_spaces.settings import Budget, Finals, Resources, Score, Store, Study, Tracking
+from search_spaces.pruners import PRUNERS
+from search_spaces.settings import Budget, Finals, Resources, Score, Section, Store, Study, Tracking
 from search_spaces.sweep import Sweep
 from trainers.config import problems
 from trainers.data.catalogue import check
@@ -101,7 +102,8 @@ def _section(path: document.Path, data: dict[str, Any]) -> type[BaseModel] | Non
         ("study",): Study,
         ("tracking",): Tracking,
     }
-    for key, kinds in (("sampler", samplers.SAMPLERS), ("pruner", settings.PRUNERS)):
+    tables: dict[str, Mapping[str, type[Section]]] = {"sampler": samplers.SAMPLERS, "pruner": PRUNERS}
+    for key, kinds in tables.items():
         if path == (key,):
             return kinds[data[key].get("name", next(iter(kinds)))]
     return fixed.get(path)

@@ -21,7 +21,7 @@ def planned(sweep: Sweep) -> list[dict[str, Value]]:
     count = sweep.budget.trials or max(TRIALS_WITHOUT_LIMIT, len(sweep.points))
     if sweep.sampler.name == "grid":
         return list(islice(grid(sweep.space), count))
-    rng = random.Random(sweep.sampler.seed)
+    rng = random.Random(sweep.sampler.base_seed)
 
     def drawn(point: dict[str, Any]) -> dict[str, Value]:
         def pick(dimension: Dimension) -> Value:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -161,113 +163,44 @@ class Finals(Section):
     samples: int = Field(default=10_000, ge=2, le=1_000_000, description="generated images; 10,000 or 50,000 are usual")
 
 
-class Median(Section):
-    """Stops a trial whose best score so far is worse than the median of the others at the same rung."""
-
-    name: Literal["median"] = "median"
-    startup: int = Field(default=5, ge=0, description="finished trials before any is stopped")
-    warmup: Images = Field(default=0, description="no trial is stopped before this length, kimg in the file")
+#: A class of another package, as the key `class` names it.
+_CLASS_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
-class Percentile(Section):
-    """As `Median`, keeping the best `percentile` per cent."""
-
-    name: Literal["percentile"] = "percentile"
-    percentile: float = Field(default=25.0, gt=0, lt=100, description="share of trials that goes on, in per cent")
-    startup: int = Field(default=5, ge=0, description="finished trials before any is stopped")
-    warmup: Images = Field(default=0, description="no trial is stopped before this length, kimg in the file")
+def _class_path(written: str) -> str:
+    if not _CLASS_PATH.fullmatch(written):
+        raise ValueError(f"expected package.module:Name, got {written!r}")
+    return written
 
 
-class FreezeThaw(Section):
-    """Pauses every trial after a slice and goes on with those that promise most; nothing is stopped for good."""
-
-    name: Literal["freeze-thaw"] = "freeze-thaw"
-    share: float = Field(default=0.65, gt=0, lt=1, description="share of slices that begin new trials")
-    optimism: float = Field(
-        default=0.5, ge=0, description="how much of its last fall a trial is expected to fall further"
-    )
-    growth: float = Field(default=1.25, gt=1, description="how many times as long a trial is after its next slice")
+#: "package.module:Name". Only the driver imports it, when a sweep is launched.
+ClassPath = Annotated[str, AfterValidator(_class_path)]
 
 
-class Halving(Section):
-    """Asynchronous successive halving (Li et al., 2020) that pauses and promotes."""
+def by_name(kinds: Mapping[str, type[Section]], foreign: type[Section]) -> Callable[[Any], Section]:
+    """Reads plain NAME, `{name: NAME, ...}` with a name of `kinds`, or `{class: PATH, ...}` as `foreign`.
 
-    name: Literal["halving"] = "halving"
-    reduction: int = Field(default=4, ge=2, description="one trial in this many is promoted")
-
-
-class Hyperband(Section):
-    """Brackets of successive halving with different first rungs (Li et al., 2018)."""
-
-    name: Literal["hyperband"] = "hyperband"
-    reduction: int = Field(default=3, ge=2, description="one trial in this many is promoted")
-
-
-class Patient(Section):
-    """Stops a trial whose last `patience` scores are no better than its best one before them, by `min_delta`."""
-
-    name: Literal["patient"] = "patient"
-    patience: int = Field(default=5, ge=1, description="rungs in a row that may bring no improvement")
-    min_delta: float = Field(default=0.0, ge=0, description="by how much a score must be better to count as such")
-    warmup: Images = Field(default=0, description="no trial is stopped before this length, kimg in the file")
-
-
-class Threshold(Section):
-    """Stops a trial whose best score so far is beyond a bound by more than two standard errors."""
-
-    name: Literal["threshold"] = "threshold"
-    lower: float | None = Field(default=None, description="least score that is allowed")
-    upper: float | None = Field(default=None, description="largest score that is allowed")
-    warmup: Images = Field(default=0, description="no trial is stopped before this length, kimg in the file")
-
-    @model_validator(mode="after")
-    def _bounded(self) -> Threshold:
-        if self.lower is None and self.upper is None:
-            raise ValueError("a threshold needs lower, upper or both")
-        if self.lower is not None and self.upper is not None and self.lower >= self.upper:
-            raise ValueError(f"lower {self.lower!r} is not below upper {self.upper!r}")
-        return self
-
-
-class Unpruned(Section):
-    """Every trial runs to the last rung."""
-
-    name: Literal["none"] = "none"
-
-
-PRUNERS: dict[str, type[Section]] = {
-    "freeze-thaw": FreezeThaw,
-    "median": Median,
-    "percentile": Percentile,
-    "halving": Halving,
-    "hyperband": Hyperband,
-    "patient": Patient,
-    "threshold": Threshold,
-    "none": Unpruned,
-}
-
-
-def by_name(kinds: dict[str, type[Section]]) -> Callable[[Any], Section]:
-    """A reader of `{name: NAME, ...}` or plain NAME; the first kind is the default name."""
+    The first kind is the default name.
+    """
+    names = ", ".join(kinds)
 
     def read(raw: Any) -> Section:
         if isinstance(raw, Section):
             return raw
         written = {"name": raw} if isinstance(raw, str) else raw
         if not isinstance(written, dict):
-            raise ValueError(f"expected {{name: NAME, ...}} with one of {', '.join(kinds)}, got {raw!r}")
+            text = f"expected {{name: NAME, ...}} with one of {names}, or {{class: package.module:Name, ...}}"
+            raise ValueError(f"{text}, got {raw!r}")
+        if "class" in written:
+            if "name" in written:
+                raise invalid([(("name",), "give either name or class")])
+            return foreign.model_validate(written)
         name = written.get("name", next(iter(kinds)))
         if not isinstance(name, str) or name not in kinds:
-            raise invalid([(("name",), f"unknown name {name!r}; allowed: {', '.join(kinds)}")])
+            raise invalid([(("name",), f"unknown name {name!r}; allowed: {names}, or class: package.module:Name")])
         return kinds[name].model_validate(written)
 
     return read
-
-
-Pruner = Annotated[
-    FreezeThaw | Median | Percentile | Halving | Hyperband | Patient | Threshold | Unpruned,
-    BeforeValidator(by_name(PRUNERS)),
-]
 
 
 class Budget(Section):

@@ -10,12 +10,13 @@ from pydantic import Field, PlainSerializer, PlainValidator, field_validator
 
 from search_spaces import document, samplers, settings
 from search_spaces.notation import read_search, write_search
-from search_spaces.samplers import Sampler
+from search_spaces.pruners import ChosenPruner
+from search_spaces.pruners.freeze_thaw import FreezeThaw
+from search_spaces.samplers import ChosenSampler
 from search_spaces.settings import (
     Budget,
     Finals,
     Points,
-    Pruner,
     Resources,
     Rungs,
     Score,
@@ -45,8 +46,8 @@ class Sweep(Section):
     score: Score = Score()
     objectives: settings.Names = (settings.SCORE,)
     finals: Finals = Finals()
-    sampler: Sampler = samplers.Tpe()
-    pruner: Pruner = settings.FreezeThaw()
+    sampler: ChosenSampler = samplers.Tpe()
+    pruner: ChosenPruner = FreezeThaw()
     stop_on: settings.Names = ()
     budget: Budget
     resources: Resources = Resources()

@@ -11,8 +11,9 @@ import numpy as np
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from orchestrator.decisions.simulate import SIMULATED, Recorded
-from search_spaces.settings import Pruner
+from orchestrator.decisions.simulate import Recorded
+from search_spaces.pruners import PRUNERS, ChosenPruner
+from search_spaces.pruners.rule import Pruner
 from trainers.errors import InputError
 
 #: Rungs of a curve whose length is its own.
@@ -36,13 +37,16 @@ def read_curves(path: Path) -> list[Recorded]:
 
 
 def read_pruner(text: str) -> Pruner:
-    """A pruner as it stands in a sweep file. Raises InputError for another, and for one that only real sweeps have."""
+    """A pruner as it stands in a sweep file.
+
+    Raises InputError for another text, and for a pruner of Optuna's kind, which needs a real study.
+    """
     try:
-        pruner: Pruner = TypeAdapter(Pruner).validate_python(yaml.safe_load(text))
+        pruner: Pruner = TypeAdapter(ChosenPruner).validate_python(yaml.safe_load(text))
     except (ValidationError, yaml.YAMLError) as error:
         raise InputError(f"--pruner {text}: {error}") from None
-    if not isinstance(pruner, SIMULATED):
-        names = ", ".join(kind().name for kind in SIMULATED)
+    if pruner.optuna_pruner((1, 2)) is not None:
+        names = ", ".join(name for name, kind in PRUNERS.items() if kind.optuna_pruner is Pruner.optuna_pruner)
         raise InputError(f"--pruner {text}: cannot be simulated; allowed are {names}")
     return pruner
 

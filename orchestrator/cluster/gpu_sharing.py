@@ -22,12 +22,12 @@ def settled(study: SweepStudy, say: Callable[[str], object]) -> Resources:
     want = study.sweep.resources
     if want.trials_per_gpu != "auto":
         return want
-    trials = study.trials_per_gpu
+    trials = study.limits.trials_per_gpu
     if trials is None:
         say("measuring how many trials share a GPU")
         task = ray.remote(num_cpus=want.cpus_per_worker, num_gpus=1)(_measure)
         found: list[Shared] = ray.get(task.remote(study.sweep.normalised()))
-        study.trials_per_gpu = trials = best(found)
+        study.limits.trials_per_gpu = trials = best(found)
         say("\n".join(map(in_words, found)))
     say(f"{trials} trials share a GPU")
     return want.model_copy(update={"trials_per_gpu": trials})

@@ -6,16 +6,14 @@ import heapq
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from orchestrator.decisions import pruning
-from orchestrator.decisions.promotion import Curve, Policy, halt_after, policy_of
-from search_spaces.settings import FreezeThaw, Halving, Median, Percentile, Pruner, Unpruned
-from trainers.evaluation.scores import Judgement, Score
+from search_spaces.pruners.rule import Curve, Pruner, Unpruned, slice_end
+from trainers.evaluation.scores import Score
 
-SIMULATED = (FreezeThaw, Halving, Median, Percentile, Unpruned)
 #: Of the budget, at which regrets are given.
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)
 #: Budgets of more steps are looked at in so many places.
@@ -33,6 +31,15 @@ class Recorded:
     """The steps trained until then, increasing."""
     values: tuple[float, ...]
     """Infinite for what is not a number."""
+
+    def until(self, passed: int) -> Curve:
+        """The first `passed` rungs as a pruner sees them."""
+        return Curve(self.rungs[:passed], self._scores[:passed])
+
+    @cached_property
+    def _scores(self) -> tuple[Score, ...]:
+        # Recorded values have no standard error; less is better, as of FID.
+        return tuple(Score("fid", value, None, 0, "recorded", "recorded", 0) for value in self.values)
 
 
 @dataclass(frozen=True)
@@ -131,7 +138,7 @@ class _Trial:
 
     @property
     def seen(self) -> Curve:
-        return Curve(self.curve.rungs[: self.passed], self.curve.values[: self.passed])
+        return self.curve.until(self.passed)
 
 
 class _Sweep:
@@ -139,7 +146,7 @@ class _Sweep:
 
     def __init__(self, candidates: Sequence[Recorded], pruner: Pruner) -> None:
         self._candidates, self._pruner = candidates, pruner
-        self._policy: Policy = policy_of(pruner)
+        self._policy = pruner.policy()
         self._trials: list[_Trial] = []
         self._complete: list[Curve] = []
 
@@ -178,7 +185,7 @@ class _Sweep:
         else:
             trial = self._trials[choice]
         rungs = trial.curve.rungs
-        trial.target = halt_after(self._policy, rungs, rungs[trial.passed - 1] if trial.passed else 0)
+        trial.target = slice_end(self._policy, rungs, rungs[trial.passed - 1] if trial.passed else 0)
         return trial
 
     def _goes_on(self, trial: _Trial) -> bool:
@@ -186,29 +193,13 @@ class _Sweep:
         if trial.passed == len(trial.curve.rungs):
             self._complete.append(trial.seen)
             self._policy.ended(trial.number, trial.seen)
-        elif self._beaten(trial):
+        elif self._pruner.judge(trial.seen, self._complete, most_images=0).kind == "prune":
             self._policy.ended(trial.number, trial.seen)
         elif trial.curve.rungs[trial.passed - 1] >= trial.target:
-            self._policy.halted(trial.number, trial.seen)
+            self._policy.paused(trial.number, trial.seen)
         else:
             return True
         return False
-
-    def _beaten(self, trial: _Trial) -> bool:
-        rung, pruner = trial.curve.rungs[trial.passed - 1], self._pruner
-        if not isinstance(pruner, Median | Percentile) or rung < pruner.warmup:
-            return False
-        scores = [_score(value) for curve in self._complete if math.isfinite(value := curve.best(rung))]
-        best = trial.seen.best()
-        if len(scores) < max(1, pruner.startup):
-            return False
-        line = pruning.line(scores, pruner.percentile if isinstance(pruner, Percentile) else 50.0)
-        return not math.isfinite(best) or pruning.against(_score(best), line) is Judgement.WORSE
-
-
-def _score(value: float) -> Score:
-    """A recorded value as the decisions take it: it has no standard error."""
-    return Score("fid", value, None, 0, "recorded", "recorded", 0)
 
 
 def _speedup(grid: NDArray[np.int64], best: NDArray[np.float64], target: float) -> float | None:

@@ -55,7 +55,7 @@ def launch(sweep: Sweep, root: Path, console: Console, address: str | None = Non
         check_address(address)
     check_sweep(sweep, cache_of(root))
     check_store(sweep)
-    if known is None or not known.taught:
+    if known is None or not known.has_prior_trials:
         earlier_studies(sweep, root)
     if known is not None and _same_budget(known, sweep) and _complete(known) and _left_in_order(known):
         folder.mkdir(parents=True, exist_ok=True)
@@ -124,9 +124,9 @@ def _drive(study: SweepStudy, root: Path, console: Console, tracker: TrackerProc
             room = room_for(settled(study, progress.say))
             _, evaluator = preparing.result()
             progress.say(f"extractor {evaluator.extractor.id}; {room.trials(idle=True)} trials at a time")
-            if study.sweep.warm_start and not study.taught:
+            if study.sweep.warm_start and not study.has_prior_trials:
                 found = [lessons(study.sweep, earlier, evaluator) for earlier in earlier_studies(study.sweep, root)]
-                study.teach([trial for each in found for trial in each.trials])
+                study.keep_prior_trials([trial for each in found for trial in each.trials])
                 progress.say("\n".join(map(str, found)))
             follower = Follower(study, relay, progress)
             if status_of(study).state != "complete":

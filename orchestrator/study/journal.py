@@ -35,7 +35,7 @@ class Journal(JournalFileBackend):  # type: ignore[misc]  # optuna is not checke
         self._seen = 0
 
     @contextmanager
-    def together(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[None]:
         """What this thread appends in the block is appended and seen at its end; nothing of it where the block fails.
 
         A disk takes as long for one record as for twenty.

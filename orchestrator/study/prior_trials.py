@@ -1,4 +1,4 @@
-"""Trials of other sweeps among a study's notes, which nothing but its sampler ever sees."""
+"""The prior trials of a warm start: trials of other sweeps, kept among a study's notes for its sampler alone."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from search_spaces.sweep import Sweep
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-_LESSONS = "lessons:"
-#: Some databases hold no more than 64 kB in a note.
-_LESSONS_PER_NOTE = 50
-#: The note that is written last: where it is, all are.
-LAST = f"{_LESSONS}0"
+_PREFIX = "lessons:"
+#: Prior trials in one note: some databases hold no more than 64 kB in it.
+_PER_NOTE = 50
+#: The note that is written last: if it is there, all are.
+LAST = f"{_PREFIX}0"
 
 
 def as_notes(trials: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
     """Keys and texts that keep `trials`, `{params, values}` with scores by images, in the order to be written."""
-    for start in reversed(range(0, max(1, len(trials)), _LESSONS_PER_NOTE)):
-        yield f"{_LESSONS}{start}", json.dumps(trials[start : start + _LESSONS_PER_NOTE])
+    for start in reversed(range(0, max(1, len(trials)), _PER_NOTE)):
+        yield f"{_PREFIX}{start}", json.dumps(trials[start : start + _PER_NOTE])
 
 
 def among(notes: Mapping[str, Any], sweep: Sweep) -> list[FrozenTrial]:
     """The trials of other sweeps as trials of `sweep`; their numbers are below nought."""
-    texts = [notes[key] for key in sorted(notes) if key.startswith(_LESSONS)]
-    known = [lesson for text in texts for lesson in json.loads(text)]
-    return [as_trial(sweep, -1 - index, lesson) for index, lesson in enumerate(known)]
+    texts = [notes[key] for key in sorted(notes) if key.startswith(_PREFIX)]
+    known = [prior for text in texts for prior in json.loads(text)]
+    return [as_trial(sweep, -1 - index, prior) for index, prior in enumerate(known)]

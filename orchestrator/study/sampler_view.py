@@ -12,8 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.decisions.objectives import hours_at_full_length
 from orchestrator.study.records import PAUSED, Memo, notes_of
-from search_spaces.samplers import CmaEs, Gp, Nsga2, Tpe
-from search_spaces.settings import FreezeThaw, Halving
+from search_spaces.samplers import Tpe
 from search_spaces.sweep import Sweep
 from trainers.evaluation.scores import METRICS
 
@@ -53,12 +52,12 @@ class View:
 
     def _rung(self, trials: Sequence[FrozenTrial]) -> int | None:
         """At which trials are compared; 0 for the last of each, None where the sampler ranks them itself."""
-        if isinstance(self._sweep.pruner, FreezeThaw | Halving):
+        if self._sweep.pruner.pauses:
             lengths = sorted(map(self._length, trials), reverse=True)
             fewest = max(FEWEST_AT_RUNG, math.ceil(len(trials) / 10) if self._several else 0)
             common = lengths[fewest - 1] if len(lengths) >= fewest else 0
             return max((rung for rung in self._sweep.rungs if rung <= common), default=self._sweep.rungs[0])
-        return 0 if self._several or isinstance(self._sweep.sampler, Gp | CmaEs | Nsga2) else None
+        return 0 if self._several or self._sweep.sampler.complete_only else None
 
 
 def thinned(trials: Sequence[FrozenTrial], most: int, rank: Callable[[FrozenTrial], Rank]) -> Sequence[FrozenTrial]:
@@ -126,8 +125,10 @@ class SampledStudy(optuna.Study):  # type: ignore[misc]  # optuna is not checked
 
     def __init__(self, study: optuna.Study, sweep: Sweep) -> None:
         super().__init__(study.study_name, study._storage)
-        self.lessons: Sequence[FrozenTrial] = ()
+        self.prior_trials: Sequence[FrozenTrial] = ()
         """Trials of other sweeps, which samplers take for trials of this one."""
+        # With another pruner, Optuna would give its samplers all trials in place of those that are shown here.
+        self.pruner = optuna.pruners.NopPruner()
         self._view, self._pruned = View(sweep), Memo(_as_pruned)
         self._known: Sequence[FrozenTrial] = ()
         self._seen: Sequence[FrozenTrial] = ()
@@ -136,7 +137,7 @@ class SampledStudy(optuna.Study):  # type: ignore[misc]  # optuna is not checked
     def _get_trials(
         self, deepcopy: bool = True, states: Container[TrialState] | None = None, use_cache: bool = False
     ) -> list[FrozenTrial]:
-        known = [*self.lessons, *super()._get_trials(deepcopy=False, use_cache=use_cache)]
+        known = [*self.prior_trials, *super()._get_trials(deepcopy=False, use_cache=use_cache)]
         if len(known) != len(self._known) or any(map(operator.is_not, known, self._known)):
             shown = [self._pruned(trial) if trial.user_attrs.get(PAUSED) else trial for trial in known]
             self._known, self._seen = known, self._view.of(shown)

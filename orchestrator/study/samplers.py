@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.samplers import (
@@ -24,11 +23,12 @@ from optuna.samplers import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from search_spaces.samplers import CmaEs, Gp, Grid, Nsga2, Qmc, Random, Tpe
+from orchestrator.study.foreign import imported, made, takes
+from search_spaces.samplers import CmaEs, Gp, Grid, NamedSampler, Nsga2, Qmc, Sampler, Tpe
 from search_spaces.space import Dimension, Space, grid
 from search_spaces.sweep import Sweep
-from trainers.data.batches import seed_of
 from trainers.evaluation.scores import METRICS
+from trainers.seeds import seed_of
 
 #: Children of NSGA-II before one is drawn at random.
 TRIES = 20
@@ -40,14 +40,19 @@ def sampler_of(sweep: Sweep, position: int) -> BaseSampler:
     point = dict(sweep.points[position]) if position < len(sweep.points) else {}
     if isinstance(chosen, Grid):
         return PartialFixedSampler(next(islice(grid(sweep.space), position, None)), RandomSampler())
-    seed = seed_of(chosen.seed, position) % 2**32
+    seed = seed_of(chosen.base_seed, position) % 2**32
     if isinstance(chosen, Qmc):
         return PartialFixedSampler({**sobol(sweep.space, chosen.seed, position), **point}, RandomSampler(seed=seed))
-    sampler = _drawing(chosen, seed, sweep.space)
+    sampler = _learning(chosen, seed, sweep.space)
     if not point:
         return sampler
     # A distribution over fewer dimensions would become the state of CMA-ES.
     return PartialFixedSampler(point, RandomSampler(seed=seed) if isinstance(chosen, CmaEs) else sampler)
+
+
+def takes_seed(chosen: NamedSampler) -> bool:
+    """Whether the sampler of another package can be seeded. Raises InputError if its class cannot be imported."""
+    return takes(imported(chosen.path, BaseSampler, "sampler"), "seed")
 
 
 def sobol(space: Space, seed: int, position: int) -> dict[str, Any]:
@@ -55,7 +60,9 @@ def sobol(space: Space, seed: int, position: int) -> dict[str, Any]:
 
     Dimensions that are inactive in a trial keep their coordinates: conditions leave the others' sequence as it is.
     """
-    from scipy.stats import qmc  # half a second to import
+    # Half a second to import.
+    import numpy as np
+    from scipy.stats import qmc
 
     searched = [dimension for dimension in space if dimension.kind != "constant"]
     if not searched:
@@ -67,16 +74,16 @@ def sobol(space: Space, seed: int, position: int) -> dict[str, Any]:
     return {dimension.name: dimension.at(float(share)) for dimension, share in zip(searched, shares, strict=True)}
 
 
-def as_trial(sweep: Sweep, number: int, lesson: Mapping[str, Any]) -> FrozenTrial:
-    """A trial of another sweep, `{params, values}` with scores by images, as a trial of `sweep`."""
-    values = {int(images): value for images, value in lesson["values"].items()}
+def as_trial(sweep: Sweep, number: int, prior: Mapping[str, Any]) -> FrozenTrial:
+    """A prior trial, `{params, values}` with scores by images, as a trial of `sweep`."""
+    values = {int(images): value for images, value in prior["values"].items()}
     whole = max(values) >= sweep.rungs[-1]
     best = METRICS[sweep.score.metric].best(values.values())
-    searched = {d.name: _distribution(d) for d in sweep.space if d.kind != "constant" and d.name in lesson["params"]}
+    searched = {d.name: _distribution(d) for d in sweep.space if d.kind != "constant" and d.name in prior["params"]}
     trial = optuna.trial.create_trial(
         state=TrialState.COMPLETE if whole else TrialState.PRUNED,
         value=best if whole else None,
-        params={name: lesson["params"][name] for name in searched},
+        params={name: prior["params"][name] for name in searched},
         distributions=searched,
         intermediate_values=values,
     )
@@ -106,15 +113,21 @@ class DistinctNsga2(NSGAIISampler):  # type: ignore[misc]  # optuna is not check
         return {}
 
 
-def _drawing(chosen: Tpe | Random | Gp | CmaEs | Nsga2, seed: int, space: Space) -> BaseSampler:
-    if isinstance(chosen, Random):
-        return RandomSampler(seed=seed)
+def _learning(chosen: Sampler, seed: int, space: Space) -> BaseSampler:
+    """Optuna's sampler, or one of another package, for the next trial."""
     if isinstance(chosen, Tpe):
         return TPESampler(seed=seed, n_startup_trials=chosen.startup, multivariate=True, group=True)
     if isinstance(chosen, Gp):
         return GPSampler(seed=seed, n_startup_trials=chosen.startup)
     if isinstance(chosen, Nsga2):
         return DistinctNsga2(seed=seed, population_size=chosen.population)
-    # With a margin, whole numbers keep a least probability of change (Hamano et al., 2022).
-    whole = any(dimension.kind == "int" for dimension in space)
-    return CmaEsSampler(seed=seed, n_startup_trials=chosen.startup, with_margin=whole, warn_independent_sampling=False)
+    if isinstance(chosen, CmaEs):
+        # With a margin, whole numbers keep a least probability of change (Hamano et al., 2022).
+        whole = any(dimension.kind == "int" for dimension in space)
+        first = chosen.startup
+        return CmaEsSampler(seed=seed, n_startup_trials=first, with_margin=whole, warn_independent_sampling=False)
+    if isinstance(chosen, NamedSampler):
+        seeded = {"seed": seed} if takes_seed(chosen) else {}
+        sampler: BaseSampler = made(chosen.path, {**seeded, **chosen.arguments}, BaseSampler, "sampler")
+        return sampler
+    return RandomSampler(seed=seed)

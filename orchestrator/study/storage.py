@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -14,28 +15,93 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.paths import JOURNAL, SWEEP_FILE
 from orchestrator.study.journal import Journal
+from orchestrator.study.lease import Lease
 from search_spaces.addresses import database, masked, with_driver
 from search_spaces.sweep import Sweep, read_kept
 from trainers.errors import InputError
 
+#: The methods of a storage by which nothing is written. A lease is asked before all others.
+READS = frozenset(
+    {
+        "check_trial_is_updatable",
+        "get_all_studies",
+        "get_all_trials",
+        "get_best_trial",
+        "get_n_trials",
+        "get_study_directions",
+        "get_study_id_from_name",
+        "get_study_name_from_id",
+        "get_study_system_attrs",
+        "get_study_user_attrs",
+        "get_trial",
+        "get_trial_id_from_study_id_trial_number",
+        "get_trial_number_from_id",
+        "get_trial_param",
+        "get_trial_params",
+        "get_trial_system_attrs",
+        "get_trial_user_attrs",
+        "remove_session",
+    }
+)
+
+
+def _delegate(name: str) -> Callable[..., Any]:
+    """The method `name` of a storage that calls that of the storage inside."""
+
+    @wraps(getattr(BaseStorage, name), updated=())  # not the mark of an abstract method
+    def method(self: FencedStorage, *arguments: Any, **named: Any) -> Any:
+        if name not in READS:
+            self.check()
+        return getattr(self.inner, name)(*arguments, **named)
+
+    return method
+
+
+METHODS = tuple(name for name in dir(BaseStorage) if not name.startswith("_"))
+# All methods and not the abstract ones alone: the others would run Optuna's plain version in place of the inner one.
+_Delegating: Any = type("_Delegating", (BaseStorage,), {name: _delegate(name) for name in METHODS})
+
+
+class FencedStorage(_Delegating):  # type: ignore[misc]
+    """The storage that Optuna built, cache included, behind the lease of a driver.
+
+    `inner` does all the work. As soon as there is a lease, it is asked before each write.
+    """
+
+    def __init__(self, inner: BaseStorage) -> None:
+        self.inner = inner
+        self._lease: Lease | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """A lease belongs to a process: a copy elsewhere has none."""
+        return {"inner": self.inner, "_lease": None}
+
+    def check(self) -> None:
+        """Raises LeaseLostError if another driver has taken over."""
+        if self._lease is not None:
+            self._lease.check()
+
+    def fence(self, lease: Lease) -> None:
+        """From now on every write asks `lease`. A journal asks it once more while it holds the lock on its file."""
+        self._lease = lease
+        if (journal := self._journal) is not None:
+            journal.fence = lease.fence
+
+    def transaction(self) -> AbstractContextManager[None]:
+        """What the block writes to a journal is kept at its end, in one step; a database keeps each write at once."""
+        journal = self._journal
+        return nullcontext() if journal is None else journal.transaction()
+
+    @property
+    def _journal(self) -> Journal | None:
+        backend = getattr(self.inner, "_backend", None)
+        return backend if isinstance(backend, Journal) else None
+
 
 def create_study(folder: Path, url: str | None, name: str, directions: list[str]) -> optuna.Study:
-    """The study called `name` in the database at `url`, or in the journal in `folder`; made where there is none."""
+    """The study called `name` in the database at `url`, or in the journal in `folder`; made if there is none."""
     storage = _journal(folder) if url is None else _database(url)
     return optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
-
-
-def together(study: optuna.Study) -> AbstractContextManager[None]:
-    """What the block writes to `study` is kept at its end, in one go; by a database one by one, as ever."""
-    backend = getattr(study._storage, "_backend", None)
-    return backend.together() if isinstance(backend, Journal) else nullcontext()
-
-
-def fenced(study: optuna.Study, fence: Callable[[dict[str, Any]], None]) -> None:
-    """Has `fence` told of others' claims before anything is written; by a database that is not done."""
-    backend = getattr(study._storage, "_backend", None)
-    if isinstance(backend, Journal):
-        backend.fence = fence
 
 
 def keep_sweep(folder: Path, sweep: Sweep) -> None:
@@ -46,11 +112,12 @@ def keep_sweep(folder: Path, sweep: Sweep) -> None:
 
 
 def find_study(folder: Path, url: str | None, recorded: str) -> tuple[optuna.Study | None, str | None]:
-    """The study of the sweep in `folder`, with its database, None for the journal; (None, None) where there is none.
+    """The study of the sweep in `folder` and its database, None for the journal; (None, None) if there is none.
 
     It is looked for in the journal, in the database that the folder's sweep names, and then in the one at `url`. A
-    study without the attribute `recorded` does not count: its driver died before anything was asked. Raises InputError
-    where `url` is none, or has a password, where a database cannot be reached, or where the study is kept elsewhere.
+    study without the attribute `recorded` does not count: its driver died before it asked for a trial. Raises
+    InputError if `url` is no database or has a password, if a database cannot be reached, or if the study is kept
+    elsewhere.
     """
     if url is not None:
         try:
@@ -73,9 +140,9 @@ def find_study(folder: Path, url: str | None, recorded: str) -> tuple[optuna.Stu
 
 
 def check_tables(url: str) -> None:
-    """Whether this program can read the tables of studies in the database at `url`, which has them; makes none.
+    """Checks that this program can read the tables of studies in the database at `url`; it must have them already.
 
-    Raises RuntimeError where another version of Optuna made them, and what SQLAlchemy does.
+    Raises RuntimeError if another version of Optuna made them, and what SQLAlchemy raises.
     """
     storage = RDBStorage(with_driver(url), skip_table_creation=True)
     storage.remove_session()
@@ -83,21 +150,22 @@ def check_tables(url: str) -> None:
 
 
 def _named(storage: BaseStorage, name: str | None) -> optuna.Study | None:
-    """The study called `name`, or the only one."""
+    """The study called `name`, by default the only one; None if there is none."""
     found = [study.study_name for study in storage.get_all_studies()]
     if name is None and found:
         name = found[0]
     return optuna.load_study(study_name=name, storage=storage) if name in found else None
 
 
-def _journal(folder: Path) -> JournalStorage:
-    return JournalStorage(Journal(str(folder / JOURNAL)))
+def _journal(folder: Path) -> FencedStorage:
+    return FencedStorage(JournalStorage(Journal(str(folder / JOURNAL))))
 
 
-def _database(url: str) -> RDBStorage:
+def _database(url: str) -> FencedStorage:
     try:
         # A connection that a restart of the server has broken is replaced before it is used.
-        return RDBStorage(with_driver(url), engine_kwargs={"pool_pre_ping": True})
-    except (SQLAlchemyError, ImportError, RuntimeError) as error:  # the last one for tables of another Optuna
+        built = RDBStorage(with_driver(url), engine_kwargs={"pool_pre_ping": True})
+    except (SQLAlchemyError, ImportError, RuntimeError) as error:  # RuntimeError: tables of another version of Optuna
         reason = masked(str(error).strip().splitlines()[0])
         raise InputError(f"the study's database {url} cannot be opened: {reason}") from None
+    return FencedStorage(optuna.storages.get_storage(built))

@@ -1,54 +1,47 @@
-"""The study: which trials exist, what they scored, and what becomes of them. The only home of optuna."""
+"""A sweep's study: which trials exist, what they scored, and what becomes of them."""
 
 from __future__ import annotations
 
-import math
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from orchestrator.decisions import pruning
 from orchestrator.decisions.budget import TrialUse, use_of
 from orchestrator.decisions.failures import FAILURES, LOG, Failure, failures_of, given_up
 from orchestrator.decisions.objectives import directions, gpu_hours
-from orchestrator.decisions.promotion import Choice, Curve, Policy, halt_after, policy_of
-from orchestrator.study import prior_trials as lessons
+from orchestrator.study import prior_trials
 from orchestrator.study.importances import importances
-from orchestrator.study.limits import GovernedStudy
-from orchestrator.study.records import (
-    FAULT,
-    NODES,
-    PAUSED,
-    REASON,
-    RUNG,
-    Final,
-    Memo,
-    Reader,
-    TrialRecord,
-    notes_of,
-)
+from orchestrator.study.lease import Lease, Notes
+from orchestrator.study.limits import Limits
+from orchestrator.study.notes import StudyNotes
+from orchestrator.study.pruners import named_pruner
+from orchestrator.study.records import FAULT, NODES, PAUSED, REASON, RUNG, Final, Memo, Reader, TrialRecord, notes_of
 from orchestrator.study.sampler_view import SampledStudy
 from orchestrator.study.samplers import sampler_of
-from orchestrator.study.storage import create_study, find_study, together
-from search_spaces.settings import Hyperband, Median, Percentile, Pruner
+from orchestrator.study.storage import FencedStorage, create_study, find_study
+from search_spaces.pruners.rule import CONTINUE, Answer, Choice, Curve, Policy, prune, slice_end
 from search_spaces.space import Dimension, suggest
 from search_spaces.sweep import Sweep, read_kept
 from trainers.config import KIMG
-from trainers.evaluation.scores import METRICS, Judgement, Score
+from trainers.evaluation.scores import METRICS
 from trainers.rungs import Rung, best_rung
 
 _SWEEP = "sweep"
 _ID = "id"
 _ATTEMPT = "attempt"
 _FINAL = "final:"
+#: Before the images of a rung: what a pruner of Optuna's kind said there.
+_VERDICT = "verdict:"
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -61,9 +54,9 @@ class Decision(Enum):
     COMPLETE = "complete"
     PRUNE = "prune"
     PAUSE = "pause"
-    """Its slice is at an end; it gives its place free and may go on from its checkpoint later."""
+    """Its slice is at an end: it gives its place free and may go on from its checkpoint later."""
     MEASURE = "measure"
-    """Too near the line: its last rung is scored again on twice the images before it is recorded."""
+    """The pruner is undecided: its last rung is scored again on more images before it is recorded."""
 
 
 @dataclass(frozen=True)
@@ -75,23 +68,28 @@ class Ticket:
     attempt: int
 
 
-class SweepStudy(GovernedStudy):
-    """One sweep's study in a journal file; a driver writes it, anybody may read it."""
+class SweepStudy:
+    """One sweep's study. One driver writes it, anybody may read it.
+
+    Its parts: `limits` (budget, requests, lease), the notes on the study, the storage with the driver's fence, and the
+    view that samplers have of it.
+    """
 
     def __init__(self, folder: Path, sweep: Sweep, study: optuna.Study) -> None:
-        super().__init__(sweep, study)
         self.folder = folder
+        self._study = study
+        self._storage: FencedStorage = study._storage
+        self._notes = StudyNotes(study)
+        self.limits = Limits(sweep, self._notes, self._uses)
         self._sampling = SampledStudy(study, sweep)
-        self._sampling.lessons = lessons.among(self._notes, sweep)
+        self._sampling.prior_trials = prior_trials.among(self._notes.values, sweep)
         self._live: dict[int, Trial] = {}
+        """Trials that this driver has handed out, by number."""
         self._reader = Reader(sweep)
         self._use = Memo(self._use_of)
-        self._halts: dict[int, int] = {}
-        """Where the slice of each live trial ends."""
+        self._slice_ends: dict[int, int] = {}
+        """The rung at which each live trial pauses."""
         self._metric = METRICS[sweep.score.metric]
-        study.pruner = _pruner(sweep.pruner, sweep.rungs)
-        # Else Optuna would give its samplers all trials in place of those that `SampledStudy` shows.
-        self._sampling.pruner = optuna.pruners.NopPruner()
 
     @classmethod
     def create(cls, folder: Path, sweep: Sweep) -> SweepStudy:
@@ -118,18 +116,46 @@ class SweepStudy(GovernedStudy):
     @property
     def id(self) -> str:
         """Tells this study from others of the same name."""
-        return str(self._study.user_attrs.get(_ID, self.sweep.name))
+        return str(self._notes.get(_ID, self.sweep.name))
+
+    @property
+    def sweep(self) -> Sweep:
+        """The sweep with the budget that holds now."""
+        return self.limits.sweep
+
+    @property
+    def lease_records(self) -> Notes:
+        """Where drivers claim this study. A claim is written past the fence, which it decides about."""
+        return Notes(self._notes.read, partial(self._storage.inner.set_study_user_attr, self._study._study_id))
+
+    def drive(self, lease: Lease) -> None:
+        """Makes this process the driver: from now on every write asks `lease` first."""
+        self.limits.lease = lease
+        self._storage.fence(lease)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Reads what others have noted since."""
+        self.limits.refresh()
+
+    def __getattr__(self, name: str) -> Any:  # TEMPORARY
+        if name.startswith("_") or "limits" not in self.__dict__:
+            raise AttributeError(name)
+        return getattr(self.limits, name)
+
+    def _transaction(self) -> AbstractContextManager[None]:
+        return self._storage.transaction()
 
     def next_ticket(self) -> Ticket | None:
         """A trial to work on: one that a dead driver left running, else a paused or a new one, as the policy says.
 
-        None where there is none at the moment; where no trial is live either, paused ones are pruned and all is done.
+        None if there is none at the moment. If no trial is live either, the paused ones are pruned, and all is done.
         """
         self.refresh()
         left = self._left_running()
-        if self.leaving:
+        if self.limits.leaving:
             return None
-        limit = self.limit(spent := self.spent())
+        limit = self.limits.limit(spent := self.limits.spent())
         choice: Choice = left[0] if left else None
         if not left and (limit is None or limit.promotes):
             choice = self._policy.choose(limit is None)
@@ -143,46 +169,52 @@ class SweepStudy(GovernedStudy):
             trial = self._sampling.ask()
             self._policy.started(trial.number)
         else:
-            # Whose driver died while asking lacks parameters: they are drawn as they would have been.
+            # If its driver died while asking, it lacks parameters: they are drawn as they would have been.
             self._sampling.sampler = sampler_of(self.sweep, choice)
             running = self._trials(TrialState.RUNNING)
             trial = Trial(self._sampling, next(t._trial_id for t in running if t.number == choice))
             trial.set_user_attr(PAUSED, False)
-        with together(self._study):
+        with self._transaction():
             params = suggest(self.sweep.space, lambda dimension: _suggest(trial, dimension))
             attempt = int(_kept(trial).get(_ATTEMPT, 0)) + 1
             trial.set_user_attr(_ATTEMPT, attempt)
         self._live[trial.number] = trial
         passed = self._rungs(trial)
-        self._halts[trial.number] = halt_after(self._policy, self.sweep.rungs, passed[-1].images if passed else 0)
+        self._slice_ends[trial.number] = slice_end(self._policy, self.sweep.rungs, passed[-1].images if passed else 0)
         return Ticket(trial.number, params, attempt)
 
     def report(self, number: int, history: Sequence[Rung]) -> Decision:
         """Records every rung of `history` that the study lacks and decides what becomes of the trial.
 
-        A diverged trial is pruned with its reason; one at the last rung is complete with its best score so far; one
-        before it is pruned on a verdict of `stop_on`, else on its scores, or paused at the end of its slice. Where its
-        scores are too near the line, the last rung is not recorded yet: the answer is MEASURE.
+        A diverged trial is pruned with its reason; one at the last rung is complete with its best score so far. Before
+        the last rung a trial is pruned by a verdict of `stop_on` or by the pruner, or paused at the end of its slice.
+        If the pruner is undecided, the last rung is not recorded yet: the answer is MEASURE.
         """
         self.refresh()
         trial, last = self._live[number], history[-1]
-        settled = f"{RUNG}{last.images}" in _kept(trial) or self.called_off(number)
-        if not settled and self.images_to_measure(history) is not None:
-            return self._leave(number) if self.leaving else Decision.MEASURE
-        with together(self._study):
+        answer = self._judge(history)
+        settled = f"{RUNG}{last.images}" in _kept(trial) or self.limits.called_off(number)
+        if answer.kind == "measure" and not settled:
+            return self._leave(number) if self.limits.leaving else Decision.MEASURE
+        with self._transaction():
             kept = _kept(trial)
             self._keep(trial, [rung for rung in history if f"{RUNG}{rung.images}" not in kept])
         if last.diverged:
             return self._end(number, Decision.PRUNE, f"diverged at {last.images / KIMG:g} kimg: {last.diverged}")
         if last.images >= self.sweep.rungs[-1]:
             return self._end(number, Decision.COMPLETE, None)
-        if (reason := self.called_off(number) or self._stopped(last) or self._beaten(trial, history)) is not None:
+        if (reason := self.limits.called_off(number) or self._stopped(last)) is not None:
             return self._end(number, Decision.PRUNE, reason)
-        if last.images >= self._halts[number]:
+        if self._optuna_pruner is not None:
+            answer = self._ask(self._optuna_pruner, trial, last.images)
+        if answer.kind == "prune":
+            where = f"{self.sweep.pruner.title} pruner at {last.images / KIMG:g} kimg"
+            return self._end(number, Decision.PRUNE, f"{where}: {answer.reason}" if answer.reason else where)
+        if last.images >= self._slice_ends[number]:
             trial.set_user_attr(PAUSED, True)
-            self._policy.halted(number, self._curve(history))
+            self._policy.paused(number, self._curve(history))
             return self._leave(number)
-        return self._leave(number) if self.leaving else Decision.CONTINUE
+        return self._leave(number) if self.limits.leaving else Decision.CONTINUE
 
     def _keep(self, trial: Trial, rungs: Sequence[Rung]) -> None:
         for rung in rungs:
@@ -192,15 +224,37 @@ class SweepStudy(GovernedStudy):
             trial.set_user_attr(f"{RUNG}{rung.images}", rung.to_json())
 
     def images_to_measure(self, history: Sequence[Rung]) -> int | None:
-        """On how many images the last rung of `history` must be scored again; None where it is decided, or for good."""
-        if (line := self._line(history)) is None:
-            return None
-        best, last = self._best_score(history), history[-1]
-        if best is None or best is not last.scores.get(self._metric.name) or self._stopped(last):
-            return None
-        if pruning.against(best, line) is not Judgement.UNDECIDED:
-            return None
-        return pruning.more_images(best, self.sweep.score.samples * 2**self.sweep.score.doublings)
+        """On how many images the last rung of `history` must be scored again; None if it need not be."""
+        answer = self._judge(history)
+        return answer.images if answer.kind == "measure" else None
+
+    def _judge(self, history: Sequence[Rung]) -> Answer:
+        """What the rule of our own pruners says of a trial with this history."""
+        last = history[-1]
+        if last.diverged or last.images >= self.sweep.rungs[-1] or self._stopped(last):
+            return CONTINUE
+        most = self.sweep.score.samples * 2**self.sweep.score.doublings
+        complete = (self._curve(self._rungs(trial)) for trial in self._trials(TrialState.COMPLETE))
+        return self.sweep.pruner.judge(self._curve(history), complete, most)
+
+    @cached_property
+    def _optuna_pruner(self) -> BasePruner | None:
+        """The sweep's pruner if it is of Optuna's kind. Only a driver asks for it, which imports its class."""
+        return named_pruner(self.sweep.pruner, self.sweep.rungs)
+
+    def _ask(self, pruner: BasePruner, trial: Trial, images: int) -> Answer:
+        """What a pruner of Optuna's kind says after the rung at `images`, which has been recorded.
+
+        Its verdict is kept with the trial before anything follows from it, and it is never asked twice about a rung:
+        Optuna's successive halving notes where a trial stands before it answers, so a second answer would be another.
+        In a journal its notes and the verdict are one transaction.
+        """
+        key = f"{_VERDICT}{images}"
+        if key not in _kept(trial):
+            with self._transaction():
+                known = self._storage.get_trial(trial._trial_id)
+                trial.set_user_attr(key, bool(pruner.prune(self._study, known)))
+        return prune("") if _kept(trial)[key] else CONTINUE
 
     def note(self, number: int, failure: Failure) -> bool:
         """Keeps a failure with its trial; False where it was kept already."""
@@ -237,11 +291,11 @@ class SweepStudy(GovernedStudy):
     def record_final(self, number: int, final: Final) -> None:
         """Keeps what the best checkpoint of an ended trial scored."""
         # Optuna lets nobody add to a trial that has ended.
-        self._note(f"{_FINAL}{number}", final.to_json())
+        self._notes.write(f"{_FINAL}{number}", final.to_json())
 
     def fail_final(self, number: int, fault: str) -> None:
         """Keeps why the best checkpoint of an ended trial could not be scored."""
-        self._note(f"{_FINAL}{number}", {FAULT: fault})
+        self._notes.write(f"{_FINAL}{number}", {FAULT: fault})
 
     def records(self) -> list[TrialRecord]:
         """Every trial by number."""
@@ -256,19 +310,18 @@ class SweepStudy(GovernedStudy):
         return self._reader.record(trial, self._notes.get(f"{_FINAL}{trial.number}", {}))
 
     @property
-    def taught(self) -> bool:
-        """Whether a driver has called `teach`."""
-        return lessons.LAST in self._notes
+    def has_prior_trials(self) -> bool:
+        """Whether a driver has called `keep_prior_trials`."""
+        return prior_trials.LAST in self._notes.values
 
-    def teach(self, trials: Sequence[Mapping[str, Any]]) -> None:
-        """Tells the sampler of trials of other sweeps, `{params, values}` with scores by images, once and for all.
+    def keep_prior_trials(self, trials: Sequence[Mapping[str, Any]]) -> None:
+        """Keeps the trials of a warm start, `{params, values}` with scores by images; once for the whole sweep.
 
-        They are no trials of this study: nothing but its sampler ever sees them.
+        They are no trials of this study: only its sampler ever sees them.
         """
-        for key, text in lessons.as_notes(trials):
-            self._study.set_user_attr(key, text)
-        self.refresh()
-        self._sampling.lessons = lessons.among(self._notes, self.sweep)
+        for key, text in prior_trials.as_notes(trials):
+            self._notes.write(key, text)
+        self._sampling.prior_trials = prior_trials.among(self._notes.values, self.sweep)
 
     def importances(self) -> dict[str, float]:
         """As `importances.importances`; a pruned trial counts with the best score it reached."""
@@ -282,41 +335,8 @@ class SweepStudy(GovernedStudy):
                 return f"{kind} at {rung.images / KIMG:g} kimg: {evidence}"
         return None
 
-    def _beaten(self, trial: Trial, history: Sequence[Rung]) -> str | None:
-        """Why the pruner ends the trial; None where it goes on."""
-        where = f"{self.sweep.pruner.name} pruner at {history[-1].images / KIMG:g} kimg"
-        if isinstance(self.sweep.pruner, Hyperband):
-            known = self._study._storage.get_trial(trial._trial_id)
-            if self._study.pruner.prune(self._study, known):
-                return where
-        if (reason := pruning.by_its_own(self.sweep.pruner, history, self._metric.name)) is not None:
-            return f"{where}: {reason}"
-        if (line := self._line(history)) is None:
-            return None
-        best = self._best_score(history)
-        if best is None or pruning.against(best, line) is not Judgement.WORSE:
-            return None
-        return f"{where}: {self._metric.name} {best} against {line}"
-
-    def _best_score(self, history: Sequence[Rung]) -> Score | None:
-        return pruning.best_until(history, self._metric.name, history[-1].images)
-
-    def _line(self, history: Sequence[Rung]) -> Score | None:
-        """What a trial must reach at the last rung of `history`; None where the pruner draws no line there.
-
-        It is drawn by the best scores until then of the complete trials, as many of them as `startup` at least.
-        """
-        pruner, images = self.sweep.pruner, history[-1].images
-        if not isinstance(pruner, Median | Percentile) or not pruner.warmup <= images < self.sweep.rungs[-1]:
-            return None
-        complete = [self._rungs(trial) for trial in self._trials(TrialState.COMPLETE)]
-        scores = [score for rungs in complete if (score := pruning.best_until(rungs, self._metric.name, images))]
-        if len(scores) < max(1, pruner.startup):
-            return None
-        return pruning.line(scores, pruner.percentile if isinstance(pruner, Percentile) else 50.0)
-
     def _leave(self, number: int) -> Decision:
-        """Lets go of a trial that stays as it is, for another time."""
+        """Lets go of a trial, which stays as it is and may go on later."""
         del self._live[number]
         return Decision.PAUSE
 
@@ -326,7 +346,7 @@ class SweepStudy(GovernedStudy):
         left = {t.number: t for t in running if not t.user_attrs.get(PAUSED)}
         # Their driver died before it ended them.
         failed = {n: reason for n, t in left.items() if (reason := given_up(failures_of(t.user_attrs))) is not None}
-        off = {number: reason for number in left if (reason := self.called_off(number)) is not None}
+        off = {number: reason for number in left if (reason := self.limits.called_off(number)) is not None}
         for number, reason in (off | failed).items():
             self._live[number] = Trial(self._study, left[number]._trial_id)
             self.fail(number, reason) if number in failed else self._end(number, Decision.PRUNE, reason)
@@ -342,7 +362,7 @@ class SweepStudy(GovernedStudy):
 
     def _end(self, number: int, decision: Decision, reason: str | None) -> Decision:
         trial = self._live.pop(number)
-        with together(self._study):
+        with self._transaction():
             if reason is not None:
                 trial.set_user_attr(REASON, reason)
             if decision is Decision.COMPLETE:
@@ -365,25 +385,25 @@ class SweepStudy(GovernedStudy):
     @cached_property
     def _policy(self) -> Policy:
         """The policy as this study's trials have brought it up; the driver's alone."""
-        policy = policy_of(self.sweep.pruner)
+        policy = self.sweep.pruner.policy()
         for trial in self._trials():
             rungs = self._rungs(trial)
             policy.started(trial.number)
-            halt = halt_after(policy, self.sweep.rungs, 0)
-            while rungs and halt <= rungs[-1].images and halt < self.sweep.rungs[-1]:
-                policy.halted(trial.number, self._curve([rung for rung in rungs if rung.images <= halt]))
-                waits = trial.user_attrs.get(PAUSED) and halt == rungs[-1].images and not trial.state.is_finished()
+            end = slice_end(policy, self.sweep.rungs, 0)
+            while rungs and end <= rungs[-1].images and end < self.sweep.rungs[-1]:
+                policy.paused(trial.number, self._curve([rung for rung in rungs if rung.images <= end]))
+                waits = trial.user_attrs.get(PAUSED) and end == rungs[-1].images and not trial.state.is_finished()
                 if waits:
                     break
                 policy.resumed(trial.number)
-                halt = halt_after(policy, self.sweep.rungs, halt)
+                end = slice_end(policy, self.sweep.rungs, end)
             if trial.state.is_finished():
                 policy.ended(trial.number, self._curve(rungs))
         return policy
 
     def _curve(self, rungs: Sequence[Rung]) -> Curve:
-        scores = [rung.scores.get(self._metric.name) for rung in rungs]
-        return Curve(tuple(r.images for r in rungs), tuple(s.cost if s else math.inf for s in scores))
+        scores = tuple(rung.scores.get(self._metric.name) for rung in rungs)
+        return Curve(tuple(rung.images for rung in rungs), scores)
 
     def _rungs(self, trial: Trial | FrozenTrial) -> tuple[Rung, ...]:
         return self._reader.rungs(trial.number, _kept(trial))
@@ -405,10 +425,3 @@ def _suggest(trial: Trial, dimension: Dimension) -> Any:
     if dimension.kind == "int":
         return trial.suggest_int(dimension.name, int(dimension.low), int(dimension.high))
     return trial.suggest_float(dimension.name, dimension.low, dimension.high, log=dimension.kind == "log_uniform")
-
-
-def _pruner(pruner: Pruner, rungs: Sequence[int]) -> optuna.pruners.BasePruner:
-    """Optuna's pruner where the sweep has one of its; the others are ours."""
-    if pruner.name == "hyperband":
-        return optuna.pruners.HyperbandPruner(rungs[0], rungs[-1], pruner.reduction)
-    return optuna.pruners.NopPruner()

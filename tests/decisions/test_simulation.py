@@ -15,7 +15,10 @@ from typer.testing import CliRunner
 from orchestrator.cli.commands import app
 from orchestrator.cli.curves import read_curves, read_pruner
 from orchestrator.decisions.simulate import Recorded, replay, simulate
-from search_spaces.settings import FreezeThaw, Halving, Median, Percentile, Pruner, Unpruned
+from search_spaces.pruners.freeze_thaw import FreezeThaw
+from search_spaces.pruners.halving import Halving
+from search_spaces.pruners.percentile import Median, Percentile
+from search_spaces.pruners.rule import Pruner, Unpruned
 from trainers.errors import InputError
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data" / "learning_curves"

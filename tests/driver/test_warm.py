@@ -59,7 +59,7 @@ def test_a_warm_sampler_begins_where_the_earlier_sweep_has_come_to(tmp_path: Pat
     def error(name: str, *overrides: str) -> float:
         study = begin(tmp_path, sweep(name, "budget.trials=9", *overrides))
         if study.sweep.warm_start:
-            study.teach(lessons(study.sweep, earlier, SCORER).trials)
+            study.keep_prior_trials(lessons(study.sweep, earlier, SCORER).trials)
         return sum(abs(math.log10(params["g_lr"]) + 3) for params in run(study, 8)) / 8
 
     assert error("warm", "warm_start=[old]") < 0.5 * error("cold")
@@ -67,7 +67,7 @@ def test_a_warm_sampler_begins_where_the_earlier_sweep_has_come_to(tmp_path: Pat
 
 def test_lessons_are_no_trials_of_the_sweep(tmp_path: Path, earlier: SweepStudy) -> None:
     study = begin(tmp_path, sweep("new", "warm_start=[old]", "budget={trials: 3, target: 0}"))
-    study.teach(lessons(study.sweep, earlier, SCORER).trials)
+    study.keep_prior_trials(lessons(study.sweep, earlier, SCORER).trials)
     assert status_of(study).spent.trials == 0
     assert status_of(study).best is None
     run(study, 3)
@@ -80,12 +80,12 @@ def test_a_restart_asks_for_the_same_trials_whatever_became_of_the_earlier_sweep
 ) -> None:
     def params(name: str, restart: bool) -> list[dict[str, Any]]:
         study, found = begin(tmp_path, sweep(name, "warm_start=[old]", "budget.trials=4")), []
-        study.teach(lessons(study.sweep, earlier, SCORER).trials)
+        study.keep_prior_trials(lessons(study.sweep, earlier, SCORER).trials)
         for _ in range(4):
             if restart:
                 reopened = SweepStudy.open(study.folder)
                 assert reopened is not None
-                assert reopened.taught
+                assert reopened.has_prior_trials
                 study = reopened
             found += run(study, 1)
         return found
@@ -106,13 +106,13 @@ def test_a_teacher_that_dies_half_way_has_taught_nothing(tmp_path: Path, earlier
 
     study._study.set_user_attr = dying
     with pytest.raises(KeyboardInterrupt):
-        study.teach(trials)
+        study.keep_prior_trials(trials)
     heir = SweepStudy.open(study.folder)
     assert heir is not None
-    assert not heir.taught
-    heir.teach(trials)
-    assert heir.taught
-    assert len(heir._sampling.lessons) == len(trials) == 120
+    assert not heir.has_prior_trials
+    heir.keep_prior_trials(trials)
+    assert heir.has_prior_trials
+    assert len(heir._sampling.prior_trials) == len(trials) == 120
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ def test_every_learning_sampler_takes_lessons_under_every_kind_of_pruner(
 ) -> None:
     overrides = ("warm_start=[old]", f"sampler={{name: {sampler}, startup: 3}}", "rungs={every: 1, until: 4}")
     study = begin(tmp_path, replace_pruner(sweep("new", *overrides), pruner))
-    study.teach(lessons(study.sweep, earlier, SCORER).trials)
+    study.keep_prior_trials(lessons(study.sweep, earlier, SCORER).trials)
     while (ticket := study.next_ticket()) is not None:
         kids = [4.0 - rung + ticket.number / 10 for rung in range(4)]
         passed = len(study.records()[ticket.number].rungs)

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from orchestrator.report import charts, write_report
-from orchestrator.report.page import measured
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.status import status_of
 from orchestrator.study.study import Decision, SweepStudy
@@ -267,7 +266,7 @@ def test_the_same_study_gives_the_same_report(study: SweepStudy) -> None:
     [(0.012345, 0.00056, "0.01235 ± 0.00056"), (31.2, None, "31.2"), (123.4, 17.0, "123 ± 17"), (1.0, 0.0, "1")],
 )
 def test_a_value_ends_at_the_second_digit_of_its_error(value: float, stderr: float | None, text: str) -> None:
-    assert measured(Score("kid", value, stderr, 100, "lenet", "test", 0)) == text
+    assert str(Score("kid", value, stderr, 100, "lenet", "test", 0)) == text
 
 
 def record(
@@ -298,7 +297,7 @@ def test_a_curve_shows_how_its_trial_ended() -> None:
     assert (by_group["pruned"].line.dash, by_group["pruned"].marker.symbol[-1]) == ("dash", "x")
     assert len({by_group[kind].marker.symbol[-1] for kind in by_group}) == 4
     assert by_group["best"].line.width > by_group["pruned"].line.width
-    assert "trial 1, pruned<br>2 kimg: kid 0.3 ± 0.015<br>g_lr = 0.001" in by_group["pruned"].text
+    assert "trial 1, pruned<br>2 kimg: kid 0.300 ± 0.015<br>g_lr = 0.001" in by_group["pruned"].text
 
 
 def test_only_the_best_curve_has_bars_of_two_standard_errors() -> None:

@@ -9,8 +9,12 @@ from PIL import Image
 
 from search_spaces import resolve, shipped, summary
 from search_spaces.load import check_sweep, load_sweep, parse_sweep
+from search_spaces.pruners.freeze_thaw import FreezeThaw
+from search_spaces.pruners.halving import Halving
+from search_spaces.pruners.percentile import Percentile
+from search_spaces.pruners.rule import Unpruned
 from search_spaces.samplers import Random, Tpe
-from search_spaces.settings import Finals, FreezeThaw, Halving, Percentile, Unpruned
+from search_spaces.settings import Finals
 from search_spaces.space import Value
 from search_spaces.sweep import Sweep, diff
 from trainers.catalogue import SYSTEMS

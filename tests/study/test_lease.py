@@ -30,7 +30,6 @@ from orchestrator.study.lease import (
     driving,
     holder,
 )
-from orchestrator.study.storage import together
 from orchestrator.study.study import SweepStudy
 from tests.support import made_up
 from trainers.errors import InputError
@@ -141,7 +140,7 @@ def test_what_a_driver_was_about_to_write_when_it_was_superseded_is_refused(tmp_
     claimed(first)
     second = SweepStudy.open(tmp_path / "s")
     assert second is not None
-    with pytest.raises(LeaseLostError), together(first._study):  # noqa: PT012
+    with pytest.raises(LeaseLostError), first._storage.transaction():  # noqa: PT012
         first._study.set_user_attr("late", 1)  # the lease is held at this moment, and nothing is written yet
         time.sleep(module._DEFAULT_EXPIRY + 1)
         claimed(second)

@@ -253,7 +253,7 @@ def test_a_metric_to_be_maximised_has_a_front_too(tmp_path: Path) -> None:
 
 def test_lines_and_report_show_gpu_hours_and_the_front(study: SweepStudy) -> None:
     status = status_of(study)
-    assert "kid 1 ± 0.01  fid 100  0.667 GPU-hours" in trial_line(status.records[3], "kid")
+    assert "kid 1.000 ± 0.010  fid 100  0.667 GPU-hours" in trial_line(status.records[3], "kid")
     done = CliRunner().invoke(app, ["status", "made-up", "--root", str(study.folder.parent)])
     assert "Pareto front of kid and GPU-hours: trials 3, 0" in done.output
     write_report(status, study, study.folder / "report.html")

@@ -10,11 +10,14 @@ from statistics import mean, variance
 import pytest
 from optuna.trial import TrialState
 
-from orchestrator.decisions.promotion import Curve, Promoting, Thawing, halt_after
 from orchestrator.study.status import status_of
 from orchestrator.study.study import Decision, SweepStudy
+from search_spaces.pruners.freeze_thaw import FreezeThawPolicy
+from search_spaces.pruners.halving import HalvingPolicy
+from search_spaces.pruners.rule import Curve, slice_end
 from search_spaces.sweep import Sweep
 from tests.support import made_up
+from trainers.evaluation.scores import Score
 from trainers.rungs import Rung
 
 PRUNERS = ["freeze-thaw", "halving"]
@@ -134,37 +137,42 @@ def test_the_estimator_samples_no_worse_with_pausing_than_with_stopping(tmp_path
     assert mean(pausing) >= 0.4
 
 
-def test_the_trial_that_falls_fastest_is_thawed_before_one_that_is_better_but_flat() -> None:
-    policy = Thawing(share=0.5, optimism=1.0, growth=1.5)
-    flat, falling = Curve((1, 2), (5.0, 4.9)), Curve((1, 2), (9.0, 5.1))
-    for number, curve in enumerate((flat, falling)):
+def curve(*values: float) -> Curve:
+    """A curve with a rung at each step from 1 on."""
+    scores = tuple(Score("kid", value, None, 100, "lenet-x", "mnist-mini-train-x", 0) for value in values)
+    return Curve(tuple(range(1, 1 + len(values))), scores)
+
+
+def test_the_trial_that_falls_fastest_is_resumed_before_one_that_is_better_but_flat() -> None:
+    policy = FreezeThawPolicy(share=0.5, optimism=1.0, growth=1.5)
+    for number, values in enumerate(((5.0, 4.9), (9.0, 5.1))):  # flat, falling
         policy.started(number)
-        policy.halted(number, Curve(curve.steps[:1], curve.values[:1]))
+        policy.paused(number, curve(values[0]))
         policy.resumed(number)
-        policy.halted(number, curve)
+        policy.paused(number, curve(*values))
     assert policy.choose(may_start=False) == 1
 
 
 def test_halving_promotes_one_in_so_many_and_the_best_of_them() -> None:
-    policy = Promoting(reduction=3)
+    policy = HalvingPolicy(reduction=3)
     for number, value in enumerate((5.0, 3.0, 4.0)):
         assert policy.choose(may_start=True) == "start"
         policy.started(number)
-        policy.halted(number, Curve((1,), (value,)))
+        policy.paused(number, curve(value))
     assert policy.choose(may_start=True) == 1
     assert policy.choose(may_start=True) == "start"
 
 
-@pytest.mark.parametrize("policy", [Thawing(0.65, 0.5, 1.5), Promoting(4)], ids=["thawing", "promoting"])
-def test_a_trial_that_never_had_a_value_is_never_promoted(policy: Thawing | Promoting) -> None:
+@pytest.mark.parametrize("policy", [FreezeThawPolicy(0.65, 0.5, 1.5), HalvingPolicy(4)], ids=["freeze-thaw", "halving"])
+def test_a_trial_that_never_had_a_value_is_never_promoted(policy: FreezeThawPolicy | HalvingPolicy) -> None:
     policy.started(0)
-    policy.halted(0, Curve((1,), (float("inf"),)))
+    policy.paused(0, Curve((1,), (None,)))
     assert policy.choose(may_start=False) is None
 
 
 def test_slices_grow_and_end_at_the_last_rung() -> None:
-    rungs, halts, at = range(1, 21), [], 0
+    rungs, ends, at = range(1, 21), [], 0
     while at < 20:
-        at = halt_after(Thawing(0.65, 0.5, 1.5), rungs, at)
-        halts.append(at)
-    assert halts == [1, 2, 3, 5, 8, 12, 18, 20]
+        at = slice_end(FreezeThawPolicy(0.65, 0.5, 1.5), rungs, at)
+        ends.append(at)
+    assert ends == [1, 2, 3, 5, 8, 12, 18, 20]

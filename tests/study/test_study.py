@@ -59,7 +59,10 @@ def test_a_trial_worse_than_the_median_is_pruned_with_its_reason(study: SweepStu
     assert ticket is not None
     assert study.report(ticket.number, made_up.history(9.0)) is Decision.PRUNE
     record = study.records()[ticket.number]
-    assert (record.state, record.reason) == ("pruned", "median pruner at 1 kimg: kid 9 ± 0.01 against 3 ± 0.0071")
+    assert (record.state, record.reason) == (
+        "pruned",
+        "median pruner at 1 kimg: kid 9.000 ± 0.010 against 3.0000 ± 0.0071",
+    )
 
 
 def test_a_complete_trial_is_worth_its_best_rung(study: SweepStudy) -> None:

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from numpy.random import SeedSequence
 from torch import Tensor
 
-
-def seed_of(*entropy: int) -> int:
-    """A seed in [0, 2**63) for one purpose: unlike entropies give independent streams."""
-    # SeedSequence pads with zeros: without the length, (1,) and (1, 0) would be one.
-    return int(SeedSequence((len(entropy), *entropy)).generate_state(1, np.uint64)[0] >> 1)
+from trainers.seeds import seed_of
 
 
 def seeded(*entropy: int) -> torch.Generator:

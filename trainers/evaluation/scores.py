@@ -97,8 +97,10 @@ class Score:
 
 def written(value: float, stderr: float | None) -> str:
     """A value for people: to the second digit of its standard error, `0.01234 ± 0.00056`; else to four digits."""
-    if not stderr or not math.isfinite(stderr) or not math.isfinite(value):
-        return f"{value:.4g}" if stderr is None or not stderr else f"{value:.4g} ± {stderr:.2g}"
+    if not stderr:
+        return f"{value:.4g}"
+    if not (math.isfinite(value) and 0 < stderr < math.inf):
+        return f"{value:.4g} ± {stderr:.2g}"
     places = max(0, 1 - math.floor(math.log10(stderr)))
     return f"{value:.{places}f} ± {stderr:.{places}f}"
 

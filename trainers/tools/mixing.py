@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from trainers.data.batches import seed_of, seeded
+from trainers.data.batches import seeded
 from trainers.data.images import ImageData
 from trainers.evaluation import lenet
+from trainers.seeds import seed_of
 
 LEARNING_RATE = 1e-3
 #: The report gives none.

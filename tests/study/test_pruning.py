@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from orchestrator.cluster.trial import SweepTrial
-from orchestrator.decisions import pruning
 from orchestrator.store import store_of
 from orchestrator.study.study import Decision, SweepStudy
+from search_spaces.pruners.percentile import against, line, more_images
+from search_spaces.pruners.rule import Curve
 from tests.support import made_up
 from trainers.evaluation.scores import Judgement, Score
 from trainers.rungs import Rung
@@ -25,10 +27,12 @@ def with_kid(rung: Rung, stderr: float, n: int = 100) -> Rung:
 
 
 def test_the_best_score_is_that_of_the_rungs_so_far() -> None:
-    rungs = made_up.history(3.0, 1.0, 2.0)
-    assert [pruning.best_until(rungs, "kid", images).value for images in (1000, 2000, 3000)] == [3, 1, 1]  # type: ignore[union-attr]
-    assert pruning.best_until(rungs, "kid", 999) is None
-    assert pruning.best_until(rungs, "accuracy", 3000) is None
+    curve = Curve((1000, 2000, 3000, 4000), (score(3.0), score(1.0), score(2.0), None))
+    assert [curve.best(images) for images in (1000, 2000, 3000, 4000)] == [score(3.0), *[score(1.0)] * 3]
+    assert (curve.best(999), Curve((1000,), (None,)).best()) == (None, None)
+    assert (curve.cost(), curve.cost(999)) == (1.0, math.inf)
+    upwards = Curve((1, 2), (score(0.1, metric="accuracy"), score(0.9, metric="accuracy")))
+    assert upwards.cost() == -0.9
 
 
 @pytest.mark.parametrize(
@@ -40,12 +44,12 @@ def test_the_line_is_the_percentile_from_the_best_with_the_errors_it_stands_on(
     scores = [score(float(value), value / 10) for value in (9, 3, 1)]
     if percentile == 25:
         scores = [score(9.0, 0.9), score(2.0, 0.2), score(1.0, 0.1)]
-    found = pruning.line(scores, percentile)
+    found = line(scores, percentile)
     assert (found.value, found.stderr) == (pytest.approx(value), pytest.approx(stderr))
 
 
 def test_the_line_of_a_metric_to_be_maximised_counts_from_the_highest() -> None:
-    found = pruning.line([score(value, metric="accuracy") for value in (0.1, 0.5, 0.9)], 0)
+    found = line([score(value, metric="accuracy") for value in (0.1, 0.5, 0.9)], 0)
     assert found.value == 0.9
 
 
@@ -61,12 +65,12 @@ def test_the_line_of_a_metric_to_be_maximised_counts_from_the_highest() -> None:
     ],
 )
 def test_the_error_of_the_difference_decides(mine: Score, other: Score, expected: Judgement) -> None:
-    assert pruning.against(mine, other) is expected
+    assert against(mine, other) is expected
 
 
 def test_scores_that_do_not_compare_are_refused() -> None:
     with pytest.raises(ValueError, match="do not compare"):
-        pruning.against(score(1, None, "fid", n=100), score(1, None, "fid", n=200))
+        against(score(1, None, "fid", n=100), score(1, None, "fid", n=200))
 
 
 @pytest.mark.parametrize(
@@ -74,12 +78,12 @@ def test_scores_that_do_not_compare_are_refused() -> None:
     [(score(1.0), 400, 200), (score(1.0, n=200), 400, 400), (score(1.0, n=400), 400, None), (score(1.0), 100, None)],
 )
 def test_a_closer_look_takes_twice_the_images_up_to_a_limit(looked_at: Score, most: int, expected: int | None) -> None:
-    assert pruning.more_images(looked_at, most) == expected
+    assert more_images(looked_at, most) == expected
 
 
 def test_a_closer_look_is_in_vain_for_scores_that_depend_on_their_number_of_images() -> None:
-    assert pruning.more_images(score(1.0, None, "fid"), 10_000) is None
-    assert pruning.more_images(score(1.0, 0.1, "is"), 10_000) is None
+    assert more_images(score(1.0, None, "fid"), 10_000) is None
+    assert more_images(score(1.0, 0.1, "is"), 10_000) is None
 
 
 @pytest.fixture
@@ -104,7 +108,7 @@ def test_an_undecided_trial_is_measured_again_and_nothing_is_recorded_before(stu
     assert study.report(2, [surer]) is Decision.PRUNE
     record = study.records()[2]
     assert record.rungs == (surer,)
-    assert record.reason == "median pruner at 1 kimg: kid 3.5 ± 0.05 against 3 ± 0.0071"
+    assert record.reason == "median pruner at 1 kimg: kid 3.500 ± 0.050 against 3.0000 ± 0.0071"
 
 
 def test_a_trial_that_stays_undecided_goes_on(study: SweepStudy) -> None:

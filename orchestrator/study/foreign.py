@@ -1,0 +1,43 @@
+"""Classes of other packages that a sweep file names, such as a pruner or a sampler."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from inspect import signature
+from typing import Any
+
+from trainers.errors import InputError
+
+
+def imported(path: str, base: type, key: str) -> type:
+    """The class at `path`, "package.module:Name", a subclass of `base`.
+
+    Raises InputError that names `key`, the section of the sweep file, and what is wrong with the class.
+    """
+    module, _, name = path.partition(":")
+    try:
+        found = getattr(import_module(module), name)
+    except Exception as error:  # importing runs code of others, which may raise anything
+        text = f"{path} cannot be imported: {type(error).__name__}: {error}"
+        raise InputError(f"{key}.class: {text}; install its package where the driver runs") from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise InputError(f"{key}.class: {path} is {found!r}; allowed is a subclass of optuna's {base.__name__}")
+    return found
+
+
+def made(path: str, arguments: dict[str, Any], base: type, key: str) -> Any:
+    """An object of the class at `path`. Raises InputError as `imported`, and if it does not take its arguments."""
+    found = imported(path, base, key)
+    try:
+        return found(**arguments)
+    except Exception as error:  # whatever its constructor raises
+        shown = ", ".join(f"{name}: {value!r}" for name, value in arguments.items()) or "no arguments"
+        raise InputError(f"{key}.class: {path} does not take {shown}: {type(error).__name__}: {error}") from error
+
+
+def takes(kind: type, argument: str) -> bool:
+    """Whether the constructor of `kind` has a parameter called `argument`."""
+    try:
+        return argument in signature(kind).parameters
+    except (TypeError, ValueError):  # it is written in C and tells nothing
+        return False
