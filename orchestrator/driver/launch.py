@@ -21,6 +21,7 @@ from orchestrator.driver.warm_start import earlier_studies, lessons
 from orchestrator.paths import cache_of
 from orchestrator.store import check_store, store_of
 from orchestrator.study.lease import driving, holder
+from orchestrator.study.samplers import check_named_classes
 from orchestrator.study.status import SweepStatus, read_status, status_of
 from orchestrator.study.storage import keep_sweep
 from orchestrator.study.study import SweepStudy
@@ -55,6 +56,8 @@ def launch(sweep: Sweep, root: Path, console: Console, address: str | None = Non
         check_address(address)
     check_sweep(sweep, cache_of(root))
     check_store(sweep)
+    for notice in check_named_classes(sweep):
+        console.print(f"warning: {notice}", highlight=False, soft_wrap=True)
     if known is None or not known.has_prior_trials:
         earlier_studies(sweep, root)
     if known is not None and _same_budget(known, sweep) and _complete(known) and _left_in_order(known):

@@ -1,4 +1,4 @@
-"""Optuna's journal file for machines that die in the middle of a line."""
+"""Optuna's journal file with a writer that survives machines which die in the middle of a line."""
 
 from __future__ import annotations
 
@@ -14,29 +14,40 @@ from typing import Any, BinaryIO
 
 from optuna.storages.journal import JournalFileBackend
 
+from orchestrator.study.lease import CLAIM
 from trainers.errors import InputError
 
-#: Seconds for which a writer may hold the journal; one that was stopped meanwhile holds it until it goes on.
+#: Seconds for which a writer waits for another one. A process that was stopped while it writes keeps the lock.
 PATIENCE = 30.0
 
 
 class Journal(JournalFileBackend):  # type: ignore[misc]  # optuna is not checked
-    """One line a record. A writer locks the file itself, and the kernel takes the lock from a dead one at once.
+    """One line for each record. A writer locks the file itself; the kernel frees the lock of a writer that dies.
 
-    A line that has no end was never acknowledged to anybody: the next writer cuts it off. Optuna's own backend would
-    append to it, which no reader could read again, and leave a dead writer's lock file for half a minute.
+    A last line without an end belongs to a write that never returned: the next writer cuts it off. Optuna's own backend
+    would append to that line, after which nobody could read it, and its lock file outlives a dead writer by half a
+    minute.
     """
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
         self._block = threading.local()
-        self.fence: Callable[[dict[str, Any]], None] = lambda notes: None
-        """Told, before anything is written, what others have noted of the study; raises where nothing may be."""
+        self.fence: Callable[[dict[str, Any]], None] = _allow
+        """Called before each write, under the lock, with the claims of others that are new in the file; may raise."""
         self._seen = 0
+        """Bytes of the file in which this writer has looked for claims."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without what belongs to this process: its lease and its open transaction."""
+        return {key: value for key, value in vars(self).items() if key not in ("_block", "fence")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._block, self.fence = threading.local(), _allow
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """What this thread appends in the block is appended and seen at its end; nothing of it where the block fails.
+        """What this thread appends in the block is written and seen at its end, and not at all if the block fails.
 
         A disk takes as long for one record as for twenty.
         """
@@ -50,14 +61,14 @@ class Journal(JournalFileBackend):  # type: ignore[misc]  # optuna is not checke
             self.append_logs(waiting)
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
-        """As Optuna's, which opens the file even where nobody has written: a study asks eight times a report."""
+        """As Optuna's, but opens the file only if it has grown: a study asks eight times for each report."""
         if self._log_number_offset.get(log_number_from) == os.stat(self._file_path).st_size:
             return ()
         logs: Iterable[dict[str, Any]] = super().read_logs(log_number_from)
         return logs
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """Appends all of `logs` or nothing. Raises InputError where another writer does not let go of the file."""
+        """Appends all of `logs` or nothing. Raises InputError if another writer keeps the file locked."""
         waiting: list[dict[str, Any]] | None = getattr(self._block, "logs", None)
         if waiting is not None:
             waiting.extend(logs)
@@ -66,7 +77,7 @@ class Journal(JournalFileBackend):  # type: ignore[misc]  # optuna is not checke
         with open(self._file_path, "r+b") as file:
             _lock(file, Path(self._file_path))
             end = _end_of_last_line(file)
-            # Nobody else can claim the study now: whom a check let through, and who then stood still, ends here.
+            # Nobody else can claim the study now. A driver that passed its check and was then stopped ends here.
             file.seek(self._seen)
             self.fence(_claims(file.read(end - self._seen)))
             file.truncate(end)
@@ -81,8 +92,14 @@ class Journal(JournalFileBackend):  # type: ignore[misc]  # optuna is not checke
             self._seen = end + len(lines)
 
 
+def _allow(claims: dict[str, Any]) -> None:
+    """The fence of a writer without a lease."""
+
+
 def _claims(lines: bytes) -> dict[str, Any]:
-    found = [json.loads(line)["user_attr"] for line in lines.splitlines() if b'"user_attr":{"lease:' in line]
+    """The notes on drivers' claims among the records in `lines`."""
+    mark = f'"user_attr":{{"{CLAIM}'.encode()
+    found = [json.loads(line)["user_attr"] for line in lines.splitlines() if mark in line]
     return {key: claim for notes in found for key, claim in notes.items()}
 
 

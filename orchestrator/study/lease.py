@@ -29,7 +29,8 @@ from trainers.errors import InputError
 #: Seconds without a renewal after which a driver may be superseded.
 EXPIRY = "GANSWEEP_LEASE_SECONDS"
 _DEFAULT_EXPIRY = 30.0
-_PREFIX = "lease:"
+#: The key of a claim among the notes of a study begins so; its epoch follows.
+CLAIM = "lease:"
 #: Longer than a record takes from a writer to every reader (Fischer's mutual exclusion; Lamport, 1987).
 SETTLE = 0.25
 #: A look at the lock, as `gansweep status` takes, holds it for a moment.
@@ -100,12 +101,12 @@ class Notes:
         return self.read()[-1] == claim
 
     def renew(self, claim: Claim) -> None:
-        self._write(f"{_PREFIX}{claim.epoch}", asdict(claim))
+        self._write(f"{CLAIM}{claim.epoch}", asdict(claim))
 
 
 def claims(notes: Mapping[str, Any]) -> list[Claim]:
     """The claims among a study's notes, by epoch."""
-    found = [Claim(**note) for key, note in notes.items() if key.startswith(_PREFIX)]
+    found = [Claim(**note) for key, note in notes.items() if key.startswith(CLAIM)]
     return sorted(found, key=lambda claim: claim.epoch)
 
 

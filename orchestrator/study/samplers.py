@@ -24,6 +24,7 @@ from optuna.samplers import (
 from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.study.foreign import imported, made, takes
+from orchestrator.study.pruners import named_pruner
 from search_spaces.samplers import CmaEs, Gp, Grid, NamedSampler, Nsga2, Qmc, Sampler, Tpe
 from search_spaces.space import Dimension, Space, grid
 from search_spaces.sweep import Sweep
@@ -50,9 +51,18 @@ def sampler_of(sweep: Sweep, position: int) -> BaseSampler:
     return PartialFixedSampler(point, RandomSampler(seed=seed) if isinstance(chosen, CmaEs) else sampler)
 
 
-def takes_seed(chosen: NamedSampler) -> bool:
-    """Whether the sampler of another package can be seeded. Raises InputError if its class cannot be imported."""
-    return takes(imported(chosen.path, BaseSampler, "sampler"), "seed")
+def check_named_classes(sweep: Sweep) -> list[str]:
+    """Imports and makes the pruner and the sampler that `sweep` names by class; returns what people should know.
+
+    Raises InputError if a class cannot be imported, is of another kind, or does not take its arguments.
+    """
+    named_pruner(sweep.pruner, sweep.rungs)
+    if not isinstance(sweep.sampler, NamedSampler):
+        return []
+    _named_sampler(sweep.sampler, seed=0)
+    if _takes_seed(sweep.sampler):
+        return []
+    return [f"sampler {sweep.sampler.title} takes no seed: another run of this sweep draws other parameters"]
 
 
 def sobol(space: Space, seed: int, position: int) -> dict[str, Any]:
@@ -127,7 +137,16 @@ def _learning(chosen: Sampler, seed: int, space: Space) -> BaseSampler:
         first = chosen.startup
         return CmaEsSampler(seed=seed, n_startup_trials=first, with_margin=whole, warn_independent_sampling=False)
     if isinstance(chosen, NamedSampler):
-        seeded = {"seed": seed} if takes_seed(chosen) else {}
-        sampler: BaseSampler = made(chosen.path, {**seeded, **chosen.arguments}, BaseSampler, "sampler")
-        return sampler
+        return _named_sampler(chosen, seed)
     return RandomSampler(seed=seed)
+
+
+def _named_sampler(chosen: NamedSampler, seed: int) -> BaseSampler:
+    seeded = {"seed": seed} if _takes_seed(chosen) else {}
+    sampler: BaseSampler = made(chosen.path, {**seeded, **chosen.arguments}, BaseSampler, "sampler")
+    return sampler
+
+
+def _takes_seed(chosen: NamedSampler) -> bool:
+    """Whether the sampler of another package can be seeded."""
+    return takes(imported(chosen.path, BaseSampler, "sampler"), "seed")
