@@ -6,7 +6,6 @@ study: a server that carries out a request whose answer was lost, and then its r
 
 from __future__ import annotations
 
-import fcntl
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from PIL import Image
 from sqlalchemy.orm import Session
 
 from orchestrator.paths import mlflow_artifacts, mlflow_lock, mlflow_uri
+from orchestrator.store.spool import locked
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.status import UNDER_WAY, SweepStatus
 from orchestrator.tracking.database import add_history, one_transaction
@@ -85,7 +85,8 @@ class Tracker:
         self._sweep, self._study, self._thorough = sweep, study_id, thorough
         self._session: Session | None = None
         uri = with_driver(sweep.tracking.uri) if sweep.tracking.uri else mlflow_uri(root)
-        with _alone(root):
+        # Two drivers that create the same SQLite database at once break it.
+        with locked(mlflow_lock(root)):
             self._client = MlflowClient(uri)
             self._experiment = self._open_experiment(_artifact_location(root, sweep))
         parents, self._runs = self._find()
@@ -288,15 +289,6 @@ class Tracker:
         for record in records:
             if record.number in self._runs:
                 self._set_status(self._runs[record.number], record)
-
-
-@contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """Of several drivers below `root` one at a time: two that make one new SQLite database break it."""
-    root.mkdir(parents=True, exist_ok=True)
-    with open(mlflow_lock(root), "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _artifact_location(root: Path, sweep: Sweep) -> str | None:
