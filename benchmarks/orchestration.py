@@ -1,16 +1,16 @@
-"""What orchestration costs: no-op trials through the whole stack, beside plain Ray Tune with its default loggers.
+"""Measures the cost of orchestration: no-op trials through all of gansweep, and through plain Ray Tune.
 
     python -m benchmarks.orchestration [TRIALS] [RUNGS] [STUDY]
 
-Five times, in turns, TRIALS (default 200) trials of one report each, and 4 trials of RUNGS (default 200) reports each,
-go through both on two workers that have started. Plain Tune draws at random and writes CSV, JSON and TensorBoard files;
-ours samples with TPE, keeps every report in the study's journal and all of it in MLflow's SQLite file, prints its lines
-of progress, and renews its lease. Nothing is trained, and neither side keeps checkpoints or pictures.
+Both run TRIALS (default 200) trials of one report each, and 4 trials of RUNGS (default 200) reports each, on two
+workers that have started; five times, in turns. Plain Tune draws at random and writes CSV, JSON and TensorBoard files
+with its default loggers. Ours samples with TPE, keeps every report in the study's journal and in MLflow's SQLite file,
+prints lines of progress, and renews its lease. Nothing is trained, and neither side keeps checkpoints or pictures.
 
-Prints the medians of trials per minute and reports per second from the first report until all is written, and the
-milliseconds of each part (MLflow is written by a process beside the driver); then what one ask, report and prune cost
-together at STUDY (default 1,000) ended trials, by pruner; and time and memory of simulated sweeps of 1,000 and 10,000
-trials.
+Prints the medians of trials per minute and reports per second, from the first report until everything is written, and
+the milliseconds of each part (a process beside the driver writes MLflow's); then the milliseconds of one ask, report
+and prune together at STUDY (default 1,000) ended trials, by pruner; and time and memory of simulated sweeps of 1,000
+and 10,000 trials.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from typing import Any
 from unittest.mock import patch
 
 WORKERS = 2
-#: Times that both are run, in turns: the medians are compared.
+#: How often each side runs; the medians are compared.
 ROUNDS = 5
-#: The driver's parts.
+#: The parts of the driver's time.
 DRIVER = ASK, REPORT, FOLLOW = "ask", "report and decide", "status and progress"
 TRACK, REST = "MLflow, in its process", "Tune and processes"
-#: With which the study is asked and reported to: the default, the other that pauses, and two that stop.
+#: The pruners that are measured: the default, the other one that pauses trials, and two that stop them.
 PRUNERS = ("freeze-thaw", "halving", "median", "hyperband")
-#: Trials of the simulated sweeps, and their rungs.
+#: Numbers of trials in the simulated sweeps, and the rungs of each trial.
 SIMULATED, CURVE = (1_000, 10_000), 50
 #: Seconds that workers may take to start.
 PATIENCE = 120
@@ -66,7 +66,7 @@ finals: {trials: 0}
 
 
 def gather(folder: Path) -> None:
-    """Returns when every worker has come here: before that, one would do the work of all beside their starting."""
+    """Waits until every worker has called this: else the first one would run all trials while the others start."""
     folder.mkdir(exist_ok=True)
     (folder / str(os.getpid())).touch()
     end = time.monotonic() + PATIENCE
@@ -77,7 +77,7 @@ def gather(folder: Path) -> None:
 
 
 def plain(trials: int, reports: int) -> None:
-    """Plain Tune, in a process of its own: this program's settings must not reach it."""
+    """Runs plain Tune. Needs a process of its own, since this program's settings must not change Tune's."""
     import logging
 
     import ray
@@ -113,7 +113,7 @@ def plain(trials: int, reports: int) -> None:
                 storage_path=folder,
                 verbose=0,
                 stop={"training_iteration": reports},
-                callbacks=[First()],  # the default loggers are added to it
+                callbacks=[First()],  # Tune adds the default loggers
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),  # there is nothing to save
             ),
         )
@@ -123,7 +123,7 @@ def plain(trials: int, reports: int) -> None:
 
 
 def run_plain(trials: int, reports: int) -> float:
-    """Seconds from the first report to the end, of `trials` trials with so many reports each."""
+    """Seconds from the first report to the end, of plain Tune with `trials` trials of `reports` reports each."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("TUNE_", "RAY_"))}
     command = [sys.executable, "-m", "benchmarks.orchestration", "plain", str(trials), str(reports)]
     done = subprocess.run(command, env=clean, capture_output=True, text=True, check=True)
@@ -131,16 +131,16 @@ def run_plain(trials: int, reports: int) -> float:
 
 
 class Clock:
-    """Seconds spent in parts, by name."""
+    """Seconds spent in each part, by the part's name."""
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self.first: dict[str, float] = {}
-        """When each part first ended."""
+        """The time at which each part first ended."""
 
     @contextmanager
     def watching(self, owner: object, method: str, part: str) -> Iterator[None]:
-        """Adds up what calls of a method take, for as long as the block lasts."""
+        """Adds up the seconds that calls of `owner.method` take within the block."""
         original: Callable[..., Any] = getattr(owner, method)
 
         def timed(*arguments: Any, **named: Any) -> Any:
@@ -157,7 +157,7 @@ class Clock:
 
 
 def made_up(images: int, value: float) -> Any:
-    """A rung without training."""
+    """A rung with made-up scores, without training."""
     from trainers.evaluation.scores import Score
     from trainers.rungs import Rung
 
@@ -166,7 +166,7 @@ def made_up(images: int, value: float) -> Any:
 
 
 class NoOpTrial:
-    """In place of `SweepTrial`: made-up rungs, without training and checkpoints."""
+    """Takes the place of `SweepTrial`: made-up rungs, without training and checkpoints."""
 
     damaged: tuple[str, ...] = ()
 
@@ -182,23 +182,23 @@ class NoOpTrial:
 
 
 def run_ours(trials: int, reports: int) -> tuple[float, dict[str, float]]:
-    """As `run_plain`, everything kept and tracked at the end; and the seconds of each part."""
+    """The same seconds for gansweep, until everything is kept and tracked; and the seconds of each part."""
     from functools import partial
 
     from rich.console import Console
 
-    from orchestrator.cluster import tune
-    from orchestrator.cluster.nodes import cluster, room_for
-    from orchestrator.driver import launch as composition
+    from orchestrator.cluster import trainable, tune
+    from orchestrator.cluster.nodes import capacity_for, cluster
+    from orchestrator.driver.follower import Follower
     from orchestrator.driver.progress import Progress
     from orchestrator.study.lease import driving
     from orchestrator.study.study import SweepStudy
     from orchestrator.tracking.process import TrackerProcess
-    from orchestrator.tracking.retry_queue import Relay
+    from orchestrator.tracking.retry_queue import RetryQueue
 
     class NoOp(tune.Trainable):
         def setup(self, config: dict[str, Any]) -> None:
-            vars(tune)["SweepTrial"] = NoOpTrial
+            vars(trainable)["SweepTrial"] = NoOpTrial
             super().setup(config)
             gather(Path(config["folder"]) / "workers")
 
@@ -212,20 +212,20 @@ def run_ours(trials: int, reports: int) -> tuple[float, dict[str, float]]:
             cluster(),
             driving("no-op", study.folder, study.lease_records) as lease,
             Progress(Console(file=nothing), study.sweep) as progress,
-            Relay(partial(tracker.open, root, study.sweep.normalised(), study.id), print, study.check) as relay,
+            RetryQueue(partial(tracker.open, root, study.sweep.normalised(), study.id), print, study.check) as queue,
             patch.object(tune, "Trainable", NoOp),
             clock.watching(SweepStudy, "next_ticket", ASK),
             clock.watching(SweepStudy, "report", REPORT),
-            clock.watching(composition._Follower, "changed", FOLLOW),
+            clock.watching(Follower, "changed", FOLLOW),
             clock.watching(TrackerProcess, "sync", TRACK),
         ):
             study.drive(lease)
-            relay.put("open", lambda tracker: None)
-            relay.drain()
-            tune.run_trials(study, root, room_for(study.sweep.resources), composition._Follower(study, relay, progress))
+            queue.put("open", lambda tracker: None)
+            queue.drain()
+            tune.run_trials(study, root, capacity_for(study.sweep.resources), Follower(study, queue, progress))
             start = clock.first[REPORT]
             clock.seconds[REST] = time.perf_counter() - start - sum(clock.seconds[part] for part in DRIVER)
-            assert relay.drain()
+            assert queue.drain()
             seconds = time.perf_counter() - start
         assert [len(record.rungs) for record in study.records()] == [reports] * trials
         with sqlite3.connect(root / "mlflow.db") as tracked:
@@ -234,7 +234,7 @@ def run_ours(trials: int, reports: int) -> tuple[float, dict[str, float]]:
 
 
 def parsed(trials: int, reports: int, *overrides: str) -> Any:
-    """The sweep of no-ops."""
+    """The sweep of no-op trials, with `--set`-like overrides."""
     from search_spaces.load import parse_sweep
 
     rungs = f"rungs={{every: 0.1, until: {reports / 10}}}"
@@ -242,7 +242,7 @@ def parsed(trials: int, reports: int, *overrides: str) -> Any:
 
 
 def at_many_trials(count: int) -> dict[str, float]:
-    """Milliseconds of one ask, report and pruning where `count` trials have ended, by pruner; the median of 20."""
+    """Milliseconds of one ask, report and pruning after `count` ended trials, by pruner; the median of 20."""
     from orchestrator.study.study import Decision, SweepStudy
 
     found = {}
@@ -256,12 +256,12 @@ def at_many_trials(count: int) -> dict[str, float]:
         for pruner in PRUNERS:
             full = SweepStudy(Path(scratch), parsed(10 * count, 4, f"pruner={pruner}"), study._study)
             seconds = [ask_report_prune(full) for _ in range(21)]
-            found[pruner] = 1000 * sorted(seconds[1:])[10]  # the first one reads what has ended
+            found[pruner] = 1000 * sorted(seconds[1:])[10]  # the first one also reads the ended trials
     return found
 
 
 def ask_report_prune(study: Any) -> float:
-    """Seconds in which a trial is asked for, reports a bad score, and is pruned or paused."""
+    """Seconds in which a trial is sampled, reports a bad score, and is pruned or paused."""
     from orchestrator.study.study import Decision
 
     start = time.perf_counter()
@@ -279,7 +279,7 @@ def ask_report_prune(study: Any) -> float:
 
 
 def simulated(trials: int) -> None:
-    """One simulated sweep, in a process of its own, whose memory nothing else has raised."""
+    """Runs one simulated sweep. Needs a process of its own, so that its peak memory is that of the simulation."""
     import numpy as np
 
     from orchestrator.decisions.simulate import Recorded, replay
@@ -296,14 +296,14 @@ def simulated(trials: int) -> None:
 
 
 def peak_mib() -> float:
-    """The most memory that this process has ever had, MiB."""
-    if sys.platform == "linux":  # its ru_maxrss begins at what the parent has
+    """The peak memory of this process in MiB."""
+    if sys.platform == "linux":  # there ru_maxrss begins with the memory of the parent process
         return float(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def run_simulated(trials: int) -> tuple[float, float, float, int]:
-    """Seconds of a simulated sweep, the MiB of its process with the curves alone and in all, and the rungs passed."""
+    """Of a simulated sweep: seconds, peak MiB before it (with the curves), peak MiB at its end, and rungs passed."""
     command = [sys.executable, "-m", "benchmarks.orchestration", "simulated", str(trials)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     seconds, before, peak, passed = json.loads(done.stdout)

@@ -18,7 +18,7 @@ _LIBRARY_SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # What a server did not answer is tried again by the relay, which looks first what has arrived all the same.
+    # What a server did not answer is tried again by the retry queue, which looks first what has arrived all the same.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +133,20 @@ def recover(parent: Path) -> None:
             os.replace(aside, folder)
 
 
+def images_of(name: str) -> int:
+    """After how many images the checkpoint `name` was made: the inverse of `folder_name`.
+
+    In a store on S3 the name goes on with a digest of the state.
+    """
+    return int(name[:10])
+
+
+def retained(found: Iterable[int], best: Collection[int], last: int) -> set[int]:
+    """The images at which checkpoints stay, of those made after the images `found`: the `last` newest, and `best`."""
+    newest_first = sorted(set(found), reverse=True)
+    return {*newest_first[:last], *best}
+
+
 def prune(parent: Path, best: Collection[int] = (), last: int = 2) -> None:
     """Deletes all checkpoints below `parent` but the `last` newest and those after `best` images.
 
@@ -140,10 +154,10 @@ def prune(parent: Path, best: Collection[int] = (), last: int = 2) -> None:
     """
     for leftover in parent.glob(".[0-9]*"):
         shutil.rmtree(leftover)
-    folders = sorted(p for p in parent.glob("[0-9]*") if p.is_dir())
-    kept = {folder_name(images) for images in best}
-    for folder in folders[: max(0, len(folders) - last)]:
-        if folder.name not in kept:
+    folders = [path for path in parent.glob("[0-9]*") if path.is_dir()]
+    kept = retained((images_of(folder.name) for folder in folders), best, last)
+    for folder in folders:
+        if images_of(folder.name) not in kept:
             shutil.rmtree(folder)
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from orchestrator.driver.follower import finish_tracking
 from orchestrator.study.lease import driven
 from orchestrator.study.study import SweepStudy
-from orchestrator.tracking.retry_queue import Relay
+from orchestrator.tracking.retry_queue import RetryQueue
 from orchestrator.tracking.tracker import Tracker
 from trainers.errors import InputError
 
@@ -23,8 +23,8 @@ def rebuild_tracking(study: SweepStudy, root: Path, console: Console) -> None:
     if driven(study.claims, study.folder):
         raise InputError(f"{study.sweep.name}: a driver is at work and writes to MLflow itself; stop it first")
     say = partial(console.print, highlight=False, soft_wrap=True)
-    with Relay(partial(_open_thorough_tracker, root, study), say) as relay:
-        if not finish_tracking(study, relay, say):
+    with RetryQueue(partial(_open_thorough_tracker, root, study), say) as queue:
+        if not finish_tracking(study, queue, say):
             raise InputError(f"{study.sweep.name}: not all is written, for the reason above; try again later")
 
 

@@ -11,7 +11,7 @@ import ray
 from ray.exceptions import RayError
 
 from orchestrator.cluster.listener import Listener
-from orchestrator.cluster.nodes import Room
+from orchestrator.cluster.nodes import Capacity
 from orchestrator.cluster.runs import prepare_scoring
 from orchestrator.decisions.failures import MOST_FAILURES, raised
 from orchestrator.store import store_of
@@ -49,13 +49,13 @@ def score_final(sweep_text: str, folder: Path, cache: Path, number: int, images:
 
 
 def run_finals(
-    study: SweepStudy, cache: Path, room: Room, finalists: Sequence[TrialRecord], listener: Listener
+    study: SweepStudy, cache: Path, capacity: Capacity, finalists: Sequence[TrialRecord], listener: Listener
 ) -> None:
     """Scores the best checkpoints of `finalists` where trials run, with a worker's resources; needs a started cluster.
 
     The study keeps each as it is done; one that fails is kept with its reason. Ends early where the study is leaving.
     """
-    want = room.want
+    want = capacity.want
     task = ray.remote(num_cpus=want.cpus_per_worker, num_gpus=want.gpu_share, max_retries=MOST_FAILURES - 1)(
         score_final
     )
@@ -63,7 +63,7 @@ def run_finals(
     waiting = [(record.number, record.best.images) for record in finalists if record.best]
     running: dict[Any, int] = {}
     while (waiting or running) and not study.leaving:
-        while waiting and len(running) < room.trials(idle=not running):
+        while waiting and len(running) < capacity.trials(idle=not running):
             number, images = waiting.pop(0)
             running[task.remote(*common, number, images)] = number
         ready, _ = ray.wait([*running], timeout=1)

@@ -1,4 +1,4 @@
-"""How many trials of a sweep share a GPU where the sweep file says `auto`: measured once, and kept with the study."""
+"""How many trials share a GPU if the sweep file says `auto`: measured once, and kept with the study."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from trainers.data.catalogue import shape_of
 from trainers.tools.gpu_sharing import Shared, best, measured
 
 
-def settled(study: SweepStudy, say: Callable[[str], object]) -> Resources:
+def with_shared_gpus(study: SweepStudy, say: Callable[[str], object]) -> Resources:
     """The resources of a trial of `study`, with a number in place of `trials_per_gpu: auto`.
 
-    It is measured with the first planned trial on a GPU of the cluster that this process is connected to.
+    The number is measured with the first planned trial, on a GPU of the cluster that this process is connected to.
     """
     want = study.sweep.resources
     if want.trials_per_gpu != "auto":
@@ -28,13 +28,13 @@ def settled(study: SweepStudy, say: Callable[[str], object]) -> Resources:
         task = ray.remote(num_cpus=want.cpus_per_worker, num_gpus=1)(_measure)
         found: list[Shared] = ray.get(task.remote(study.sweep.normalised()))
         study.limits.trials_per_gpu = trials = best(found)
-        say("\n".join(map(in_words, found)))
+        say("\n".join(map(_line, found)))
     say(f"{trials} trials share a GPU")
     return want.model_copy(update={"trials_per_gpu": trials})
 
 
-def in_words(each: Shared) -> str:
-    """One row of what was measured."""
+def _line(each: Shared) -> str:
+    """One measurement in a line."""
     one = each.images_per_s / each.trainings
     return (
         f"{each.trainings:>3} at a time: {each.images_per_s:,.0f} images/s in all, {one:,.0f} each, "

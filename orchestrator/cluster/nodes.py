@@ -124,7 +124,7 @@ def check_fits(sweep: Sweep) -> None:
     _refuse_impossible(sweep.resources, [Node(os.cpu_count() or 1, gpus)])
 
 
-class Room:
+class Capacity:
     """How many trials of `want` fit on the cluster, which nodes join and leave."""
 
     def __init__(self, want: Resources) -> None:
@@ -149,7 +149,7 @@ class Room:
         return min(self._fits, self.want.concurrent_trials or self._fits)
 
 
-def room_for(want: Resources) -> Room:
+def capacity_for(want: Resources) -> Capacity:
     """The room for trials of `want` on the cluster that this process is connected to.
 
     Where not even one fits, an autoscaler is asked for more and waited for as long as `resources.wait` says. Raises
@@ -158,18 +158,18 @@ def room_for(want: Resources) -> Room:
     start, asked = time.monotonic(), False
     while not _fitting(want, nodes()) and time.monotonic() - start < want.wait:
         if not asked:
-            _ask_for(bundles(want))
+            _request_resources(bundles(want))
             asked = True
         time.sleep(1)
     if asked:  # else what came would never be taken away again; trials hold what they use
-        _ask_for([])
+        _request_resources([])
     _refuse_impossible(want, nodes(), want.wait)
-    return Room(want)
+    return Capacity(want)
 
 
-def capacity(sweep: Sweep) -> int:
-    """How many trials of `sweep` fit on the cluster at once, as it is now. Raises as `room_for`."""
-    return room_for(sweep.resources).trials(idle=True)
+def trials_at_once(sweep: Sweep) -> int:
+    """How many trials of `sweep` fit on the cluster at once, as it is now. Raises as `capacity_for`."""
+    return capacity_for(sweep.resources).trials(idle=True)
 
 
 def draining(names: Sequence[str]) -> list[str]:
@@ -227,11 +227,11 @@ def _refuse_impossible(want: Resources, have: Sequence[Node], waited: float = 0)
     raise InputError(f"resources: a trial needs {each}, but {nodes_in_words} {there} in all{in_vain}")
 
 
-def _ask_for(room: list[dict[str, float]]) -> None:
+def _request_resources(wanted: list[dict[str, float]]) -> None:
     """Tells the autoscaler what there must be room for, in place of what it was told before."""
     from ray.autoscaler.sdk import request_resources
 
-    request_resources(bundles=room)
+    request_resources(bundles=wanted)
 
 
 def _answering(address: str, host: str, port: int) -> str:

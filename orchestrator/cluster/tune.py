@@ -15,7 +15,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from orchestrator.cluster.listener import Listener
-from orchestrator.cluster.nodes import Room, bundles
+from orchestrator.cluster.nodes import Capacity, bundles
 from orchestrator.cluster.trainable import Trainable, log_tail
 from orchestrator.decisions.failures import damaged, failure_of
 from orchestrator.paths import TUNE, process_log
@@ -43,9 +43,9 @@ class _Transient:
 class _StudySearcher(_Transient, Searcher):  # type: ignore[misc]
     """Hands Tune the study's trials, as many at a time as there is room for."""
 
-    def __init__(self, study: SweepStudy, common: dict[str, str], room: Room, listener: Listener) -> None:
+    def __init__(self, study: SweepStudy, common: dict[str, str], capacity: Capacity, listener: Listener) -> None:
         super().__init__()
-        self._study, self._common, self._room, self._listener = study, common, room, listener
+        self._study, self._common, self._capacity, self._listener = study, common, capacity, listener
         self.live: dict[str, Ticket] = {}
         """By Tune's id."""
         self.rungs: dict[str, dict[int, Rung]] = {}
@@ -55,7 +55,7 @@ class _StudySearcher(_Transient, Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         self._study.check()  # Tune asks ten times a second: the first to learn that another driver has taken over
-        if len(self.live) >= self._room.trials(idle=not self.live):
+        if len(self.live) >= self._capacity.trials(idle=not self.live):
             return None
         ticket = self._study.next_ticket()
         if ticket is None:
@@ -120,7 +120,7 @@ class _StudyScheduler(_Transient, FIFOScheduler):  # type: ignore[misc]
         self._searcher.accounts[trial.trial_id] = Path(trial.error_file).read_text().partition("\n")[2]
 
 
-def run_trials(study: SweepStudy, cache: Path, room: Room, listener: Listener) -> None:
+def run_trials(study: SweepStudy, cache: Path, capacity: Capacity, listener: Listener) -> None:
     """Works through the study's trials until its budget is used or the user interrupts; needs a started cluster."""
     scratch = study.folder / TUNE
     shutil.rmtree(scratch, ignore_errors=True)
@@ -128,10 +128,10 @@ def run_trials(study: SweepStudy, cache: Path, room: Room, listener: Listener) -
         "sweep": study.sweep.normalised(),
         "folder": str(study.folder.resolve()),
         "cache": str(cache.resolve()),
-        "resources": room.want.model_dump_json(),
+        "resources": capacity.want.model_dump_json(),
     }
-    searcher = _StudySearcher(study, common, room, listener)
-    resources = tune.PlacementGroupFactory(bundles(room.want))
+    searcher = _StudySearcher(study, common, capacity, listener)
+    resources = tune.PlacementGroupFactory(bundles(capacity.want))
     # A failure's reason is kept by the study; Tune would print its traceback between the lines of progress.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     tuner = tune.Tuner(

@@ -302,7 +302,7 @@ def _ray_at(case: Case, address: str, version: str) -> Finding:
     with cluster.cluster(address):
         there, left = cluster.nodes(), cluster.free()
         try:
-            fits = cluster.capacity(case.sweep.model_copy(update={"resources": resources}))
+            fits = cluster.trials_at_once(case.sweep.model_copy(update={"resources": resources}))
         except InputError as error:
             if not patience:
                 raise

@@ -6,15 +6,13 @@ import fcntl
 import os
 import shutil
 import tempfile
-from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
 from sqlalchemy import Column, Connection, MetaData, String, Table, create_engine, inspect
 from sqlalchemy.engine import make_url
 
-from orchestrator.store import ConflictError, Objects, UnavailableError
-from orchestrator.store.garbage import PROBES
+from orchestrator.store import Objects, probe
 from search_spaces.addresses import with_driver
 from trainers.errors import InputError
 
@@ -43,22 +41,7 @@ def free(folder: Path) -> str:
 
 def use(objects: Objects) -> None:
     """Writes, reads and deletes an object. Raises what objects do, and InputError where a condition is ignored."""
-    key = f"{PROBES}{uuid4().hex}"
-    objects.find(key)  # of a store that is away, or not there, nothing has to be cleaned up
-    try:
-        tag = objects.put(key, b"first", if_absent=True)
-        for condition, word in (({"if_absent": True}, "if absent"), ({"if_match": f"{tag}x"}, "if it matches")):
-            with suppress(ConflictError):
-                objects.put(key, b"refused", **condition)
-                raise InputError(f"an object that was there was written over, though it was put {word}")
-        tag = objects.put(key, b"second", if_match=tag)
-        if objects.get(key) != (b"second", tag):
-            raise InputError("what was read is not what was written")
-    except BaseException:
-        with suppress(UnavailableError, OSError):  # the fault before it says more
-            objects.delete([key])
-        raise
-    objects.delete([key])
+    probe(objects)
 
 
 def write_to_database(url: str, table: str, column: str, makes_folder: bool = False) -> bool:

@@ -1,1 +1,1 @@
-"""The one process that runs a sweep: what it checks first, puts together, shows and cleans up."""
+"""The driver, the one process that runs a sweep: launching, warm start, progress, cost estimate, garbage collection."""

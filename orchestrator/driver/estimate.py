@@ -1,4 +1,4 @@
-"""What a sweep will cost, from steps measured on this machine."""
+"""Estimates what a sweep costs, from training steps measured on this machine."""
 
 from __future__ import annotations
 
@@ -18,44 +18,44 @@ from trainers.data.images import ImageData
 from trainers.run import pick_device
 from trainers.trainer import SAMPLE_BATCH, Trainer
 
-#: Trials whose steps are measured, evenly over the sweep; the others are taken to cost their mean.
+#: At most so many trials are measured, at equal distances in the plan; the others are assumed to cost their mean.
 MEASURED_TRIALS = 16
-#: Steps are repeated for as long, after one that is thrown away unless it takes longer.
+#: Steps are repeated for so many seconds, after a first step that counts only if it takes longer by itself.
 SECONDS_PER_TRIAL = 1.0
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The cost of a sweep of which nothing is pruned; scoring by the extractor and the finals are not in it."""
+    """The cost of a sweep if nothing is pruned, without the extractor's time and without the finals."""
 
     seconds: float
-    """Of all trials, one after the other."""
+    """Seconds of all trials, one after the other."""
     concurrent: int
     """Trials at a time on this machine."""
     measured: int
     """Trials whose steps were measured."""
     trials: float
-    """How many trials the budget allows; where it limits no number of them, how many of the usual length it pays."""
+    """How many trials of mean length the budget allows, by its tightest limit."""
     devices: float
-    """GPUs of a trial, or CPU cores where it has none."""
+    """GPUs of a trial, or CPU cores if it has no GPU."""
     device: str
     """GPU or CPU."""
     price: float | None
-    """Of an hour of such a device."""
+    """The price of an hour of such a device; None if the sweep names none."""
 
     @property
     def hours(self) -> float:
-        """On this machine, by the clock."""
+        """Hours that the sweep takes on this machine."""
         return self.seconds / self.concurrent / HOUR
 
     @property
     def gpu_hours(self) -> float:
-        """Of GPUs, or of CPU cores where trials have no GPU."""
+        """Hours of GPUs, or of CPU cores if trials have no GPU."""
         return self.seconds * self.devices / HOUR
 
     @property
     def money(self) -> float | None:
-        """None where the sweep names no price."""
+        """What the devices cost; None if the sweep names no price."""
         return None if self.price is None else self.gpu_hours * self.price
 
     def __str__(self) -> str:
@@ -69,7 +69,7 @@ class Estimate:
 
 
 def estimate(sweep: Sweep) -> Estimate:
-    """Measures steps of the trials that `sweep` would begin with; takes some seconds per trial."""
+    """Measures training steps of the planned trials of `sweep`; takes one second per trial or more."""
     trials = planned(sweep)
     chosen = trials[:: -(-len(trials) // MEASURED_TRIALS)]
     known: dict[tuple[str, Config], float] = {}
@@ -95,7 +95,7 @@ def estimate(sweep: Sweep) -> Estimate:
 
 
 def _affordable(sweep: Sweep, seconds: float, concurrent: int) -> float:
-    """How many trials of so many seconds the budget pays."""
+    """How many trials of `seconds` each the budget allows."""
     budget, device_hours = sweep.budget, seconds * devices(sweep.resources) / HOUR
     each = {
         "trials": 1.0,
@@ -131,7 +131,7 @@ def _trial_seconds(sweep: Sweep, system_id: str, config: Config) -> float:
 
 
 def _concurrent(sweep: Sweep) -> int:
-    """As `cluster.capacity` has it on this machine, at least 1; without starting Ray."""
+    """How many trials run on this machine at once, at least 1; counted as `cluster.nodes` does, but without Ray."""
     want = sweep.resources
     fits = (os.cpu_count() or 1) / want.cpus_per_worker
     if want.gpu_share:

@@ -1,4 +1,4 @@
-"""Garbage collection: what lies in a sweep's store and belongs to nothing is listed, and deleted."""
+"""Garbage collection: lists and deletes the orphans in a sweep's store."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ MB = 10**6
 
 
 def collect(folder: Path, storage: str | None, dry_run: bool, say: Callable[[str], None]) -> None:
-    """Deletes the orphans of the sweep in `folder`, or only names them; tells `say` of each and of the sum.
+    """Deletes the orphans of the sweep in `folder`, or only lists them; `say` prints a line for each, and the sum.
 
-    Raises InputError where there is no such sweep, where a driver is at work on it (it may be writing what looks
-    unfinished), and where the store does not answer.
+    Raises InputError if there is no such sweep, if a driver is at work on it (it may be writing what looks unfinished),
+    or if the store does not answer.
     """
     study = SweepStudy.open(folder, storage)
     if study is None:

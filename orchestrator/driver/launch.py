@@ -1,6 +1,6 @@
-"""The composition root: study + Ray + store + tracker -> a sweep run to its end.
+"""The composition root: connects study, cluster, store and tracker, and runs a sweep to its end.
 
-There is no separate way to resume: launching a sweep that exists goes on with it.
+There is no separate way to resume: launching a sweep that exists continues it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from orchestrator.cluster.nodes import check_address, check_fits, check_shared, cluster, room_for
+from orchestrator.cluster.nodes import capacity_for, check_address, check_fits, check_shared, cluster
 from orchestrator.cluster.runs import prepare_scoring
 from orchestrator.driver.follower import Follower, finish_tracking
 from orchestrator.driver.progress import Progress
-from orchestrator.driver.warm_start import earlier_studies, lessons
+from orchestrator.driver.warm_start import earlier_studies, prior_trials
 from orchestrator.paths import cache_of
 from orchestrator.store import check_store, store_of
 from orchestrator.study.lease import driving, holder
@@ -26,7 +26,7 @@ from orchestrator.study.status import SweepStatus, read_status, status_of
 from orchestrator.study.storage import keep_sweep
 from orchestrator.study.study import SweepStudy
 from orchestrator.tracking.process import TrackerProcess
-from orchestrator.tracking.retry_queue import Relay
+from orchestrator.tracking.retry_queue import RetryQueue
 from search_spaces.load import check_sweep
 from search_spaces.sweep import Sweep, diff
 from trainers.errors import InputError
@@ -38,9 +38,9 @@ def launch(sweep: Sweep, root: Path, console: Console, address: str | None = Non
 
     It runs on the Ray cluster at `address`, by default on this machine alone.
 
-    A sweep that exists takes over a changed budget of the file. Raises InputError before anything starts where the
-    sweep cannot run, where it exists under the same name with other settings, or where another driver is at work on
-    it; LeaseLostError where another driver has taken over since.
+    If the sweep exists, a changed budget in the file replaces its own. Raises InputError before anything starts if the
+    sweep cannot run, if it exists under the same name with other settings, or if another driver is at work on it;
+    LeaseLostError if another driver has taken over since.
     """
     folder = root / sweep.name
     known = SweepStudy.open(folder, sweep.study.storage)
@@ -60,12 +60,12 @@ def launch(sweep: Sweep, root: Path, console: Console, address: str | None = Non
         console.print(f"warning: {notice}", highlight=False, soft_wrap=True)
     if known is None or not known.has_prior_trials:
         earlier_studies(sweep, root)
-    if known is not None and _same_budget(known, sweep) and _complete(known) and _left_in_order(known):
+    if known is not None and _same_budget(known, sweep) and _complete(known) and _ended_properly(known):
         folder.mkdir(parents=True, exist_ok=True)
         keep_sweep(folder, known.sweep)
         console.print(f"sweep {sweep.name} is complete")
         return status_of(known)
-    with TrackerProcess() as tracker, _room_at(address, sweep):
+    with TrackerProcess() as tracker, _cluster_at(address, sweep):
         folder.mkdir(parents=True, exist_ok=True)
         study = known or SweepStudy.create(folder, sweep)
         with driving(sweep.name, folder, study.lease_records, console.print) as lease:
@@ -82,18 +82,21 @@ def launch(sweep: Sweep, root: Path, console: Console, address: str | None = Non
 
 
 @contextmanager
-def _room_at(address: str | None, sweep: Sweep) -> Iterator[None]:
-    """The cluster at `address`, which has room for a trial. This machine's own is started later, beside other work."""
+def _cluster_at(address: str | None, sweep: Sweep) -> Iterator[None]:
+    """Connects to the cluster at `address` and checks that a trial fits on it. Without an address nothing happens yet.
+
+    This machine's own cluster is started later, at the same time as the tracker and the extractor.
+    """
     if address is None:
         yield
     else:
         with cluster(address):
-            room_for(sweep.resources)
+            capacity_for(sweep.resources)
             yield
 
 
 def _same_budget(study: SweepStudy, sweep: Sweep) -> bool:
-    """Whether `sweep` has the budget of the file launched last, or the one that holds: nobody wants another one."""
+    """Whether `sweep` asks for no new budget: its own is that of the file launched last, or the one in force."""
     return sweep.budget in (study.budget_in_file, study.sweep.budget)
 
 
@@ -102,57 +105,59 @@ def _complete(study: SweepStudy) -> bool:
     return found.state == "complete" and not found.finals_missing
 
 
-def _left_in_order(study: SweepStudy) -> bool:
-    """Whether the last driver came to its end: one that was killed may not have written report and tracker."""
+def _ended_properly(study: SweepStudy) -> bool:
+    """Whether the last driver ended by itself: one that was killed may not have written report and tracker."""
     last = holder(study.claims)
     return last is None or last.state == "ended"
 
 
 def _drive(study: SweepStudy, root: Path, console: Console, tracker: TrackerProcess, address: str | None) -> None:
-    # Cluster, tracker and extractor each take seconds to get ready, and none needs the others.
+    # Cluster, tracker and extractor each take seconds to start, and do not depend on each other: they start together.
     opening = partial(tracker.open, root, study.sweep.normalised(), study.id)
     with (
         ThreadPoolExecutor(1) as pool,
         Progress(console, study.sweep) as progress,
-        Relay(opening, progress.say, study.check) as relay,
+        RetryQueue(opening, progress.say, study.check) as queue,
     ):
-        relay.put("open", lambda tracker: None)
+        queue.put("open", lambda tracker: None)
         progress.say(f"sweep {study.sweep.name}: budget {study.sweep.budget}, below {study.folder}")
         preparing = pool.submit(prepare_scoring, study.sweep, cache_of(root), pick_device())
         with cluster() if address is None else nullcontext():
             from orchestrator.cluster import tune
             from orchestrator.cluster.finals import run_finals
-            from orchestrator.cluster.gpu_sharing import settled
+            from orchestrator.cluster.gpu_sharing import with_shared_gpus
 
-            room = room_for(settled(study, progress.say))
+            capacity = capacity_for(with_shared_gpus(study, progress.say))
             _, evaluator = preparing.result()
-            progress.say(f"extractor {evaluator.extractor.id}; {room.trials(idle=True)} trials at a time")
+            progress.say(f"extractor {evaluator.extractor.id}; {capacity.trials(idle=True)} trials at a time")
             if study.sweep.warm_start and not study.has_prior_trials:
-                found = [lessons(study.sweep, earlier, evaluator) for earlier in earlier_studies(study.sweep, root)]
+                found = [
+                    prior_trials(study.sweep, earlier, evaluator) for earlier in earlier_studies(study.sweep, root)
+                ]
                 study.keep_prior_trials([trial for each in found for trial in each.trials])
                 progress.say("\n".join(map(str, found)))
-            follower = Follower(study, relay, progress)
+            follower = Follower(study, queue, progress)
             if status_of(study).state != "complete":
-                with _lost_lease_first(study):
-                    tune.run_trials(study, cache_of(root), room, follower)
-            # What trials could not publish while the store was away is published before anybody asks for it.
+                with _lost_lease_raised_first(study):
+                    tune.run_trials(study, cache_of(root), capacity, follower)
+            # The finals read checkpoints: those that waited for an unavailable store are published first.
             store_of(study.sweep, study.folder).drain(wait=status_of(study).state == "complete")
             missing = status_of(study).finals_missing
             if missing and not study.leaving:
                 numbers = ", ".join(str(record.number) for record in missing)
                 progress.say(f"finals: trials {numbers} on {study.sweep.finals.samples:,} images each")
-                # As among trials, what is done is kept and shown.
-                with _lost_lease_first(study), suppress(KeyboardInterrupt):
-                    run_finals(study, cache_of(root), room, missing, follower)
+                # After Ctrl-C the finals that are done are kept and shown, as trials are.
+                with _lost_lease_raised_first(study), suppress(KeyboardInterrupt):
+                    run_finals(study, cache_of(root), capacity, missing, follower)
         study.check()
-        if not finish_tracking(study, relay, progress.say):
+        if not finish_tracking(study, queue, progress.say):
             progress.say(_missing(study))
 
 
 def _track_what_is_missing(study: SweepStudy, root: Path, console: Console, tracker: TrackerProcess) -> None:
     say = partial(console.print, highlight=False, soft_wrap=True)
-    with Relay(partial(tracker.open, root, study.sweep.normalised(), study.id), say, study.check) as relay:
-        if not finish_tracking(study, relay, say):
+    with RetryQueue(partial(tracker.open, root, study.sweep.normalised(), study.id), say, study.check) as queue:
+        if not finish_tracking(study, queue, say):
             say(_missing(study))
 
 
@@ -161,8 +166,8 @@ def _missing(study: SweepStudy) -> str:
 
 
 @contextmanager
-def _lost_lease_first(study: SweepStudy) -> Iterator[None]:
-    """Where the lease is lost, that explains whatever else fails."""
+def _lost_lease_raised_first(study: SweepStudy) -> Iterator[None]:
+    """Raises LeaseLostError in place of any other error of the block if the lease is lost, since that is the cause."""
     try:
         yield
     except Exception:

@@ -22,7 +22,7 @@ from trainers.rungs import Rung
 
 _MARKS = {"running": "…", "paused": "‖", "complete": "✓", "pruned": "✂", "failed": "✗"}
 _TABLE_ROWS = 16
-#: Seconds between two pictures on a terminal.
+#: Seconds between two updates of a terminal.
 _REDRAW = 0.25
 
 
@@ -35,7 +35,7 @@ class Progress:
         self._tally: _Tally | None = None
         self._trained_before = 0
         self._status: Callable[[], SweepStatus] | None = None
-        """Of what is not on the terminal yet."""
+        """Reads the newest status, if the terminal does not show it yet."""
         self._live = Live(console=console, refresh_per_second=1 / _REDRAW) if console.is_terminal else None
 
     def __enter__(self) -> Progress:
@@ -49,16 +49,16 @@ class Progress:
             self._live.stop()
 
     def say(self, text: str) -> None:
-        """A line above the table."""
+        """Prints a line, above the table if there is one."""
         if self._live:
             self._console.out(text, highlight=False)
-        else:  # on no terminal there is nothing to lay out, which takes thirty times as long
+        else:  # rich would lay the line out, which takes thirty times as long and changes nothing without a terminal
             print(text, file=self._console.file, flush=True)
 
     def show(self, changed: TrialRecord, budget: int | None, status: Callable[[], SweepStatus]) -> None:
-        """The state of things after `changed` has changed; `budget` is the number of trials that is allowed.
+        """Shows the sweep after a change of the trial `changed`; `budget` is the number of trials that is allowed.
 
-        What `status` would tell costs the more the longer a sweep is, so it is asked no more often than people look.
+        `status` takes the longer the more trials there are, so it is called only when the terminal is updated.
         """
         if self._tally is None:
             self._tally = _Tally(status().records)
@@ -79,7 +79,7 @@ class Progress:
             self._status, self._drawn = None, time.monotonic()
 
     def _eta(self, budget: int | None) -> str:
-        """Time left at the speed so far, if the trials to come are as long as those that ended."""
+        """The time left at the speed so far, assuming that trials to come are as long as those that ended."""
         tally = self._tally
         if tally is None or budget is None or not 0 < tally.ended < budget or tally.images <= self._trained_before:
             return ""
@@ -110,18 +110,18 @@ class Progress:
 
 
 def _length(record: TrialRecord) -> int:
-    """Images that the trial was trained on up to its last rung."""
+    """Images on which the trial was trained up to its last rung."""
     return record.rungs[-1].images if record.rungs else 0
 
 
 class _Tally:
-    """How far the trials have come, kept up trial by trial."""
+    """How far the trials are trained, updated trial by trial."""
 
     def __init__(self, records: Iterable[TrialRecord]) -> None:
         self.images = 0
-        """That all of them were trained on."""
+        """Images on which all trials together were trained."""
         self.running: dict[int, int] = {}
-        """Images of those that are running, by number."""
+        """Images of each running trial, by its number."""
         self._lengths: dict[int, int] = {}
         self._ended: dict[int, int] = {}
         self.ended_images = 0
@@ -130,11 +130,11 @@ class _Tally:
 
     @property
     def ended(self) -> int:
-        """How many have ended, after `ended_images` in all."""
+        """How many trials have ended; they were trained on `ended_images` together."""
         return len(self._ended)
 
     def put(self, record: TrialRecord) -> None:
-        """Trial `record` has changed."""
+        """Updates the sums after a change of the trial `record`."""
         number, length = record.number, _length(record)
         self.images += length - self._lengths.get(number, 0)
         self._lengths[number] = length
@@ -166,7 +166,7 @@ def trial_line(record: TrialRecord, metric: str) -> str:
 
 
 def failure_line(number: int, failure: Failure) -> str:
-    """What became of an attempt at a trial."""
+    """Why an attempt at a trial failed, in one line."""
     return f"trial {number:>3} attempt {failure.attempt}: {failure.kind}: {failure.message}"
 
 
@@ -176,7 +176,7 @@ def front_line(status: SweepStatus) -> str:
 
 
 def final_line(record: TrialRecord) -> str:
-    """What a trial's best checkpoint scored at the end, ours and clean-fid's, or why it could not be scored."""
+    """The final scores of a trial's best checkpoint, ours and clean-fid's, or why there are none, in one line."""
     final, head = record.final, f"final: trial {record.number:>3}"
     if final is None:
         return f"{head}  not scored: {record.final_fault}"
@@ -187,7 +187,7 @@ def final_line(record: TrialRecord) -> str:
 
 
 def parameters(record: TrialRecord, names: list[str]) -> str:
-    """The values of the searched parameters that the trial has."""
+    """The values of the parameters `names`, as far as the trial has them, in one line."""
     values = {name: record.params[name] for name in names if record.params.get(name) is not None}
     return " ".join(
         f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}" for name, value in values.items()

@@ -1,4 +1,4 @@
-"""What earlier sweeps teach the sampler of a new one: their trials, as far as they are points of its space."""
+"""Warm start: the trials of earlier sweeps that the sampler of a new sweep can learn from."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from trainers.errors import InputError
 from trainers.evaluation.evaluator import Evaluator
 from trainers.evaluation.scores import Score, comparable
 
-#: Fields of a configuration in which a lesson may differ from the trials it is a lesson for.
-_FREE = ("seed", "threads", "kimg")
+#: Fields in which the configuration of a prior trial may differ from the one that its point has in the new space.
+_MAY_DIFFER = ("seed", "threads", "kimg")
 
 
 @dataclass(frozen=True)
-class Lessons:
-    """What one earlier sweep has to say."""
+class PriorTrials:
+    """The trials of one earlier sweep from which a new one can learn."""
 
     name: str
     trials: list[dict[str, Any]]
-    """`{params, values}` of each trial that counts: a point of the new space, and scores by images trained."""
+    """`{params, values}` of each usable trial: its point in the new space, and its scores by images trained."""
     passed_over: Counter[str]
-    """Why others do not count, and how many."""
+    """How many trials are not usable, by reason."""
 
     def __str__(self) -> str:
         others = "".join(f"; {count} not: {reason}" for reason, count in self.passed_over.most_common())
@@ -35,9 +35,9 @@ class Lessons:
 
 
 def earlier_studies(sweep: Sweep, root: Path) -> list[SweepStudy]:
-    """The studies that `sweep` names: sweeps below `root` or in its database, or folders.
+    """The studies that `sweep.warm_start` names: sweeps below `root` or in the sweep's database, or folders of sweeps.
 
-    Raises InputError where there is none, or where it decides by another metric.
+    Raises InputError if there is no such study, or if its metric is another one.
     """
     found = []
     for word in sweep.warm_start:
@@ -53,12 +53,12 @@ def earlier_studies(sweep: Sweep, root: Path) -> list[SweepStudy]:
     return found
 
 
-def lessons(sweep: Sweep, earlier: SweepStudy, evaluator: Evaluator) -> Lessons:
-    """What `earlier` teaches about the space of `sweep`, whose trials `evaluator` scores.
+def prior_trials(sweep: Sweep, earlier: SweepStudy, evaluator: Evaluator) -> PriorTrials:
+    """The trials of `earlier` from which `sweep` can learn; `evaluator` is the one that scores the trials of `sweep`.
 
-    A trial counts where it ended, or waits to go on, with scores that compare, and where a point of the space makes
-    the same configuration; its seed, its threads and its length may be others. Of a longer trial only the rungs up to
-    the sweep's own last one count.
+    A trial is usable if it is complete, pruned or paused, if its scores are comparable with those of `evaluator`, and
+    if a point of the space of `sweep` has the same configuration, apart from seed, threads and length. Rungs beyond the
+    last one of `sweep` are left out.
     """
     network, real = evaluator.extractor.id, evaluator.reference.id
     like = Score(sweep.score.metric, 0.0, None, sweep.score.samples, network, real, sweep.score.seed)
@@ -70,11 +70,11 @@ def lessons(sweep: Sweep, earlier: SweepStudy, evaluator: Evaluator) -> Lessons:
             passed_over[point if isinstance(point, str) else str(values)] += 1
         else:
             trials.append({"params": point, "values": values})
-    return Lessons(earlier.sweep.name, trials, passed_over)
+    return PriorTrials(earlier.sweep.name, trials, passed_over)
 
 
 def _values(sweep: Sweep, record: TrialRecord, like: Score) -> dict[int, float] | str:
-    """Scores by images trained, or why they do not count."""
+    """The scores by images trained, or the reason why the trial is not usable."""
     if record.state in ("running", "failed"):
         return record.state
     rungs = [rung for rung in record.rungs if rung.images <= sweep.rungs[-1] and like.metric in rung.scores]
@@ -86,7 +86,7 @@ def _values(sweep: Sweep, record: TrialRecord, like: Score) -> dict[int, float] 
 
 
 def _point(sweep: Sweep, other: Sweep, record: TrialRecord) -> dict[str, Value] | str:
-    """The point of the space of `sweep` that makes the configuration of a trial of `other`, or why there is none."""
+    """The point in the space of `sweep` with the configuration of a trial of `other`, or why there is none."""
     system, config = other.configure(record.params)
     has: dict[str, Any] = {"system": system, **config.model_dump()}
     refused: list[str] = []
@@ -106,5 +106,5 @@ def _point(sweep: Sweep, other: Sweep, record: TrialRecord) -> dict[str, Value] 
         ours = sweep.configure(point)[1].model_dump()
     except InputError as error:
         return str(error)
-    unlike = [name for name, value in ours.items() if value != has[name] and name not in _FREE]
+    unlike = [name for name, value in ours.items() if value != has[name] and name not in _MAY_DIFFER]
     return f"another {unlike[0]}" if unlike else point

@@ -16,12 +16,15 @@ from trainers.evaluation.scores import METRICS
 from trainers.rungs import Rung
 
 NOT_SET = "not set"
-_INK, _GRID, _BLUE, _ORANGE = "#1f2933", "#e4e8ec", "#2f6fa7", "#c2410c"
+_INK, BLUE, ORANGE, TEAL = "#1f2933", "#2f6fa7", "#c2410c", "#0f766e"
+#: Arguments of plotly's axes and of its legend.
+AXIS = {"gridcolor": "#e4e8ec", "zeroline": False, "automargin": True}
+LEGEND_ABOVE = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
 _DARK_TO_LIGHT = ["#08306b", "#3f7fb5", "#b9cbd9"]
 #: Line colour, dash and the marker of the last point, by the kind of a trial's end.
 _STYLES = {
-    "complete": (_BLUE, "solid", "circle"),
-    "running": ("#0f766e", "solid", "circle-open"),
+    "complete": (BLUE, "solid", "circle"),
+    "running": (TEAL, "solid", "circle-open"),
     "paused": ("#98a2ad", "solid", "circle-open"),
     "pruned": ("#98a2ad", "dash", "x"),
     "diverged": ("#b91c1c", "dot", "star-triangle-down"),
@@ -49,30 +52,29 @@ def score_curves(records: Sequence[TrialRecord], metric: str, best: int | None, 
     The hover text shows the parameters `names`. The score's axis is logarithmic where every score is positive.
     """
     scored = [record for record in records if record.best]
-    figure = _figure(480)
+    figure = empty_figure(480)
     for record in sorted(scored, key=lambda record: record.number == best):
         figure.add_trace(_curve(record, metric, record.number == best, names))
     for kind in {kind_of(record): None for record in scored if record.number != best}:
         figure.add_trace(_legend_entry(kind))
     logarithmic = _all_positive(rung.scores[metric].value for record in scored for rung in _sound(record, metric))
-    axis = {"gridcolor": _GRID, "zeroline": False, "automargin": True}
-    figure.update_xaxes(title="kimg (thousands of images)", rangemode="tozero", **axis)
+    figure.update_xaxes(title="kimg (thousands of images)", rangemode="tozero", **AXIS)
     figure.update_yaxes(
-        title=f"{metric} ({METRICS[metric].better} is better)", type="log" if logarithmic else "linear", **axis
+        title=f"{metric} ({METRICS[metric].better} is better)", type="log" if logarithmic else "linear", **AXIS
     )
     if logarithmic:  # labels 0.002 0.005 0.01 in place of plotly's 2 5 0.01
         figure.update_yaxes(tickformat="~g", dtick="D2")
-    figure.update_layout(legend={"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}, hovermode="closest")
+    figure.update_layout(legend=LEGEND_ABOVE, hovermode="closest")
     return figure
 
 
 def importance_bars(importances: Mapping[str, float]) -> Figure:
     """The parameters' shares, which add up to 1, the first one on top."""
     names, shares = list(importances), list(importances.values())
-    figure = _figure(40 + 32 * len(names))
+    figure = empty_figure(40 + 32 * len(names))
     labels = [f"{share:.0%}" for share in shares]
     figure.add_trace(Bar(x=shares, y=names, orientation="h", text=labels, textposition="outside", cliponaxis=False))
-    figure.update_traces(marker_color=_BLUE, hovertemplate="%{y}: %{text}<extra></extra>")
+    figure.update_traces(marker_color=BLUE, hovertemplate="%{y}: %{text}<extra></extra>")
     figure.update_yaxes(autorange="reversed", automargin=True, ticksuffix="  ")
     figure.update_xaxes(visible=False, range=[0, max([*shares, 0.01]) * 1.12])
     return figure
@@ -87,14 +89,25 @@ def parallel_coordinates(records: Sequence[TrialRecord], dimensions: Sequence[Di
     axes = [_parameter_axis(each, [record.params.get(each.name) for record in scored]) for each in dimensions]
     scores = [record.best.scores[metric].value for record in scored if record.best]
     axes.append(_axis(metric, scores, min(scores), max(scores), _all_positive(scores)))
-    figure = _figure(460)
+    figure = empty_figure(460)
     colours = {"color": axes[-1]["values"], "colorscale": _DARK_TO_LIGHT, "reversescale": not METRICS[metric].minimise}
     figure.add_trace(Parcoords(dimensions=axes, line=colours, labelangle=-20, labelfont_size=13, tickfont_size=12))
     figure.update_layout(margin={"l": 70, "r": 60, "t": 90, "b": 30})
     return figure
 
 
-def _figure(height: int) -> Figure:
+def embedded(figures: Mapping[str, Figure | None]) -> dict[str, str]:
+    """The figures that exist, as HTML elements for one page, by name; the first one contains plotly.js for all."""
+    drawn = {name: figure for name, figure in figures.items() if figure is not None}
+    config = {"responsive": True, "displayModeBar": False}
+    return {
+        name: figure.to_html(full_html=False, include_plotlyjs=place == 0, div_id=name, config=config)
+        for place, (name, figure) in enumerate(drawn.items())
+    }
+
+
+def empty_figure(height: int) -> Figure:
+    """A figure in the report's style, without traces, `height` pixels high."""
     figure = Figure()
     font = {"family": "system-ui, sans-serif", "size": 13, "color": _INK}
     margin = {"l": 10, "r": 20, "t": 20, "b": 10}
@@ -119,7 +132,7 @@ def _curve(record: TrialRecord, metric: str, best: bool, names: Sequence[str]) -
         y=[rung.scores[metric].value for rung in rungs],
         error_y={"array": errors, "thickness": 1.5, "width": 4} if best and any(errors) else None,
         mode="lines+markers",
-        line={"color": _ORANGE if best else colour, "dash": dash, "width": 3.5 if best else 1.6},
+        line={"color": ORANGE if best else colour, "dash": dash, "width": 3.5 if best else 1.6},
         marker={"symbol": ["circle"] * (len(rungs) - 1) + [end], "size": [5] * (len(rungs) - 1) + [9], "opacity": 1},
         opacity=1 if best else 0.75,
         text=[_hover(record, rung, metric, names) for rung in rungs],

@@ -9,6 +9,7 @@ from statistics import mean, stdev
 
 from plotly.graph_objects import Figure, Scatter
 
+from orchestrator.report import charts
 from trainers.data.files import replaced
 from trainers.tools.mix_study import Settings
 from trainers.tools.mixing import (
@@ -23,8 +24,7 @@ from trainers.tools.mixing import (
 )
 
 TABLE, PAGE = "table.md", "mix-study.html"
-_COLOURS = dict(zip(STRATEGIES, ("#2f6fa7", "#c2410c", "#0f766e"), strict=True))
-_GRID = "#e4e8ec"
+_COLOURS = dict(zip(STRATEGIES, (charts.BLUE, charts.ORANGE, charts.TEAL), strict=True))
 #: Errors in % at which the axis of accuracies is marked.
 _MARKS = (90, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1)
 #: Percent of real images whose validation curves are drawn.
@@ -63,16 +63,12 @@ def page(settings: Settings, points: Sequence[Point]) -> str:
     seeds = sorted({point.seed for point in points})
     share, curves = validation_curves(settings, points)
     facts = "".join(f"<p>{html.escape(line)}</p>" for line in _facts(settings, seeds) if line)
-    # The first figure brings plotly.js along.
-    figures = [
-        figure.to_html(full_html=False, include_plotlyjs=first, div_id=name, config={"displayModeBar": False})
-        for name, figure, first in (("accuracies", accuracies(settings, points), True), ("curves", curves, False))
-    ]
+    figures = charts.embedded({"accuracies": accuracies(settings, points), "curves": curves})
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Real and generated images</title>'
         '<body style="font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 1.5rem auto; padding: 0 1rem">'
-        f"<h1>Classifiers trained on real and generated images</h1>{facts}{figures[0]}"
-        f"<h2>Accuracy on validation images, {share} % real</h2>{figures[1]}</body></html>\n"
+        f"<h1>Classifiers trained on real and generated images</h1>{facts}{figures['accuracies']}"
+        f"<h2>Accuracy on validation images, {share} % real</h2>{figures['curves']}</body></html>\n"
     )
 
 
@@ -161,11 +157,9 @@ def _error(accuracy: float) -> float:
 
 def _figure(x: str, y: str) -> Figure:
     """Accuracies near 1 are far apart: the axis is logarithmic in the error, and shows what is right."""
-    figure = Figure()
-    axis = {"gridcolor": _GRID, "zeroline": False, "automargin": True}
-    legend = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
-    figure.update_layout(template="none", height=460, legend=legend, margin={"l": 10, "r": 20, "t": 20, "b": 10})
-    figure.update_xaxes(title=x, **axis)
+    figure = charts.empty_figure(460)
+    figure.update_layout(legend=charts.LEGEND_ABOVE)
+    figure.update_xaxes(title=x, **charts.AXIS)
     labels = [f"{100 - mark:g}" for mark in _MARKS]
-    figure.update_yaxes(title=y, type="log", autorange="reversed", tickvals=_MARKS, ticktext=labels, **axis)
+    figure.update_yaxes(title=y, type="log", autorange="reversed", tickvals=_MARKS, ticktext=labels, **charts.AXIS)
     return figure

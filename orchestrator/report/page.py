@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from search_spaces.sweep import Sweep
 from trainers.catalogue import SYSTEMS
 from trainers.config import KIMG
 from trainers.data.catalogue import DATASETS
+from trainers.data.files import replaced
 from trainers.data.samples import COLUMNS
 from trainers.evaluation.scores import METRICS
 
@@ -59,6 +59,7 @@ def write_report(status: SweepStatus, study: SweepStudy, path: Path) -> None:
     searched = [dimension for dimension in sweep.space if dimension.kind != "constant"]
     importances = study.importances()
     figures = _figures(status, searched, importances)
+    drawn = {name: Markup(text) for name, text in charts.embedded(figures).items()}
     page = _ENVIRONMENT.get_template("report.html.j2").render(
         status=status,
         sweep=sweep,
@@ -70,15 +71,14 @@ def write_report(status: SweepStatus, study: SweepStudy, path: Path) -> None:
         searched=len(searched),
         beside=_beside(status, sweep),
         finals=_finals(status),
-        figures=_embedded(figures),
+        figures={name: drawn.get(name) for name in figures},
         unscored=[_epitaph(record) for record in status.records if not record.best],
         unranked=[d.name for d in searched if importances and d.name not in importances],
         conditional=[dimension.name for dimension in searched if dimension.when],
         grids=_grids(status, study),
     )
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(path)
+    with replaced(path) as temporary:
+        temporary.write_text(page, encoding="utf-8")
 
 
 def _winner(status: SweepStatus, searched: Sequence[Dimension]) -> dict[str, Any] | None:
@@ -180,24 +180,6 @@ def _figures(
         "curves": charts.score_curves(status.records, status.metric, best.number, names) if best else None,
         "importances": charts.importance_bars(importances) if importances else None,
         "parallel": charts.parallel_coordinates(scored, searched, status.metric) if enough else None,
-    }
-
-
-def _embedded(figures: dict[str, Figure | None]) -> dict[str, Markup | None]:
-    """The figures as HTML; the first one brings plotly.js along."""
-    drawn = [name for name, figure in figures.items() if figure]
-    return {
-        name: Markup(
-            figure.to_html(
-                full_html=False,
-                include_plotlyjs=name == drawn[0],
-                div_id=name,
-                config={"responsive": True, "displayModeBar": False},
-            )
-        )
-        if figure
-        else None
-        for name, figure in figures.items()
     }
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from urllib.parse import urlsplit
-from uuid import uuid4
 
 from orchestrator.paths import SCRATCH, STORE
 from orchestrator.store.fencing import StaleAttemptError
 from orchestrator.store.folder import FolderObjects
-from orchestrator.store.garbage import PROBES, Orphan, orphans
+from orchestrator.store.garbage import Orphan, orphans
 from orchestrator.store.objects import ConflictError, MissingError, Objects, UnavailableError
+from orchestrator.store.probing import probe
 from orchestrator.store.spool import SpoolFullError
 from orchestrator.store.trials import TrialStore
 from search_spaces.sweep import Sweep
@@ -27,6 +27,7 @@ __all__ = [
     "UnavailableError",
     "check_store",
     "orphans",
+    "probe",
     "store_of",
 ]
 
@@ -53,16 +54,14 @@ def _objects(sweep: Sweep, folder: Path) -> Objects:
 
 
 def check_store(sweep: Sweep) -> None:
-    """Whether a sweep's bucket can be listed, written, read and deleted from; InputError says why it cannot."""
+    """Checks that the bucket of a sweep, if it has one, can be used, by `probe`. Raises InputError with the reason."""
     path = sweep.store.path
     if path is None or not path.startswith("s3://"):
         return
     try:
-        objects, key = _objects(sweep, Path()), f"{PROBES}{uuid4().hex}"
-        objects.find(PROBES)
-        objects.put(key, b"probe", if_absent=True)
-        objects.get(key)
-        objects.delete([key])
+        probe(_objects(sweep, Path()))
+    except InputError as error:
+        raise InputError(f"sweep {sweep.name}: store.path: {path} cannot be used: {error}") from None
     except (UnavailableError, MissingError, ConflictError) as error:
         raise InputError(
             f"sweep {sweep.name}: store.path: {path} cannot be used: {error}; credentials come from the standard chain "

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from orchestrator.store.objects import MissingError, Objects
 from trainers import checkpoint
-from trainers.checkpoint import MANIFEST, STATE, CheckpointError
+from trainers.checkpoint import MANIFEST, STATE, CheckpointError, images_of, retained
 
 LATEST = "latest"
 _NAME = re.compile(r"(\d{10})(-[0-9a-f]{8})?")
@@ -28,11 +28,6 @@ _log = logging.getLogger(__name__)
 def key_of(trial: str, name: str, file: str = "") -> str:
     """The key of a checkpoint's file, or where its files begin."""
     return f"{trial}/checkpoints/{name}/{file}"
-
-
-def images_of(name: str) -> int:
-    """After how many images the checkpoint `name` was made."""
-    return int(name[:10])
 
 
 def publish(objects: Objects, trial: str, folder: Path, sent: set[str]) -> None:
@@ -131,12 +126,13 @@ def _download(objects: Objects, trial: str, name: str, folder: Path) -> Path:
 
 
 def superseded(found: Iterable[str], last_name: str | None, best: Collection[int], last: int) -> list[str]:
-    """Those of the names `found` that need not be kept.
+    """The names in `found` that need not be kept, in order.
 
-    Kept are the `last` newest rungs and those at the images `best`; of several states of one rung the last published.
+    The `last` newest rungs and those at the images `best` are kept. If the newest published checkpoint, `last_name`,
+    is one of several states of its rung, the others are superseded.
     """
     found = sorted(found)
-    kept = {*sorted({images_of(name) for name in found})[-last:], *best}
+    kept = retained(map(images_of, found), best, last)
     rung = images_of(last_name) if last_name in found and last_name else None
     return [name for name in found if images_of(name) not in kept or (images_of(name) == rung and name != last_name)]
 

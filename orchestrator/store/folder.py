@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from orchestrator.store.objects import ConflictError, Listed, MissingError
+from orchestrator.store.spool import locked
 
 _LOCK = ".lock"
 
@@ -32,7 +32,7 @@ class FolderObjects:
             if not if_absent and if_match is None:
                 temporary.replace(path)
                 return _tag(data)
-            with self._alone():
+            with locked(self.root / _LOCK):
                 found = path.read_bytes() if path.exists() else None
                 if found is not None if if_absent else found is None or _tag(found) != if_match:
                     raise ConflictError(f"{path} was written by somebody else")
@@ -109,12 +109,6 @@ class FolderObjects:
             return None  # deleted while the folder was read
         key = path.relative_to(self.root).as_posix()
         return Listed(key, found.st_size, datetime.fromtimestamp(found.st_mtime, UTC))
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        with open(self.root / _LOCK, "w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
 
 
 @contextmanager

@@ -12,12 +12,11 @@ from pathlib import Path
 from orchestrator.store import checkpoints, fencing
 from orchestrator.store.fencing import StaleAttemptError, trial_key
 from orchestrator.store.objects import Listed
+from orchestrator.store.probing import PROBES
 from orchestrator.store.spool import bytes_below, forget
 from orchestrator.store.trials import TrialStore
 from trainers.checkpoint import MANIFEST
 
-#: Where `check_store` tries what it may do.
-PROBES = "probe/"
 #: A checkpoint that stepped aside for one that never came, and will be put back.
 _ASIDE = re.compile(r"/\.\d{10}\.\d+\.old/")
 

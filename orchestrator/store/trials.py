@@ -15,7 +15,7 @@ from orchestrator.store.objects import MissingError, Objects, UnavailableError
 from orchestrator.store.outbox import Outbox, Write
 from orchestrator.store.spool import Spool, SpoolFullError, forget, is_full, locked, tries
 from search_spaces.settings import Store
-from trainers.checkpoint import CheckpointError, folder_name
+from trainers.checkpoint import CheckpointError, folder_name, images_of
 from trainers.errors import InputError
 
 T = TypeVar("T")
@@ -156,7 +156,7 @@ class TrialStore:
     def location(self, number: int, images: int) -> str | None:
         """The folder or URI of the checkpoint at `images`; None where there is none. Raises UnavailableError."""
         key = trial_key(number)
-        found = [name for name in checkpoints.names(self.objects, key) if checkpoints.images_of(name) == images]
+        found = [name for name in checkpoints.names(self.objects, key) if images_of(name) == images]
         return self.objects.uri(checkpoints.key_of(key, found[0])) if found else None
 
     def _patiently(self, action: Callable[[], T], patience: float) -> T:

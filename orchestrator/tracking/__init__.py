@@ -1,1 +1,1 @@
-"""All of MLflow: what people look at. No other folder imports it."""
+"""The tracker: shows a study in MLflow. No other folder imports mlflow."""

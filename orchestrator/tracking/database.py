@@ -1,4 +1,4 @@
-"""MLflow's database without a server: many of its client's calls in one transaction, and points in one statement."""
+"""Faster writes to MLflow's database without a server: many calls in one transaction, many points in one statement."""
 
 from __future__ import annotations
 
@@ -15,18 +15,20 @@ from sqlalchemy.orm import Session
 
 @contextmanager
 def one_transaction(client: MlflowClient) -> Iterator[Session | None]:
-    """What `client` writes in the block is kept at its end, all of it or nothing; None where it talks to a server.
+    """Commits what `client` writes in the block at its end, or nothing of it if the block raises.
 
-    MLflow's own calls are seven transactions for each trial, which take twice the time of one for many. The model
-    registry writes through a connection of its own, and would wait for the end of the block in vain.
+    Yields the session of the transaction, or None if the client talks to a server, which commits each call.
+
+    By itself MLflow needs seven transactions for each trial, which take twice the time of one for many. The model
+    registry uses a connection of its own: a call of it in the block would wait for the block's end and never return.
     """
     store = client._tracking_client.store
     if not isinstance(store, SqlAlchemyStore):
         yield None
         return
-    separate = store.ManagedSessionMaker
+    own_sessions = store.ManagedSessionMaker
     with (
-        separate(read_only=False) as outer,
+        own_sessions(read_only=False) as outer,
         Session(outer.connection(), join_transaction_mode="rollback_only", expire_on_commit=False) as session,
     ):
 
@@ -39,14 +41,14 @@ def one_transaction(client: MlflowClient) -> Iterator[Session | None]:
         try:
             yield session
         finally:
-            store.ManagedSessionMaker = separate
+            store.ManagedSessionMaker = own_sessions
 
 
 def add_history(client: MlflowClient, session: Session, run_id: str, points: Sequence[Metric]) -> Sequence[Metric]:
-    """Adds all of `points`, in order of their steps, but the last of each key, which are returned.
+    """Inserts `points`, which are in order of their steps, except the last one of each key, and returns those.
 
-    MLflow's client is to log those: it knows which point of a key is the latest. Making an object of each point, as it
-    does, takes ten times as long.
+    The caller logs them through MLflow's client, which updates the latest value of each key. The client makes an object
+    of each point, which takes ten times as long as this.
     """
     last = {point.key: point for point in points}
     rows = []

@@ -1,4 +1,4 @@
-"""The tracker in a process of its own: what MLflow computes must not hold up the driver, nor its import the start."""
+"""The tracker in a process of its own, so that the driver never waits for MLflow's computations or its import."""
 
 from __future__ import annotations
 
@@ -11,30 +11,29 @@ from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from orchestrator.store import TrialStore, store_of
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.status import SweepStatus
+from orchestrator.tracking.interface import SampleGrids, TrackerInterface
 from search_spaces.sweep import read_kept
 
-if TYPE_CHECKING:
-    from orchestrator.tracking.tracker import Grids, Tracker
-
-#: A fork of a process without threads has all modules already; elsewhere than on Linux libraries do not stand it.
+#: A forked process has all modules already. Forking is safe while there are no threads, and only on Linux: on macOS
+#: system libraries fail after it.
 _START = "fork" if sys.platform == "linux" else "spawn"
 
 
 class TrackerError(Exception):
-    """The tracker raised; the text is its error's."""
+    """The tracker in the other process raised an error, whose text this one has."""
 
 
 @dataclass(frozen=True)
-class GridsOf:
-    """The sample grids of a sweep's trials, for whatever process asks."""
+class StoredGrids:
+    """Finds the sample grids of a sweep's trials in its store; can be sent to another process."""
 
     sweep: str
-    """Normalised text."""
+    """The sweep's normalised text."""
     folder: Path
 
     def __call__(self, number: int) -> dict[int, Path]:
@@ -42,14 +41,15 @@ class GridsOf:
 
 
 @lru_cache(maxsize=1)
-def _store(grids: GridsOf) -> TrialStore:
+def _store(grids: StoredGrids) -> TrialStore:
     return store_of(read_kept(grids.sweep), grids.folder)
 
 
 class TrackerProcess:
-    """A `Tracker` behind a pipe: the same methods, which return when the tracker has, and raise TrackerError if it did.
+    """A `Tracker` in another process, called through a pipe. Its methods wait for the answer and raise TrackerError.
 
-    To be made before the driver has threads. The process ends with the block, and with the driver if that is killed.
+    Create it before the driver has threads, since it is forked. The process ends with the `with` block, and if the
+    driver is killed.
     """
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class TrackerProcess:
         self._connection.close()
 
     def open(self, root: Path, sweep: str, study_id: str) -> TrackerProcess:
-        """Has the tracker opened anew, for the sweep of this normalised text; in a new process where it has died."""
+        """Opens the tracker again, for the sweep of this normalised text; in a new process if the old one has died."""
         if not self._process.is_alive():
             self._connection.close()
             self._begin("spawn")  # the driver has threads by now
@@ -80,25 +80,21 @@ class TrackerProcess:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """As `Tracker.together`; what a block that raises has written is lost when the tracker is opened anew."""
+        # If the block raises, nothing is committed: opening the tracker again rolls the transaction back.
         self._call("begin")
         yield
         self._call("commit")
 
-    def sync(self, record: TrialRecord, grids: Grids) -> None:
-        """As `Tracker.sync`."""
+    def sync(self, record: TrialRecord, grids: SampleGrids) -> None:
         self._call("sync", record, grids)
 
     def mark(self, front: Sequence[int]) -> None:
-        """As `Tracker.mark`."""
         self._call("mark", list(front))
 
     def finish(self, status: SweepStatus, report: Path) -> None:
-        """As `Tracker.finish`."""
         self._call("finish", status, report)
 
     def register(self, winner: TrialRecord, checkpoint: Path) -> None:
-        """As `Tracker.register`."""
         self._call("register", winner, checkpoint)
 
     def _call(self, method: str, *arguments: Any) -> TrackerProcess:
@@ -113,51 +109,55 @@ class TrackerProcess:
 
 
 def _serve(connection: Connection, inherited: Connection | None) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the driver's, which has more to write then
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # after Ctrl-C the driver still writes through this process
     if inherited is not None:
-        inherited.close()  # or the pipe would outlive the driver
+        inherited.close()  # a forked copy of the driver's end would keep the pipe open after the driver's death
     served = _Served()
     while True:
         try:
             method, arguments = connection.recv()
-        except EOFError:  # the driver has gone
+        except EOFError:  # the driver has ended
             return
         try:
             served.call(method, arguments)
-        except Exception as error:  # of whatever kind: the driver is told
+        except Exception as error:  # of any kind: the driver raises it as TrackerError
             connection.send(str(error).strip() or type(error).__name__)
         else:
             connection.send(None)
 
 
 class _Served:
-    """The tracker in its process, and the block of calls that is kept together at the moment."""
+    """The tracker in its process, and the transaction that is open at the moment."""
 
     def __init__(self) -> None:
-        self._tracker: Tracker | None = None
-        self._block = ExitStack()
+        self._tracker: TrackerInterface | None = None
+        self._transaction = ExitStack()
 
     def call(self, method: str, arguments: Sequence[Any]) -> None:
         if method == "open":
-            from orchestrator.tracking.tracker import Tracker  # seconds to import
+            from orchestrator.tracking.tracker import Tracker  # takes seconds
 
+            self._roll_back(TrackerError("the tracker is opened again"))
             root, sweep, study_id = arguments
             self._tracker = Tracker(root, read_kept(sweep), study_id)
             return
         assert self._tracker is not None
         if method == "begin":
-            self._block.enter_context(self._tracker.together())
+            self._transaction.enter_context(self._tracker.together())
         elif method == "commit":
-            self._block.close()
+            self._transaction.close()
         else:
-            with self._undone_on_error():
+            with self._rolled_back_on_error():
                 getattr(self._tracker, method)(*arguments)
 
     @contextmanager
-    def _undone_on_error(self) -> Iterator[None]:
+    def _rolled_back_on_error(self) -> Iterator[None]:
         try:
             yield
-        except Exception:
-            with suppress(Exception):  # MlflowException, in which it wraps the one that is raised
-                self._block.__exit__(*sys.exc_info())
+        except Exception as error:
+            self._roll_back(error)
             raise
+
+    def _roll_back(self, error: Exception) -> None:
+        with suppress(Exception):  # MLflow raises the error once more, as MlflowException
+            self._transaction.__exit__(type(error), error, error.__traceback__)

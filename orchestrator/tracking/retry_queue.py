@@ -1,7 +1,7 @@
-"""Brings what the study knows to the tracker, from a thread of its own: the sweep never waits for a tracker.
+"""Writes to the tracker from a thread of its own, so that the sweep never waits for it.
 
-While the tracker is away, the newest state of each trial waits here, and all of it in the study. After any failure
-nothing is known of what was written, so the tracker is opened anew and finds out.
+While the tracker is unavailable, only the newest state of each trial waits here: the study has everything else. After a
+failure it is unknown what was written, so the tracker is opened again and looks up what is there.
 """
 
 from __future__ import annotations
@@ -10,40 +10,34 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
 
+from orchestrator.tracking.interface import TrackerInterface
 from search_spaces.addresses import masked
 
-if TYPE_CHECKING:
-    from orchestrator.tracking.process import TrackerProcess
-    from orchestrator.tracking.tracker import Tracker
+Job = Callable[[TrackerInterface], None]
 
-    AnyTracker = Tracker | TrackerProcess
-
-Job = Callable[["AnyTracker"], None]
-
-#: Seconds that a job waits for newer ones to take its place, so that several events are written in one batch.
 LINGER = 0.25
-#: Jobs that are written in one go, at most.
+"""Seconds that a job waits for a newer one of its key, so that several events become one job, and jobs a batch."""
 TOGETHER = 20
-#: Seconds before another try: at first, and at most; each is twice as long as the one before.
+"""The most jobs in one transaction."""
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 15.0
-#: Seconds without any progress after which a sweep that has ended waits no longer.
+"""Seconds before the first and before any later try; each pause is twice as long as the one before."""
 LAST_WAIT = 60.0
+"""Seconds without progress after which `drain` gives up."""
 
 
-class Relay:
-    """A queue of jobs for a tracker, one for each key; a newer one takes an older one's place.
+class RetryQueue:
+    """A queue of jobs for a tracker, one for each key: a newer job replaces an older one of the same key.
 
-    Jobs that are due are done together, all of them or none, but for those that are put as `alone`.
+    Jobs that are due run in one transaction, except those put with `alone`. If it fails, they are repeated one by one.
 
-    `say` is told once when the tracker goes away and once when it is back; `check` raises where this process may write
-    no more. Use as a context manager; leaving it drops what is still to be done.
+    `say` prints a line when the tracker fails, and another one when everything is written again. `check` raises if this
+    process may write no more, which ends the queue. Use as a context manager; leaving it drops the jobs that remain.
     """
 
     def __init__(
         self,
-        open_tracker: Callable[[], AnyTracker],
+        open_tracker: Callable[[], TrackerInterface],
         say: Callable[[str], None],
         check: Callable[[], None] = lambda: None,
     ) -> None:
@@ -56,7 +50,7 @@ class Relay:
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
 
-    def __enter__(self) -> Relay:
+    def __enter__(self) -> RetryQueue:
         self._thread.start()
         return self
 
@@ -64,7 +58,7 @@ class Relay:
         self._stop()
 
     def put(self, key: object, job: Job, alone: bool = False) -> None:
-        """Queues a job; one that fails is tried again, so that it must do no harm when it is done twice."""
+        """Queues a job. A job that fails is repeated, so running it twice must have the same effect as once."""
         with self._changed:
             self._jobs[key] = job
             if alone:
@@ -73,7 +67,10 @@ class Relay:
             self._changed.notify_all()
 
     def drain(self, wait: float = LAST_WAIT) -> bool:
-        """Waits until all is done, but no longer than `wait` seconds since the last job that was; whether all is."""
+        """Waits until the queue is empty, at most `wait` seconds after the last job that succeeded.
+
+        Returns whether it is empty.
+        """
         with self._changed:
             self._progress, self._draining = time.monotonic(), True
             self._changed.notify_all()
@@ -88,40 +85,40 @@ class Relay:
         return True
 
     def _work(self) -> None:
-        tracker: AnyTracker | None = None
-        failures, told = 0, False
+        tracker: TrackerInterface | None = None
+        failures, failing = 0, False
         while taken := self._take(1 if failures else TOGETHER):
             try:
                 self._check()
-            except Exception:  # the driver finds out itself
+            except Exception:  # the driver makes the same check and reports it
                 self._stop()
                 return
             try:
                 tracker = tracker or self._open()
                 self._do(tracker, taken)
-            except Exception as error:  # of whatever kind: a view of the study must not end the sweep
+            except Exception as error:  # of any kind: a tracker that fails must not end the sweep
                 if self._stopped:
                     return
                 tracker, failures = None, failures + 1
-                if not told:
+                if not failing:
                     self._say(f"tracking: {_reason(error)}; the sweep goes on, and what is missing is written later")
-                told = True
+                failing = True
                 self._end(taken)
-                if len(taken) == 1:  # else one by one at once: it may be but one of them that is refused
+                if len(taken) == 1:  # several are repeated one by one without a pause: perhaps only one is refused
                     self._pause(min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 16)))
             else:
                 failures = 0
-                if self._end({}) and told:
+                if self._end({}) and failing:
                     self._say("tracking: all is written")
-                    told = False
+                    failing = False
 
-    def _do(self, tracker: AnyTracker, jobs: Mapping[object, Job]) -> None:
+    def _do(self, tracker: TrackerInterface, jobs: Mapping[object, Job]) -> None:
         with nullcontext() if self._alone.intersection(jobs) else tracker.together():
             for job in jobs.values():
                 job(tracker)
 
     def _take(self, most: int) -> dict[object, Job]:
-        """The job that waits longest, and others that are due; none at the end."""
+        """Waits for due jobs and takes the oldest `most` of them; none after `_stop`."""
         with self._changed:
             while not self._stopped:
                 now = time.monotonic()
@@ -137,13 +134,13 @@ class Relay:
         return {}
 
     def _end(self, failed: Mapping[object, Job]) -> bool:
-        """Whether nothing is left to be done."""
+        """Puts `failed` jobs back; returns whether the queue is empty."""
         with self._changed:
             self._busy = False
             if not failed:
                 self._progress = time.monotonic()
             for key, job in failed.items():
-                # Behind the others: what MLflow refuses for good must not stop them.
+                # At the end of the queue: a job that MLflow always refuses must not stop the others.
                 self._jobs.setdefault(key, job)
                 self._since.setdefault(key, time.monotonic())
             self._changed.notify_all()

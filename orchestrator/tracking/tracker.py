@@ -1,14 +1,14 @@
-"""MLflow as a view of the study: a parent run for the sweep, a child for each trial. The only home of mlflow.
+"""MLflow as a view of the study: one run for the sweep, and below it one for each trial.
 
-The driver alone writes. What is already there is not written again, and every point has a time that follows from the
-study: a server that carries out a request whose answer was lost, and then its repetition, keeps one point of the two.
+Only the driver writes. Nothing is written twice: what a run has already is looked up, and the time of every point
+follows from the study. If a server carries out a request whose answer was lost, and then its repetition, both points
+are equal, and MLflow keeps one.
 """
 
 from __future__ import annotations
 
-import fcntl
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,9 +23,11 @@ from PIL import Image
 from sqlalchemy.orm import Session
 
 from orchestrator.paths import mlflow_artifacts, mlflow_lock, mlflow_uri
+from orchestrator.store.spool import locked
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.status import UNDER_WAY, SweepStatus
 from orchestrator.tracking.database import add_history, one_transaction
+from orchestrator.tracking.interface import SampleGrids
 from orchestrator.tracking.values import failure_text, final_values, milliseconds, picture_name, rung_values, stamp
 from search_spaces.addresses import with_driver
 from search_spaces.sweep import Sweep
@@ -36,56 +38,55 @@ _SWEEP, _STUDY, _TRIAL, _STATE, _REASON, _BEST, _WINNER, _PARETO = (
 )
 _PARENT, _NAME, _HAS_IMAGES = "mlflow.parentRunId", "mlflow.runName", "mlflow.loggedImages"
 _STATUS = {"running": "RUNNING", "paused": "SCHEDULED", "complete": "FINISHED", "pruned": "KILLED", "failed": "FAILED"}
-#: Of every rung that trained anything, so that it tells which rungs are there.
-_MARK = "images_per_s"
-#: MLflow takes no more in one request.
+#: A metric of every rung that trained anything: its history shows which rungs a run has.
+_IN_EVERY_RUNG = "images_per_s"
+#: MLflow refuses more in one request.
 _MOST_METRICS = 1000
 _PAGE = 1000
 ALIAS = "best"
-#: Artifact of a failed trial.
+#: The artifact that explains why a trial failed.
 FAILURE = "failure.txt"
-Grids = Callable[[int], dict[int, Path]]
-"""Sample grids of a trial by images trained."""
 
-# The migrations of a new database are nobody's business.
+# Alembic prints each migration of a new database.
 logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def check_server(uri: str) -> None:
-    """Asks the server at `uri` for an experiment and writes nothing. Raises what MLflow and its connections do."""
+    """Lists one experiment of the server at `uri`. Raises what MLflow and its connections raise if that fails."""
     MlflowClient(uri).search_experiments(max_results=1)
 
 
 @dataclass
 class _Run:
-    """What is known of one run."""
+    """What is known about one run of the tracker."""
 
     id: str
     status: str = "RUNNING"
     state: str | None = None
-    """The trial's, once it has ended and all of it is here."""
+    """The state of a trial that has ended and is written completely, else None."""
     on_front: bool = False
-    """Of several objectives, as it is marked there."""
+    """Whether the run is marked as one of the Pareto front."""
     has_params: bool = False
     has_final: bool = False
     written: set[int] | None = field(default_factory=set)
-    """Images of the rungs that are here; None where nobody has asked yet."""
-    bare: set[int] = field(default_factory=set)
-    """Images of those whose samples could not be had yet."""
+    """Images of the rungs that the run has; None if that was not looked up yet."""
+    without_grid: set[int] = field(default_factory=set)
+    """Images of the rungs whose sample grid the store could not give yet."""
 
 
 class Tracker:
-    """Writes the runs of one study, which `study_id` tells from others of the same name.
+    """Writes the runs of one study to MLflow. `study_id` distinguishes studies of the same name.
 
-    A `thorough` one looks into every run, also of trials that it has marked as ended. Any method may raise what MLflow
-    and its connections do; what was written by then is not known, and another Tracker goes on from what it finds.
+    A `thorough` tracker also looks up what the runs have that are marked as complete. Every method may raise what
+    MLflow and its connections raise.
     """
 
     def __init__(self, root: Path, sweep: Sweep, study_id: str, thorough: bool = False) -> None:
         self._sweep, self._study, self._thorough = sweep, study_id, thorough
         self._session: Session | None = None
         uri = with_driver(sweep.tracking.uri) if sweep.tracking.uri else mlflow_uri(root)
-        with _alone(root):
+        # Two drivers that create the same SQLite database at once break it.
+        with locked(mlflow_lock(root)):
             self._client = MlflowClient(uri)
             self._experiment = self._open_experiment(_artifact_location(root, sweep))
         parents, self._runs = self._find()
@@ -99,29 +100,26 @@ class Tracker:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """What the block writes into a database is kept at its end, all of it or nothing; a server takes it in parts.
-
-        Nothing may be registered in it.
-        """
+        """One transaction, if MLflow has a database without a server. `register` must not be called in it."""
         with one_transaction(self._client) as self._session:
             try:
                 yield
             finally:
                 self._session = None
 
-    def sync(self, record: TrialRecord, grids: Grids) -> None:
-        """Brings the trial's run up to `record`; `grids` has its sample pictures by images trained."""
+    def sync(self, record: TrialRecord, grids: SampleGrids) -> None:
+        """Writes what the run of the trial lacks of `record`; `grids` finds its sample grids."""
         run = self._runs.get(record.number) or self._begin(record)
         ended = record.state not in UNDER_WAY
         whole = run.state == record.state and run.status == _STATUS[record.state]
-        if whole and (run.has_final or record.final is None) and not run.bare and not self._thorough:
+        if whole and (run.has_final or record.final is None) and not run.without_grid and not self._thorough:
             return
         if run.written is None:
-            run.written = {point.step for point in self._client.get_metric_history(run.id, _MARK)}
+            run.written = {point.step for point in self._client.get_metric_history(run.id, _IN_EVERY_RUNG)}
         missing = [rung for rung in record.rungs if rung.images not in run.written]
         pictures = self._log_pictures(run, record, missing, grids)
-        news = [each for each in rung_values(record) if each[0].images not in run.written]
-        metrics = [_points(values, at, rung.images) for rung, at, values in news]
+        unwritten = [each for each in rung_values(record) if each[0].images not in run.written]
+        metrics = [_points(values, at, rung.images) for rung, at, values in unwritten]
         if record.final is not None and not run.has_final:
             ended_at = stamp(record) + round(1000 * record.final.seconds)
             metrics.append(_points(final_values(record.final), ended_at, record.final.images))
@@ -129,7 +127,7 @@ class Tracker:
             self._client.log_text(run.id, failure_text(record), FAILURE)
         tags = {_HAS_IMAGES: "True"} if pictures else {}
         if ended and run.state != record.state:
-            # The server writes tags last: a run that has this one is known to be whole.
+            # MLflow writes the tags of a request last: a run with this tag is complete.
             tags |= {_STATE: record.state, **({_REASON: record.reason} if record.reason else {})}
         self._log(run, record, metrics, tags)
         run.written |= {rung.images for rung in missing}
@@ -139,7 +137,7 @@ class Tracker:
         self._set_status(run, record)
 
     def mark(self, front: Sequence[int]) -> None:
-        """Marks the runs of the trials `front` as the Pareto front, and no others: later trials may dominate one."""
+        """Marks the runs of the trials `front` as the Pareto front, and no others: a later trial may dominate one."""
         for number, run in self._runs.items():
             if run.on_front and number not in front:
                 self._client.delete_tag(run.id, _PARETO)
@@ -148,8 +146,8 @@ class Tracker:
             run.on_front = number in front
 
     def finish(self, status: SweepStatus, report: Path) -> None:
-        """Ends the parent run with the winner's scores and the report; an interrupted sweep's run stays KILLED."""
-        self._settle(status.records)
+        """Ends the sweep's run with the winner's scores and the report: FINISHED if it is complete, else KILLED."""
+        self._undo_late_requests(status.records)
         self.mark(status.pareto)
         self._client.log_artifact(self._parent, str(report))
         best = status.best
@@ -165,7 +163,7 @@ class Tracker:
     def register(self, winner: TrialRecord, checkpoint: Path) -> None:
         """Makes `checkpoint`, the folder of the winner's best rung, the best version of the sweep's model.
 
-        There is one version for each winner, with a copy of the checkpoint among its run's artifacts.
+        There is one version for each winner, with a copy of the checkpoint among the artifacts of its run.
         """
         name, run = self._sweep.name, self._runs[winner.number]
         mark = f"{self._study} {winner.number} {checkpoint.name}"
@@ -190,7 +188,7 @@ class Tracker:
     def _open_experiment(self, location: str | None) -> str:
         experiment = self._client.get_experiment_by_name(self._sweep.name)
         if experiment is None:
-            # Without its kind the user interface opens on pages for language models.
+            # Without this tag the user interface opens pages for language models.
             kind = {"mlflow.experimentKind": "custom_model_development"}
             return str(self._client.create_experiment(self._sweep.name, artifact_location=location, tags=kind))
         if experiment.lifecycle_stage == "deleted":
@@ -198,20 +196,23 @@ class Tracker:
         return str(experiment.experiment_id)
 
     def _find(self) -> tuple[list[str], dict[int, _Run]]:
-        """The parent's id and the trials' runs; of several, which lost answers leave behind, one is kept."""
+        """The sweep's run id, in a list that is empty if there is none, and the runs of the trials by number.
+
+        If an answer was lost, there may be several runs of one trial: one is kept, the others are deleted.
+        """
         found: dict[int | None, list[Any]] = {}
         for run in self._listed():
             trial = run.data.tags.get(_TRIAL)
             found.setdefault(None if trial is None else int(trial), []).append(run)
-        chosen = {number: self._only(runs) for number, runs in found.items()}
+        chosen = {number: self._keep_one(runs) for number, runs in found.items()}
         parents = [chosen.pop(None).info.run_id] if None in chosen else []
         for run in chosen.values():
-            if parents and run.data.tags.get(_PARENT) != parents[0]:  # it was another one, which had a late answer
+            if parents and run.data.tags.get(_PARENT) != parents[0]:  # the parent was another one, which is deleted now
                 self._client.set_tag(run.info.run_id, _PARENT, parents[0])
-        return parents, {number: _known(run) for number, run in chosen.items() if number is not None}
+        return parents, {number: _found(run) for number, run in chosen.items() if number is not None}
 
     def _listed(self) -> Iterator[Any]:
-        """All runs of this study."""
+        """All runs of this study, page by page."""
         mine, token = f"tags.`{_STUDY}` = '{self._study}'", None
         while True:
             page = self._client.search_runs([self._experiment], mine, max_results=_PAGE, page_token=token)
@@ -219,7 +220,7 @@ class Tracker:
             if not (token := page.token):
                 return
 
-    def _only(self, runs: Sequence[Any]) -> Any:
+    def _keep_one(self, runs: Sequence[Any]) -> Any:
         best, *others = sorted(runs, key=lambda run: (-len(run.data.metrics) - len(run.data.params), run.info.run_id))
         for run in others:
             self._client.delete_run(run.info.run_id)
@@ -233,7 +234,7 @@ class Tracker:
         return run
 
     def _log(self, run: _Run, record: TrialRecord, metrics: Sequence[Sequence[Metric]], tags: dict[str, str]) -> None:
-        """Whole rungs in as few requests as they fit in, the tags in the last one."""
+        """Logs whole rungs in as few requests as possible, the tags in the last one."""
         params: list[Param] = []
         if not run.has_params:
             system_id, config = self._sweep.configure(record.params)
@@ -254,9 +255,12 @@ class Tracker:
             self._client.log_batch(run.id, metrics=batch, params=params, tags=pairs)
         run.has_params = True
 
-    def _log_pictures(self, run: _Run, record: TrialRecord, missing: Sequence[Rung], grids: Grids) -> bool:
-        """Sample grids under the names that MLflow's own `log_image` gives, but the same ones at each try."""
-        wanted = {rung.images for rung in missing} | run.bare
+    def _log_pictures(self, run: _Run, record: TrialRecord, missing: Sequence[Rung], grids: SampleGrids) -> bool:
+        """Logs sample grids as MLflow's own `log_image` does, but with the same names at each try.
+
+        Returns whether any was logged.
+        """
+        wanted = {rung.images for rung in missing} | run.without_grid
         if self._thorough:
             there = {Path(file.path).stem for file in self._client.list_artifacts(run.id, "images")}
             wanted = {rung.images for rung in record.rungs if picture_name(run.id, record, rung) not in there}
@@ -268,7 +272,7 @@ class Tracker:
                     with Image.open(had[rung.images]) as picture:
                         picture.save(Path(folder) / f"{name}.png")
                         compress_image_size(picture).save(Path(folder) / f"{name}+compressed.webp")
-            run.bare = wanted - set(had)
+            run.without_grid = wanted - set(had)
             if found := wanted & set(had):
                 self._client.log_artifacts(run.id, folder, "images")
         return bool(found)
@@ -282,25 +286,16 @@ class Tracker:
                 self._client.set_terminated(run.id, status=wanted, end_time=stamp(record))
             run.status = wanted
 
-    def _settle(self, records: Sequence[TrialRecord]) -> None:
-        """What requests that were carried out long after they were given up have left behind."""
+    def _undo_late_requests(self, records: Sequence[TrialRecord]) -> None:
+        """Corrects what a server did when it carried out requests long after this client had given them up."""
         (self._parent, *_), self._runs = self._find()
         for record in records:
             if record.number in self._runs:
                 self._set_status(self._runs[record.number], record)
 
 
-@contextmanager
-def _alone(root: Path) -> Iterator[None]:
-    """Of several drivers below `root` one at a time: two that make one new SQLite database break it."""
-    root.mkdir(parents=True, exist_ok=True)
-    with open(mlflow_lock(root), "w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
 def _artifact_location(root: Path, sweep: Sweep) -> str | None:
-    """Where a new experiment keeps its artifacts; None is the server's choice."""
+    """The URI below which a new experiment keeps its artifacts; None leaves it to the server."""
     place = sweep.tracking.artifacts
     if place is None:
         at_server = (sweep.tracking.uri or "").startswith("http")
@@ -308,7 +303,7 @@ def _artifact_location(root: Path, sweep: Sweep) -> str | None:
     return f"{place.rstrip('/')}/{sweep.name}" if "://" in place else (Path(place).resolve() / sweep.name).as_uri()
 
 
-def _known(run: Any) -> _Run:
+def _found(run: Any) -> _Run:
     return _Run(
         id=run.info.run_id,
         status=run.info.status,

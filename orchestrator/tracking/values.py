@@ -1,4 +1,4 @@
-"""What the tracker shows of a trial, as plain values. Nothing here depends on when it is asked for."""
+"""What the tracker shows of a trial, as plain values that depend on the trial's record alone."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from trainers.evaluation.scores import METRICS
 from trainers.rungs import Rung
 
 GRIDS = "samples"
-"""Key of the sample grids."""
+"""The key under which MLflow shows the sample grids."""
 
 
 def rung_values(record: TrialRecord) -> Iterator[tuple[Rung, int, dict[str, float]]]:
-    """Each rung of a trial with its time as `stamp` and what is shown of it.
+    """Each rung of a trial, its time as in `stamp`, and its metrics by name.
 
-    That is its scores with their standard errors, the best ones until then, its losses, and the GPU-hours until then if
-    they are an objective.
+    The metrics are the scores with their standard errors, the best scores so far, the losses, and the GPU-hours so far
+    if they are an objective.
     """
     best: dict[str, float] = {}
     for place, (rung, seconds) in enumerate(zip(record.rungs, _seconds(record), strict=True)):
@@ -35,35 +35,38 @@ def rung_values(record: TrialRecord) -> Iterator[tuple[Rung, int, dict[str, floa
 
 
 def final_values(final: Final) -> dict[str, float]:
-    """Our scores with their standard errors, and clean-fid's."""
+    """The metrics of a final by name: our scores with their standard errors, and clean-fid's scores."""
     values = {f"final_{name}": score.value for name, score in final.ours.items()}
     values |= {f"final_{name}_se": score.stderr for name, score in final.ours.items() if score.stderr is not None}
     return values | {f"final_cleanfid_{name}": score.value for name, score in final.official.items()}
 
 
 def failure_text(record: TrialRecord) -> str:
-    """Why a trial failed, at each attempt, and the end of the last one's log."""
+    """Why each attempt at a trial failed, and the end of the last attempt's log."""
     attempts = "".join(f"attempt {each.attempt}: {each.kind}: {each.message}\n" for each in record.failures)
     return f"{record.reason}\n\n{attempts}\n{record.log}\n"
 
 
 def milliseconds(started: datetime | None, seconds: float = 0.0) -> int:
-    """Unix time in ms, `seconds` after `started`."""
+    """The Unix time in ms `seconds` after `started`; without a start the time is counted from 1970."""
     return round(1000 * ((started.timestamp() if started else 0.0) + seconds))
 
 
 def stamp(record: TrialRecord, last: Rung | None = None) -> int:
-    """Unix time in ms at which the trial would have passed `last`, by default its last rung, had nothing paused it."""
+    """The Unix time in ms at which the trial passed the rung `last`, by default its last one.
+
+    Pauses do not count: the time is the trial's start and the seconds of training and scoring since.
+    """
     passed = len(record.rungs) if last is None else 1 + record.rungs.index(last)
     return milliseconds(record.started, [0.0, *_seconds(record)][passed])
 
 
 def _seconds(record: TrialRecord) -> Iterator[float]:
-    """Of training and scoring, until each rung."""
+    """Seconds of training and scoring from the start to each rung."""
     return accumulate(rung.train_seconds + rung.score_seconds for rung in record.rungs)
 
 
 def picture_name(run_id: str, record: TrialRecord, rung: Rung) -> str:
-    """Name of a rung's sample grid as MLflow's `log_image` would choose it, without suffix."""
+    """The name of a rung's sample grid without suffix, in the form that MLflow's `log_image` gives."""
     unique = uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id} {rung.images}")
     return f"{GRIDS}+step+{rung.images}+timestamp+{stamp(record, rung)}+{unique}"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cluster.nodes import capacity
 from orchestrator.cluster.nodes import cluster as own_cluster
+from orchestrator.cluster.nodes import trials_at_once
 from tests.support import made_up
 from trainers.errors import InputError
 
@@ -64,13 +64,13 @@ def test_nobody_on_the_network_can_reach_a_sweeps_own_cluster() -> None:
 
 def test_capacity_counts_whole_trials() -> None:
     cores = os.cpu_count() or 1
-    assert capacity(made_up.sweep()) == cores
-    assert capacity(made_up.sweep(f"resources.cpus_per_worker={cores}")) == 1
-    assert capacity(made_up.sweep("resources.concurrent_trials=1")) == 1
+    assert trials_at_once(made_up.sweep()) == cores
+    assert trials_at_once(made_up.sweep(f"resources.cpus_per_worker={cores}")) == 1
+    assert trials_at_once(made_up.sweep("resources.concurrent_trials=1")) == 1
 
 
 @pytest.mark.parametrize("setting", ["resources.cpus_per_worker=4096", "resources.gpus_per_worker=512"])
 def test_a_trial_that_can_never_be_placed_is_refused_with_what_there_is(setting: str) -> None:
     words = r"resources: a trial needs (4096 CPU|1 CPU and 512 GPU), but there is \d+ CPU, 0 GPU in all"
     with pytest.raises(InputError, match=words):
-        capacity(made_up.sweep(setting))
+        trials_at_once(made_up.sweep(setting))

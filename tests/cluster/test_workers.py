@@ -16,7 +16,7 @@ import ray
 from ray.util import placement_group_table
 
 from orchestrator.cluster import tune
-from orchestrator.cluster.nodes import Room, cluster, room_for
+from orchestrator.cluster.nodes import Capacity, capacity_for, cluster
 from orchestrator.decisions.failures import Failure
 from orchestrator.study.study import SweepStudy
 from search_spaces.load import parse_sweep
@@ -95,10 +95,10 @@ def _connections(process: psutil.Process) -> list[object]:
         return []
 
 
-def run(study: SweepStudy, cache: Path, listener: Quiet) -> Room:
-    room = room_for(study.sweep.resources)
-    tune.run_trials(study, cache, room, listener)
-    return room
+def run(study: SweepStudy, cache: Path, listener: Quiet) -> Capacity:
+    capacity = capacity_for(study.sweep.resources)
+    tune.run_trials(study, cache, capacity, listener)
+    return capacity
 
 
 def resident() -> float:

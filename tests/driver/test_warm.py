@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import pytest
 
-from orchestrator.driver.warm_start import earlier_studies, lessons
+from orchestrator.driver.warm_start import earlier_studies, prior_trials
 from orchestrator.study.status import status_of
 from orchestrator.study.study import Decision, SweepStudy
 from search_spaces.sweep import Sweep
@@ -59,15 +59,15 @@ def test_a_warm_sampler_begins_where_the_earlier_sweep_has_come_to(tmp_path: Pat
     def error(name: str, *overrides: str) -> float:
         study = begin(tmp_path, sweep(name, "budget.trials=9", *overrides))
         if study.sweep.warm_start:
-            study.keep_prior_trials(lessons(study.sweep, earlier, SCORER).trials)
+            study.keep_prior_trials(prior_trials(study.sweep, earlier, SCORER).trials)
         return sum(abs(math.log10(params["g_lr"]) + 3) for params in run(study, 8)) / 8
 
     assert error("warm", "warm_start=[old]") < 0.5 * error("cold")
 
 
-def test_lessons_are_no_trials_of_the_sweep(tmp_path: Path, earlier: SweepStudy) -> None:
+def test_prior_trials_are_no_trials_of_the_sweep(tmp_path: Path, earlier: SweepStudy) -> None:
     study = begin(tmp_path, sweep("new", "warm_start=[old]", "budget={trials: 3, target: 0}"))
-    study.keep_prior_trials(lessons(study.sweep, earlier, SCORER).trials)
+    study.keep_prior_trials(prior_trials(study.sweep, earlier, SCORER).trials)
     assert status_of(study).spent.trials == 0
     assert status_of(study).best is None
     run(study, 3)
@@ -80,7 +80,7 @@ def test_a_restart_asks_for_the_same_trials_whatever_became_of_the_earlier_sweep
 ) -> None:
     def params(name: str, restart: bool) -> list[dict[str, Any]]:
         study, found = begin(tmp_path, sweep(name, "warm_start=[old]", "budget.trials=4")), []
-        study.keep_prior_trials(lessons(study.sweep, earlier, SCORER).trials)
+        study.keep_prior_trials(prior_trials(study.sweep, earlier, SCORER).trials)
         for _ in range(4):
             if restart:
                 reopened = SweepStudy.open(study.folder)
@@ -93,9 +93,9 @@ def test_a_restart_asks_for_the_same_trials_whatever_became_of_the_earlier_sweep
     assert params("a", restart=False) == params("b", restart=True)
 
 
-def test_a_teacher_that_dies_half_way_has_taught_nothing(tmp_path: Path, earlier: SweepStudy) -> None:
+def test_a_driver_that_dies_while_it_keeps_prior_trials_has_kept_none(tmp_path: Path, earlier: SweepStudy) -> None:
     study = begin(tmp_path, sweep("new", "warm_start=[old]"))
-    trials = lessons(study.sweep, earlier, SCORER).trials * 4
+    trials = prior_trials(study.sweep, earlier, SCORER).trials * 4
     write, left = study._study.set_user_attr, [2]
 
     def dying(key: str, value: str) -> None:
@@ -134,7 +134,7 @@ def test_a_teacher_that_dies_half_way_has_taught_nothing(tmp_path: Path, earlier
 def test_trials_count_that_are_points_of_the_changed_space_with_scores_in_its_length(
     tmp_path: Path, earlier: SweepStudy, overrides: tuple[str, ...], reason: str | None
 ) -> None:
-    found = lessons(sweep("new", "budget.trials=3", *overrides), earlier, SCORER)
+    found = prior_trials(sweep("new", "budget.trials=3", *overrides), earlier, SCORER)
     if reason is None:
         assert len(found.trials) == 30
         assert not found.passed_over
@@ -147,7 +147,7 @@ def test_trials_count_that_are_points_of_the_changed_space_with_scores_in_its_le
 
 
 def test_a_field_that_was_not_searched_is_known_by_its_value(tmp_path: Path, earlier: SweepStudy) -> None:
-    found = lessons(
+    found = prior_trials(
         sweep("new", "search.batch={choice: [50, 100]}", "search.slope={uniform: [0, 0.9]}"), earlier, SCORER
     )
     assert len(found.trials) == 30
@@ -166,19 +166,19 @@ def test_scores_by_another_network_or_on_other_images_do_not_count(tmp_path: Pat
             "reference mnist-mini-train-x",
         ),
     ):
-        found = lessons(sweep("new"), earlier, cast(Evaluator, other))
+        found = prior_trials(sweep("new"), earlier, cast(Evaluator, other))
         assert found.trials == []
         assert str(found).startswith(f"warm start from old: 0 trials; 30 not: {reason}")
 
 
-def test_failed_and_running_trials_teach_nothing(tmp_path: Path) -> None:
+def test_failed_and_running_trials_are_no_prior_trials(tmp_path: Path) -> None:
     study = begin(tmp_path, sweep("old"))
     for _ in range(2):
         assert study.next_ticket() is not None
     study.report(0, made_up.history(1.0))
     study.fail(0, "no")
     study.report(1, made_up.history(1.0))
-    assert lessons(sweep("new"), study, SCORER).passed_over == {"failed": 1, "running": 1}
+    assert prior_trials(sweep("new"), study, SCORER).passed_over == {"failed": 1, "running": 1}
 
 
 def test_earlier_sweeps_are_found_by_name_and_by_folder(tmp_path: Path, earlier: SweepStudy) -> None:
@@ -195,12 +195,12 @@ def test_earlier_sweeps_are_found_by_name_and_by_folder(tmp_path: Path, earlier:
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp"])
 @pytest.mark.parametrize("pruner", ["none", "median", "freeze-thaw"])
-def test_every_learning_sampler_takes_lessons_under_every_kind_of_pruner(
+def test_every_learning_sampler_takes_prior_trials_under_every_kind_of_pruner(
     tmp_path: Path, earlier: SweepStudy, sampler: str, pruner: str
 ) -> None:
     overrides = ("warm_start=[old]", f"sampler={{name: {sampler}, startup: 3}}", "rungs={every: 1, until: 4}")
     study = begin(tmp_path, replace_pruner(sweep("new", *overrides), pruner))
-    study.keep_prior_trials(lessons(study.sweep, earlier, SCORER).trials)
+    study.keep_prior_trials(prior_trials(study.sweep, earlier, SCORER).trials)
     while (ticket := study.next_ticket()) is not None:
         kids = [4.0 - rung + ticket.number / 10 for rung in range(4)]
         passed = len(study.records()[ticket.number].rungs)

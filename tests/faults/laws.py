@@ -11,10 +11,10 @@ from mlflow import MlflowClient
 
 from orchestrator.paths import mlflow_uri
 from orchestrator.store import TrialStore, store_of
-from orchestrator.store.checkpoints import images_of
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.study import SweepStudy
 from tests.support import sweeps
+from trainers.checkpoint import images_of
 
 TRIALS, RUNGS = 4, 4
 IMAGES = [500 * (index + 1) for index in range(RUNGS)]

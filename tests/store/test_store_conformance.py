@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.store import ConflictError, MissingError, Objects
+from orchestrator.store import ConflictError, MissingError, Objects, probe
 from orchestrator.store import s3 as s3_module
 from orchestrator.store.folder import FolderObjects
 from orchestrator.store.s3 import S3Objects
 from tests.support.objects import MemoryObjects
 from tests.support.servers import S3Server
+from trainers.errors import InputError
 
 Make = Callable[[], Objects]
 
@@ -202,3 +203,20 @@ def test_only_objects_that_are_files_are_local(make: Make) -> None:
     assert (local is not None) == isinstance(objects, FolderObjects)
     assert local is None or local.read_bytes() == b"x"
     assert objects.uri("a/b").endswith("a/b")
+
+
+def test_every_store_passes_its_probe_and_nothing_is_left(objects: Objects) -> None:
+    probe(objects)
+    assert objects.find("") == []
+
+
+@pytest.mark.parametrize("condition", ["if_absent", "if_match"])
+def test_the_probe_finds_a_store_that_ignores_a_condition(condition: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = MemoryObjects()
+    put = objects.put
+    monkeypatch.setattr(
+        objects, "put", lambda key, data, **conditions: put(key, data, **conditions | {condition: None})
+    )
+    with pytest.raises(InputError, match="overwritten by a put"):
+        probe(objects)
+    assert objects.data == {}

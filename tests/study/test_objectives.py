@@ -20,7 +20,7 @@ from orchestrator.cli.commands import app
 from orchestrator.cli.requests import add_trials
 from orchestrator.decisions.objectives import front
 from orchestrator.driver.progress import trial_line
-from orchestrator.driver.warm_start import lessons
+from orchestrator.driver.warm_start import prior_trials
 from orchestrator.paths import JOURNAL, mlflow_uri
 from orchestrator.report import write_report
 from orchestrator.study.journal import Journal
@@ -164,7 +164,7 @@ def test_trials_are_added_to_a_sweep_that_was_complete(tmp_path: Path) -> None:
 def test_its_scores_teach_a_sweep_by_score_alone(tmp_path: Path) -> None:
     study = create(tmp_path, "pruner=none", "budget.trials=3")
     decisions(study)
-    found = lessons(made_up.sweep("name=new", "sampler=tpe"), study, SCORER)
+    found = prior_trials(made_up.sweep("name=new", "sampler=tpe"), study, SCORER)
     assert [set(trial["values"]) for trial in found.trials] == [{1000, 2000, 3000}] * 3
 
 

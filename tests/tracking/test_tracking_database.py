@@ -13,7 +13,8 @@ from mlflow.exceptions import MlflowException
 from orchestrator.paths import mlflow_uri
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.study import SweepStudy
-from orchestrator.tracking.tracker import Grids, Tracker
+from orchestrator.tracking.interface import SampleGrids
+from orchestrator.tracking.tracker import Tracker
 from search_spaces.addresses import with_driver
 from tests.support import made_up
 
@@ -58,7 +59,7 @@ def shown(study: SweepStudy, folder: Path, uri: str | None) -> dict[str, Any]:
     return found
 
 
-def write_together(tracker: Tracker, records: Sequence[TrialRecord], grids: Grids = lambda number: {}) -> None:
+def write_together(tracker: Tracker, records: Sequence[TrialRecord], grids: SampleGrids = lambda number: {}) -> None:
     with tracker.together():
         for record in records:
             tracker.sync(record, grids)

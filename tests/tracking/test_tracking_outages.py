@@ -1,4 +1,4 @@
-"""Laws of the tracker and its relay before a real MLflow server that goes away: every point arrives, and once."""
+"""Laws of the tracker and its retry queue before a real MLflow server that goes away: every point arrives, and once."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from mlflow import MlflowClient
 
 from orchestrator.study.status import status_of
 from orchestrator.study.study import SweepStudy
-from orchestrator.tracking import retry_queue as relay
-from orchestrator.tracking.retry_queue import Relay
+from orchestrator.tracking import retry_queue
+from orchestrator.tracking.retry_queue import RetryQueue
 from orchestrator.tracking.tracker import ALIAS, Tracker
 from tests.support import made_up, sweeps
 from tests.support.mlflow_server import MlflowServer, Wire
@@ -46,13 +46,13 @@ def wire(server: MlflowServer) -> Iterator[Wire]:
 
 @pytest.fixture(autouse=True)
 def _soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay, "FIRST_PAUSE", 0.02)
-    monkeypatch.setattr(relay, "LONGEST_PAUSE", 0.1)
+    monkeypatch.setattr(retry_queue, "FIRST_PAUSE", 0.02)
+    monkeypatch.setattr(retry_queue, "LONGEST_PAUSE", 0.1)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
 
 
 class Sweep:
-    """A study of made-up trials whose events go to a relay, as a driver sends them."""
+    """A study of made-up trials whose events go to a retry queue, as a driver sends them."""
 
     def __init__(self, folder: Path, name: str, uri: str, trials: int) -> None:
         settings = made_up.sweep(*SWEEP, f"name={name}", f"budget.trials={trials}", f"tracking.uri={uri}")
@@ -62,34 +62,34 @@ class Sweep:
         self.study = SweepStudy.create(folder / name, settings)
         self.said: list[str] = []
 
-    def relay(self, thorough: bool = False) -> Relay:
+    def queue(self, thorough: bool = False) -> RetryQueue:
         study = self.study
-        return Relay(lambda: Tracker(self.root, study.sweep, study.id, thorough), self.said.append)
+        return RetryQueue(lambda: Tracker(self.root, study.sweep, study.id, thorough), self.said.append)
 
-    def run(self, relay: Relay) -> None:
-        self.begin(relay)
-        self.report(relay)
+    def run(self, queue: RetryQueue) -> None:
+        self.begin(queue)
+        self.report(queue)
 
-    def begin(self, relay: Relay) -> None:
+    def begin(self, queue: RetryQueue) -> None:
         """Every trial, side by side."""
         while (ticket := self.study.next_ticket()) is not None:
-            self.send(relay, ticket.number)
+            self.send(queue, ticket.number)
 
-    def report(self, relay: Relay, rungs: Sequence[int] = range(len(CURVE))) -> None:
+    def report(self, queue: RetryQueue, rungs: Sequence[int] = range(len(CURVE))) -> None:
         """Rung after rung of every trial."""
         for rung in rungs:
             for record in self.study.records():
                 self.study.report(record.number, made_up.history(*CURVE[: rung + 1]))
-                self.send(relay, record.number)
+                self.send(queue, record.number)
 
-    def send(self, relay: Relay, number: int) -> None:
-        relay.put(number, partial(self._sync, self.study.records()[number]))
+    def send(self, queue: RetryQueue, number: int) -> None:
+        queue.put(number, partial(self._sync, self.study.records()[number]))
 
-    def finish(self, relay: Relay) -> None:
+    def finish(self, queue: RetryQueue) -> None:
         report = self.root / "report.html"
         report.write_text("<html>")
         status = status_of(self.study)
-        relay.put("end", lambda tracker: tracker.finish(status, report))
+        queue.put("end", lambda tracker: tracker.finish(status, report))
 
     def _sync(self, record: Any, tracker: Tracker) -> None:
         tracker.sync(record, lambda number: {rung.images: self.grid for rung in record.rungs})
@@ -123,11 +123,11 @@ def assert_all_there_once(server: MlflowServer, name: str, trials: int) -> None:
 def test_answers_that_are_lost_double_nothing(tmp_path: Path, server: MlflowServer, wire: Wire) -> None:
     sweep = Sweep(tmp_path, "answers", wire.uri, trials=3)
     wire.lost = 0.1
-    with sweep.relay() as relay:
-        sweep.run(relay)
-        assert relay.drain()
-        sweep.finish(relay)
-        assert relay.drain()
+    with sweep.queue() as queue:
+        sweep.run(queue)
+        assert queue.drain()
+        sweep.finish(queue)
+        assert queue.drain()
     assert wire.losses > 2
     assert_all_there_once(server, "answers", 3)
 
@@ -136,17 +136,17 @@ def test_a_server_that_is_away_stops_no_sweep_and_gets_all_when_it_is_back(
     tmp_path: Path, server: MlflowServer, wire: Wire
 ) -> None:
     sweep = Sweep(tmp_path, "away", wire.uri, trials=3)
-    with sweep.relay() as relay:
-        sweep.begin(relay)
-        sweep.report(relay, [0])
-        assert relay.drain()
+    with sweep.queue() as queue:
+        sweep.begin(queue)
+        sweep.report(queue, [0])
+        assert queue.drain()
         wire.cut = True
-        sweep.report(relay, [1, 2])
-        assert not relay.drain(wait=0.3)
+        sweep.report(queue, [1, 2])
+        assert not queue.drain(wait=0.3)
         wire.cut = False
-        assert relay.drain()
-        sweep.finish(relay)
-        assert relay.drain()
+        assert queue.drain()
+        sweep.finish(queue)
+        assert queue.drain()
     assert len(sweep.said) == 2
     assert "the sweep goes on" in sweep.said[0]
     assert sweep.said[1] == "tracking: all is written"
@@ -158,20 +158,20 @@ def test_a_server_that_answers_only_long_after_doubles_nothing(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     sweep = Sweep(tmp_path, "stopped", server.uri, trials=3)
-    with sweep.relay() as relay:
-        relay.put("open", lambda tracker: None)
-        assert relay.drain()
+    with sweep.queue() as queue:
+        queue.put("open", lambda tracker: None)
+        assert queue.drain()
         for events in (sweep.begin, sweep.report):
             server.signal(signal.SIGSTOP)
             try:
-                events(relay)
+                events(queue)
                 # What is sent now is carried out when it has long been given up.
-                assert not relay.drain(wait=1.5)
+                assert not queue.drain(wait=1.5)
             finally:
                 server.signal(signal.SIGCONT)
-            assert relay.drain()
-        sweep.finish(relay)
-        assert relay.drain()
+            assert queue.drain()
+        sweep.finish(queue)
+        assert queue.drain()
     assert_all_there_once(server, "stopped", 3)
 
 
@@ -180,18 +180,18 @@ def test_what_was_never_written_is_rebuilt_and_rebuilding_again_changes_nothing(
 ) -> None:
     sweep = Sweep(tmp_path, "rebuilt", wire.uri, trials=2)
     wire.cut = True
-    with sweep.relay() as relay:
-        sweep.run(relay)
-        assert not relay.drain(wait=0.2)
+    with sweep.queue() as queue:
+        sweep.run(queue)
+        assert not queue.drain(wait=0.2)
     wire.cut = False
     found = []
     for _ in range(2):
-        with sweep.relay(thorough=True) as relay:
+        with sweep.queue(thorough=True) as queue:
             for number in range(2):
-                sweep.send(relay, number)
-            assert relay.drain()
-            sweep.finish(relay)
-            assert relay.drain()
+                sweep.send(queue, number)
+            assert queue.drain()
+            sweep.finish(queue)
+            assert queue.drain()
         assert_all_there_once(server, "rebuilt", 2)
         found.append({run.info.run_id for part in runs_of(server.uri, "rebuilt") for run in part})
     assert found[0] == found[1]
@@ -204,13 +204,13 @@ def test_the_winner_s_checkpoint_can_be_had_from_the_registry_by_its_alias(
     checkpoint = tmp_path / "0000002000"
     checkpoint.mkdir()
     (checkpoint / "weights").write_text("numbers")
-    with sweep.relay() as relay:
-        sweep.run(relay)
+    with sweep.queue() as queue:
+        sweep.run(queue)
         winner = status_of(sweep.study).best
         assert winner is not None
         for _ in range(2):
-            relay.put("winner", lambda tracker: tracker.register(winner, checkpoint))
-            assert relay.drain()
+            queue.put("winner", lambda tracker: tracker.register(winner, checkpoint))
+            assert queue.drain()
     client = MlflowClient(server.uri)
     (version,) = client.search_model_versions("name = 'registered'")
     assert client.get_model_version_by_alias("registered", ALIAS).version == version.version
@@ -226,10 +226,10 @@ def test_two_sweeps_of_one_name_at_one_server_do_not_mix(tmp_path: Path, server:
     for folder in (tmp_path / "a", tmp_path / "b"):
         folder.mkdir()
         sweep = Sweep(folder, "twins", server.uri, trials=1)
-        with sweep.relay() as relay:
-            sweep.run(relay)
-            sweep.finish(relay)
-            assert relay.drain()
+        with sweep.queue() as queue:
+            sweep.run(queue)
+            sweep.finish(queue)
+            assert queue.drain()
     parents, children = runs_of(server.uri, "twins")
     assert len(parents) == len(children) == 2
     assert {run.data.tags["mlflow.parentRunId"] for run in children} == {run.info.run_id for run in parents}
@@ -245,13 +245,13 @@ def test_a_driver_that_lost_its_lease_writes_nothing_more(tmp_path: Path) -> Non
 
     written: list[int] = []
     tracker: Any = SimpleNamespace(together=nullcontext)
-    with Relay(lambda: tracker, lambda text: None, check) as relay:
-        relay.put(1, lambda tracker: written.append(1))
-        assert relay.drain(wait=5)
+    with RetryQueue(lambda: tracker, lambda text: None, check) as queue:
+        queue.put(1, lambda tracker: written.append(1))
+        assert queue.drain(wait=5)
         done.set()
-        relay.put(2, lambda tracker: written.append(2))
+        queue.put(2, lambda tracker: written.append(2))
         assert lost.wait(5)
-        assert not relay.drain(wait=0.1)
+        assert not queue.drain(wait=0.1)
     assert written == [1]
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from mlflow import MlflowClient
 
 from orchestrator.paths import mlflow_uri
 from orchestrator.study.study import SweepStudy
-from orchestrator.tracking.process import GridsOf, TrackerError, TrackerProcess
+from orchestrator.tracking.process import StoredGrids, TrackerError, TrackerProcess
 from tests.support import made_up
 
 
@@ -37,7 +38,7 @@ def process() -> Iterator[TrackerProcess]:
 
 def sync(process: TrackerProcess, study: SweepStudy) -> None:
     text = study.sweep.normalised()
-    process.open(study.folder.parent, text, study.id).sync(study.records()[0], GridsOf(text, study.folder))
+    process.open(study.folder.parent, text, study.id).sync(study.records()[0], StoredGrids(text, study.folder))
 
 
 def runs(study: SweepStudy) -> int:
@@ -96,3 +97,15 @@ def _lives(number: int) -> bool:
         return "Z" not in Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return False
+
+
+def test_a_block_that_raises_before_its_end_writes_nothing(study: SweepStudy, process: TrackerProcess) -> None:
+    text = study.sweep.normalised()
+    process.open(study.folder.parent, text, study.id)
+    with suppress(ZeroDivisionError), process.together():
+        process.sync(study.records()[0], StoredGrids(text, study.folder))
+        raise ZeroDivisionError
+    process.open(study.folder.parent, text, study.id)
+    assert runs(study) == 1, "the sweep's own run"
+    sync(process, study)
+    assert runs(study) == 2

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from orchestrator.tracking import retry_queue as relay
-from orchestrator.tracking.retry_queue import Relay
+from orchestrator.tracking import retry_queue
+from orchestrator.tracking.retry_queue import RetryQueue
 
 
 @pytest.fixture(autouse=True)
 def _soon_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(relay, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(relay, "LONGEST_PAUSE", 0.02)
+    monkeypatch.setattr(retry_queue, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(retry_queue, "LONGEST_PAUSE", 0.02)
 
 
 class Tracker:
@@ -59,7 +59,7 @@ class Tracker:
 
 def test_jobs_are_done_in_their_order_and_a_newer_one_takes_the_place_of_an_older_one() -> None:
     tracker = Tracker()
-    with Relay(tracker.open, print) as queue:  # they linger
+    with RetryQueue(tracker.open, print) as queue:  # they linger
         for key, version in ((1, "a"), (2, "b"), (1, "c"), (3, "d"), (2, "e")):
             queue.put(key, tracker.job(version))
         assert queue.drain(5)
@@ -70,7 +70,7 @@ def test_jobs_are_done_in_their_order_and_a_newer_one_takes_the_place_of_an_olde
 def test_an_outage_is_told_once_and_nothing_is_lost_in_it() -> None:
     tracker, said = Tracker(), list[str]()
     tracker.away = True
-    with Relay(tracker.open, said.append) as queue:
+    with RetryQueue(tracker.open, said.append) as queue:
         for key in range(3):
             queue.put(key, tracker.job(key))
         assert not queue.drain(0.2)
@@ -86,7 +86,7 @@ def test_an_outage_is_told_once_and_nothing_is_lost_in_it() -> None:
 def test_what_is_refused_for_good_does_not_stop_the_others() -> None:
     tracker, said = Tracker(), list[str]()
     tracker.poison = 1
-    with Relay(tracker.open, said.append) as queue:
+    with RetryQueue(tracker.open, said.append) as queue:
         for key in range(4):
             queue.put(key, tracker.job(key))
         assert not queue.drain(0.3)
@@ -103,7 +103,7 @@ def test_a_job_that_fails_gives_way_to_a_newer_one_of_its_key() -> None:
         replaced.wait(5)
         raise ConnectionError
 
-    with Relay(tracker.open, lambda text: None) as queue:
+    with RetryQueue(tracker.open, lambda text: None) as queue:
         queue.put(1, fail)
         draining = threading.Thread(target=queue.drain, args=(5,))
         draining.start()
@@ -118,14 +118,14 @@ def test_a_job_that_fails_gives_way_to_a_newer_one_of_its_key() -> None:
 def test_leaving_does_not_wait_for_a_tracker_that_is_away() -> None:
     tracker = Tracker()
     tracker.away = True
-    with Relay(tracker.open, lambda text: None) as queue:
+    with RetryQueue(tracker.open, lambda text: None) as queue:
         queue.put(1, tracker.job(1))
     assert not queue.drain(5)
 
 
 def test_jobs_that_are_due_are_done_together_but_for_one_that_must_be_alone() -> None:
     tracker, seen = Tracker(), dict[int, bool]()
-    with Relay(tracker.open, print) as queue:
+    with RetryQueue(tracker.open, print) as queue:
         for key in range(4):
             queue.put(key, lambda tracker, key=key: seen.update({key: tracker.together_now}), alone=key == 2)
         assert queue.drain(5)

@@ -1,4 +1,4 @@
-"""Laws of the room for trials on nodes that come and go, without a cluster."""
+"""Laws of the capacity for trials of nodes that come and go, without a cluster."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.cluster import nodes as cluster
-from orchestrator.cluster.nodes import Node, Room, bundles, room_for
+from orchestrator.cluster.nodes import Capacity, Node, bundles, capacity_for
 from search_spaces.settings import Resources
 from trainers.errors import InputError
 
@@ -60,56 +60,56 @@ def test_a_trial_reserves_a_bundle_for_each_worker() -> None:
 def test_nodes_that_join_make_room_and_those_that_leave_take_it(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     have = [Node(2, 0)]
     monkeypatch.setattr(cluster, "nodes", lambda: have)
-    room = Room(Resources(workers_per_trial=2))
-    assert room.trials(idle=False) == 1
+    capacity = Capacity(Resources(workers_per_trial=2))
+    assert capacity.trials(idle=False) == 1
     have.append(Node(4, 0))
     clock.sleep(5)
-    assert room.trials(idle=False) == 3
+    assert capacity.trials(idle=False) == 3
     have.pop(0)
     clock.sleep(5)
-    assert room.trials(idle=False) == 2
-    assert Room(Resources(concurrent_trials=1)).trials(idle=False) == 1
+    assert capacity.trials(idle=False) == 2
+    assert Capacity(Resources(concurrent_trials=1)).trials(idle=False) == 1
 
 
 def test_a_cluster_without_a_node_is_waited_for_and_then_told(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     have = [Node(2, 0)]
     monkeypatch.setattr(cluster, "nodes", lambda: have)
-    room = Room(Resources())
-    assert room.trials(idle=True) == 2
+    capacity = Capacity(Resources())
+    assert capacity.trials(idle=True) == 2
     have.clear()
     clock.sleep(5)
-    assert room.trials(idle=False) == 0
+    assert capacity.trials(idle=False) == 0
     clock.sleep(1000)
-    assert room.trials(idle=True) == 0, "a node that was lost may be replaced"
+    assert capacity.trials(idle=True) == 0, "a node that was lost may be replaced"
     have.append(Node(1, 0))
     clock.sleep(50)
-    assert room.trials(idle=True) == 1
+    assert capacity.trials(idle=True) == 1
     have.clear()
     clock.sleep(5)
-    assert room.trials(idle=True) == 0
+    assert capacity.trials(idle=True) == 0
     clock.sleep(61)
     with pytest.raises(InputError, match="a trial needs 1 CPU, but 0 nodes have nothing in all"):
-        room.trials(idle=True)
+        capacity.trials(idle=True)
 
 
 def test_an_autoscaler_is_asked_once_and_waited_for(monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
     asked: list[list[dict[str, float]]] = []
-    monkeypatch.setattr(cluster, "_ask_for", asked.append)
+    monkeypatch.setattr(cluster, "_request_resources", asked.append)
     monkeypatch.setattr(cluster, "nodes", lambda: [Node(8, 1)] if clock.now > 30 else [])
     want = Resources(gpus_per_worker=1, wait=60)
-    assert room_for(want).trials(idle=True) == 1
+    assert capacity_for(want).trials(idle=True) == 1
     assert asked == [bundles(want), []], "what it brought may be taken away again when nobody uses it"
 
 
 def test_an_autoscaler_that_brings_nothing_is_told_after_its_time(
     monkeypatch: pytest.MonkeyPatch, clock: Clock
 ) -> None:
-    monkeypatch.setattr(cluster, "_ask_for", lambda room: None)
+    monkeypatch.setattr(cluster, "_request_resources", lambda wanted: None)
     monkeypatch.setattr(cluster, "nodes", lambda: [Node(8, 0)])
     with pytest.raises(InputError, match=r"1 CPU and 4 GPU, but there is 8 CPU, 0 GPU in all, and nothing came within"):
-        room_for(Resources(gpus_per_worker=4, wait=60))
+        capacity_for(Resources(gpus_per_worker=4, wait=60))
     assert clock.now >= 60
     clock.now = 0
     with pytest.raises(InputError, match=r"but there is 8 CPU, 0 GPU in all$"):
-        room_for(Resources(gpus_per_worker=4))
+        capacity_for(Resources(gpus_per_worker=4))
     assert clock.now == 0, "without a time to wait it is told at once"
