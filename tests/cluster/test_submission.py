@@ -94,7 +94,7 @@ def wait_until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
 def drivers(root: Path) -> list[int]:
     """Processes that drive sweeps below `root`."""
     found = subprocess.run(
-        ["pgrep", "-f", f"orchestrator.cli.commands launch .*{root}"], capture_output=True, text=True, check=False
+        ["pgrep", "-f", f"orchestrator.cli launch .*{root}"], capture_output=True, text=True, check=False
     )
     return [int(line) for line in found.stdout.split() if int(line) != os.getpid()]
 

@@ -16,7 +16,7 @@ from orchestrator.study.records import TrialRecord
 from orchestrator.study.study import SweepStudy
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-COMMAND = "orchestrator.cli.commands"
+COMMAND = "orchestrator.cli"
 
 #: Small enough for seconds, real all the same: digits, a classifier, rungs, pruning.
 TINY = """\
