@@ -27,7 +27,8 @@ from trainers.evaluation.evaluator import Evaluator
 from trainers.evaluation.extractors import Extractor
 from trainers.evaluation.reference import reference_of
 from trainers.evaluation.scores import METRICS, Score
-from trainers.evaluation.spec import EXTRACTORS, ExtractorSpec
+from trainers.evaluation.spec import ExtractorSpec
+from trainers.names import EXTRACTORS
 from trainers.run import Run
 from trainers.tools.score import Scored, score
 
