@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.decisions.failures import in_words
-from orchestrator.driver.estimate import estimate
 from orchestrator.driver.progress import final_line, front_line, trial_line
 from orchestrator.paths import REPORT
 from orchestrator.study.status import SweepStatus
@@ -16,6 +15,8 @@ from trainers.config import KIMG
 
 def plan_lines(sweep: Sweep, root: Path) -> Iterator[str]:
     """All settings, what will be run, and what it costs by steps that are measured now."""
+    from orchestrator.driver.estimate import estimate  # with torch, which a status does not need
+
     count = f"{sweep.budget.trials} trials" if sweep.budget.trials else f"as many trials as {sweep.budget} allows, each"
     most = f"at most {sweep.budget.trials * sweep.rungs[-1] / KIMG:g} kimg, " if sweep.budget.trials else ""
     yield sweep.normalised()

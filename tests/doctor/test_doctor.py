@@ -18,7 +18,7 @@ from click.testing import Result
 from sqlalchemy import create_engine, text
 from typer.testing import CliRunner
 
-from orchestrator.cli.commands import app
+from orchestrator.cli.__main__ import app
 from orchestrator.cluster.nodes import check_fits
 from orchestrator.doctor import command as doctors
 from orchestrator.doctor.checks import Case, Finding

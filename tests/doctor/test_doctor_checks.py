@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from orchestrator.cli.commands import app
+from orchestrator.cli.__main__ import app
 from orchestrator.cluster import nodes as cluster
 from orchestrator.cluster.nodes import Node
 from orchestrator.doctor import checks as doctor_checks
