@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.cli.__main__ import app
-from tests.support import sweeps
+from orchestrator.study.study import SweepStudy
+from tests.support import made_up, sweeps
 
 #: None of them is imported before a command begins to work. Typer itself may convert arguments by pydantic.
 HEAVY = (
@@ -125,3 +126,19 @@ def test_the_module_that_jobs_run_imports_nothing_heavy(tmp_path: Path) -> None:
     imported = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
     assert "typer" in imported
     assert imported.isdisjoint({*HEAVY, "pydantic"})
+
+
+def test_a_status_imports_neither_torch_nor_ray(tmp_path: Path) -> None:
+    sweep = made_up.sweep()
+    folder = tmp_path / "runs" / sweep.name
+    folder.mkdir(parents=True)
+    study = SweepStudy.create(folder, sweep)
+    ticket = study.next_ticket()
+    assert ticket is not None
+    study.report(ticket.number, made_up.history(0.3, 0.2, 0.1))
+    cases: list[Case] = [(["status", *more], {}) for more in ([], ["--json"], [sweep.name], [sweep.name, "--json"])]
+    results = run(cases, tmp_path, ("torch", "ray", "mlflow", "boto3", "plotly"))
+    for (arguments, _), (code, out, err, heavy) in zip(cases, results, strict=True):
+        assert code in (0, None), err
+        assert sweep.name in out
+        assert heavy == [], arguments
