@@ -68,7 +68,7 @@ def launch_command(
 @app.command()
 def resume(
     name: Name,
-    storage: Annotated[str | None, typer.Option(help="URL of the study's database, for a folder without it.")] = None,
+    storage: Annotated[str | None, typer.Option(help="URL of the study's database, if the folder names none.")] = None,
     root: Root = DEFAULT_ROOT,
     address: Address = None,
 ) -> None:
@@ -94,7 +94,7 @@ def submit_command(
 
 @app.command()
 def status(name: AnyName = None, as_json: Json = False, root: Root = DEFAULT_ROOT) -> None:
-    """Show what a sweep, or every sweep, has come to."""
+    """Show the state of a sweep, or of every sweep."""
     from orchestrator.cli.text import status_lines
     from orchestrator.study.status import read_status
 
@@ -143,7 +143,7 @@ def gc(
     storage: Database = None,
     root: Root = DEFAULT_ROOT,
 ) -> None:
-    """Delete what lies in a sweep's store and belongs to nothing: orphans of processes that died."""
+    """Delete orphans from a sweep's store: what processes that died have left and nothing refers to."""
     from orchestrator.driver.gc import collect
 
     collect(root / name, storage, dry_run, typer.echo)
@@ -180,10 +180,10 @@ def simulate_command(
     pruner: Annotated[str, typer.Option(help="As in a sweep file: a name or {name: NAME, ...}.")] = "freeze-thaw",
     budget: Annotated[int | None, typer.Option(help="Steps in all; default: all steps of all curves.")] = None,
     workers: Annotated[int, typer.Option(min=1, help="Trials at once.")] = 8,
-    seeds: Annotated[int, typer.Option(min=1, help="Orders of the candidates.")] = 20,
+    seeds: Annotated[int, typer.Option(min=1, help="Number of random orders of the candidates.")] = 20,
     as_json: Json = False,
 ) -> None:
-    """Replay recorded learning curves through the decisions of a pruner, beside random search."""
+    """Replay recorded learning curves through a pruner, and compare it with random search."""
     if budget is not None and budget < 1:
         raise InputError(f"--budget {budget}: allowed are 1 or more")
     from orchestrator.cli.curves import read_curves, read_pruner
@@ -255,7 +255,7 @@ def doctor_command(
 def _load(file: str, overrides: list[str], name: str | None) -> Sweep:
     from search_spaces import resolve
 
-    path = resolve(file)  # before the next import, which takes seconds: a wrong name is told at once
+    path = resolve(file)  # before the next import, which takes seconds: so a wrong name ends the command at once
     from search_spaces.load import load_sweep
 
     return load_sweep(path, overrides, name)

@@ -56,11 +56,11 @@ def score_command(
     weights: Annotated[Path | None, typer.Option(help="TorchScript file of the extractor.")] = None,
     sha256: Annotated[str | None, typer.Option(help="Checksum that it must have.")] = None,
     dtype: Annotated[str, typer.Option(help="Its arithmetic, float32 or float64.")] = "float32",
-    targets: Annotated[Path | None, typer.Option(help="Folder of targets: PSNR and SSIM of pairs, no more.")] = None,
+    targets: Annotated[Path | None, typer.Option(help="Folder of targets; PSNR and SSIM of pairs alone.")] = None,
     as_json: Json = False,
     root: Root = DEFAULT_ROOT,
 ) -> None:
-    """Score anybody's images, or those of a checkpoint."""
+    """Score a folder of images, or those that a checkpoint's generator makes."""
     if targets is not None:
         _score_pairs(_given(context), source, targets, as_json)
         return
@@ -82,12 +82,14 @@ def mix_study_command(
     verify: Verify = True,
     strategies: Annotated[str, typer.Option(help="none: mixed, 1: generated then real, 2: in turns.")] = "none,1,2",
     real: Annotated[str, typer.Option(help="Numbers of real images; default: the reported proportions.")] = "",
-    seeds: Annotated[str, typer.Option(help="One training each.")] = "0,1,2",
-    epochs: Annotated[int, typer.Option(help="Of each training; an even number.")] = 30,
-    images: Annotated[int | None, typer.Option(help="Of each training set; default: 11/12 of the real ones.")] = None,
+    seeds: Annotated[str, typer.Option(help="Comma-separated; one training for each.")] = "0,1,2",
+    epochs: Annotated[int, typer.Option(help="Epochs of each training; an even number.")] = 30,
+    images: Annotated[
+        int | None, typer.Option(help="Size of each training set; default: 11/12 of the real one.")
+    ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of points, table and page.")] = MIX_STUDY,
 ) -> None:
-    """Train classifiers on mixes of real and generated images; what is interrupted goes on."""
+    """Train classifiers on mixes of real and generated images; the same command goes on after an interruption."""
     from orchestrator.report.mixing import PAGE, write_results
     from trainers.run import pick_device
     from trainers.tools.mix_study import plan, read_points

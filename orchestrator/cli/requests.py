@@ -1,6 +1,6 @@
 """Asks a sweep from another shell or machine to stop, to pause, or to run more trials.
 
-`folder` is the sweep's; on a machine that has none, its name tells the study in the database `storage`.
+`folder` is the sweep's. If it does not exist here, the study is the one of that name in the database `storage`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from trainers.errors import InputError
 def stop(folder: Path, storage: str | None, trial: int | None = None) -> str:
     """Asks the driver to stop the sweep, or one of its running trials, at the next rung; returns what will happen.
 
-    Raises InputError where nobody drives the sweep or the trial is not running.
+    Raises InputError if no driver is at work, or if the trial is neither running nor paused.
     """
     study = open_study(folder, storage)
     if trial is None:
@@ -37,7 +37,7 @@ def stop(folder: Path, storage: str | None, trial: int | None = None) -> str:
 
 
 def pause(folder: Path, storage: str | None) -> str:
-    """Asks the driver to leave all as it is after the rungs under way; InputError where nobody drives the sweep."""
+    """Asks the driver to end after the rungs under way. Raises InputError if no driver is at work."""
     study = open_study(folder, storage)
     driver = _driver(study)
     study.request(Request("pause", epoch=driver.epoch))
@@ -45,9 +45,9 @@ def pause(folder: Path, storage: str | None) -> str:
 
 
 def add_trials(folder: Path, storage: str | None, trials: int) -> str:
-    """Raises the budget of the sweep by `trials`, whether it is running or complete.
+    """Adds `trials` to the budget of the sweep, whether it is running or complete; returns what will happen.
 
-    Raises InputError where the budget does not limit the number of trials, or the sweep cannot have as many.
+    Raises InputError if the budget does not limit the number of trials, or if the sweep cannot have so many.
     """
     study = open_study(folder, storage)
     if trials < 1:
