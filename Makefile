@@ -30,6 +30,7 @@ golden: $(READY)
 	$(BIN)/python -m tests.support.golden
 
 bench: $(READY)
+	$(BIN)/python -m benchmarks.startup
 	$(BIN)/python benchmarks/rung.py
 	$(BIN)/python -m benchmarks.evaluation
 	$(BIN)/python -m benchmarks.orchestration

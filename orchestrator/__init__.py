@@ -1,24 +1,24 @@
-"""Who decides and who keeps: study, cluster, tracker, store, and the command line over them."""
+"""The orchestrator of sweeps: study, cluster, store, tracker and report, the driver over them, and the command line."""
 
 import os
 
 #: Read by Ray and MLflow when they are imported. Tune's own CSV, JSON and TensorBoard files cost a sync per report and
-#: hold nothing that the study lacks; neither library is to report to its makers or to talk over the progress.
+#: hold nothing that the study lacks. Neither library may send usage data or print between the lines of the progress.
 _LIBRARY_SETTINGS = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
-    # All processes that fit start at once, and none in vain: the study hands out no more trials than fit.
+    # All processes that fit start at once. None starts for nothing: the study hands out no more trials than fit.
     "TUNE_MAX_PENDING_TRIALS_PG": "10000",
-    # Paths in a sweep file are those of the folder it was launched from, in the trials' processes too.
+    # Relative paths in a sweep file start at the folder of the launch, in the trials' processes too.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
-    # Else Tune restarts the trials of a preempted machine itself, where the study says who goes on.
+    # Otherwise Tune restarts the trials of a preempted machine itself; the study decides which trial is next.
     "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # What a server did not answer is tried again by the retry queue, which looks first what has arrived all the same.
+    # The retry queue repeats a request that failed, after it has looked whether the request has arrived.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
 }

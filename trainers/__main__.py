@@ -3,57 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import json
-import logging
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from trainers import checkpoint
-from trainers.advice import warnings_of
-from trainers.catalogue import SYSTEMS
-from trainers.config import KIMG, configure
-from trainers.data.catalogue import check, load, shape_of
-from trainers.data.spec import DatasetSpec
-from trainers.errors import InputError
-from trainers.evaluation.evaluator import Evaluator
-from trainers.evaluation.extractors import build_extractor, check_extractor
-from trainers.evaluation.reference import reference_of
 from trainers.evaluation.scores import METRICS
-from trainers.evaluation.spec import EXTRACTORS, ExtractorSpec
-from trainers.gan import System
-from trainers.run import Run, pick_device
-from trainers.rungs import Rung
-
-#: What the inception score needs, and enough for a row of samples.
-FEWEST_SAMPLES = 20
-#: Extractors that need nothing but their name.
-NETWORKS = tuple(name for name in EXTRACTORS if name != "custom")
-DEFAULT_DATASETS = {1: "mnist-mini", 3: "cifar10"}
-"""By the number of channels; images are fitted to the system's size."""
+from trainers.names import NETWORKS, SYSTEMS
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "python -m trainers") -> int:
+    """Trains as the command line says; returns the exit code. Help and wrong options end the process, without torch."""
     options = _parser(program).parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    try:
-        run = _prepare(options)
-        print(
-            f"{options.system} on {run.device}, {run.trainer.images / KIMG:g} of {run.config.kimg:g} kimg done",
-            flush=True,
-        )
-        while not run.finished:
-            print(_line(run.next_rung()), flush=True)
-            run.save(options.out)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
-    print(f"checkpoints and samples are in {options.out}")
-    return 0
+    from trainers.command import train  # torch takes seconds to import
+
+    return train(options)
 
 
 def _parser(program: str) -> argparse.ArgumentParser:
@@ -72,88 +35,6 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, help="folder of the run (default ./runs/train/SYSTEM)")
     parser.add_argument("--cache", type=Path, default=Path("runs/cache"), help="folder of the extractors")
     return parser
-
-
-def _prepare(options: argparse.Namespace) -> Run:
-    system = _system(options.system)
-    options.out = options.out or Path("runs/train") / options.system
-    name = options.dataset or DEFAULT_DATASETS[system.shape[0]]
-    fit = options.fit or options.dataset is None
-    dataset = DatasetSpec.model_validate(
-        {"name": name, "path": options.data, "fit": fit, "verify": not options.no_verify}
-    )
-    check(dataset)
-    shape, classes = shape_of(dataset)
-    if shape != system.shape and not fit:
-        raise InputError(f"--dataset {name}: images are {shape}, but {options.system} makes {system.shape}; add --fit")
-    if system.conditional and classes < 2:
-        raise InputError(f"--dataset {name}: has one class, but {options.system} is conditional and needs two or more")
-    settings = _settings(options.set)
-    if "kimg" in settings:
-        raise InputError(f"--set kimg={settings['kimg']}: the length of the run is --kimg")
-    config = configure(system.defaults, {**settings, "kimg": options.kimg}, "--set")
-    metrics = tuple(options.metrics.split(","))
-    if unknown := [metric for metric in metrics if metric not in METRICS]:
-        raise InputError(f"--metrics {','.join(unknown)}: unknown; allowed are {', '.join(METRICS)}")
-    if options.samples < FEWEST_SAMPLES:
-        raise InputError(f"--samples {options.samples}: allowed are {FEWEST_SAMPLES} or more")
-    if options.out.exists() and not options.out.is_dir():
-        raise InputError(f"--out {options.out}: is not a folder")
-    rungs = _rungs(options.every, config.kimg, config.batch)
-    if options.extractor not in NETWORKS:
-        raise InputError(f"--extractor {options.extractor}: unknown; allowed are {', '.join(NETWORKS)}")
-    extractor_spec = ExtractorSpec(name=options.extractor)
-    check_extractor(extractor_spec, options.cache)
-    for warning in warnings_of(system, config):
-        print(f"warning: {warning}", file=sys.stderr)
-    train, test = load(dataset, "train"), load(dataset, "test")
-    if config.sampling != "random" and config.batch > len(train.images):
-        raise InputError(f"--set: batch {config.batch} is larger than the {len(train.images)} images of {name}")
-    device = pick_device()
-    extractor = build_extractor(extractor_spec, train, test, options.cache, device)
-    evaluator = Evaluator(extractor, reference_of(extractor, train, options.cache), metrics, seed=0)
-    run = Run(options.system, system, config, train, evaluator, rungs, options.samples, device)
-    try:
-        run.restore(options.out)
-    except (ValueError, RuntimeError, checkpoint.CheckpointError) as error:
-        raise InputError(f"--out {options.out}: {error}; name another folder or remove this one") from error
-    return run
-
-
-def _system(name: str) -> System:
-    if name not in SYSTEMS:
-        raise InputError(f"unknown system {name!r}; allowed are {', '.join(SYSTEMS)}")
-    return SYSTEMS[name]
-
-
-def _settings(pairs: Sequence[str]) -> dict[str, object]:
-    settings = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals:
-            raise InputError(f"--set {pair}: expected KEY=VALUE")
-        try:
-            settings[key] = json.loads(value)
-        except ValueError:
-            settings[key] = value  # a word; the configuration judges it
-    return settings
-
-
-def _rungs(every: float, until: float, batch: int) -> list[int]:
-    step, last = (round(length * KIMG) if math.isfinite(length) else 0 for length in (every, until))
-    if step <= 0 or step % batch or last % step:
-        raise InputError(
-            f"--every {every:g}: must be a positive number of kimg that divides --kimg {until:g} "
-            f"and is a whole number of batches of {batch}"
-        )
-    return list(range(step, last + 1, step))
-
-
-def _line(rung: Rung) -> str:
-    parts = [f"{rung.images / KIMG:>8g} kimg"]
-    parts += [f"{name} {score}" for name, score in rung.scores.items()]
-    parts += [f"{name} {value:.4g}" for name, value in rung.losses.items()]
-    return "  ".join([*parts, f"diverged: {rung.diverged}"] if rung.diverged else parts)
 
 
 if __name__ == "__main__":

@@ -3,22 +3,11 @@
 from importlib import import_module
 
 from trainers.gan import System
+from trainers.names import FAMILIES
 
-#: The files of `gans/` in the order of the catalogue; each holds a dictionary SYSTEMS.
-FAMILIES = (
-    "das",
-    "sagan",
-    "vaegan",
-    "hamed",
-    "monir",
-    "narman",
-    "toh",
-    "resnets",
-)
-
-#: The catalogue: every system by its id, family by family.
+#: Every system by its id, family by family. Each file of `gans/` holds a dictionary SYSTEMS.
 SYSTEMS: dict[str, System] = {
-    system_id: system
-    for family in FAMILIES
-    for system_id, system in import_module(f"trainers.gans.{family}").SYSTEMS.items()
+    system_id: import_module(f"trainers.gans.{family}").SYSTEMS[system_id]
+    for family, ids in FAMILIES.items()
+    for system_id in ids
 }

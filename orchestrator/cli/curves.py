@@ -1,4 +1,4 @@
-"""Recorded learning curves and a pruner, as `gansweep simulate` is given them."""
+"""Reads the input of `gansweep simulate`: recorded learning curves and a pruner."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from search_spaces.pruners import PRUNERS, ChosenPruner
 from search_spaces.pruners.rule import Pruner
 from trainers.errors import InputError
 
-#: Rungs of a curve whose length is its own.
+#: Rungs of a curve from a JSON file, in which each curve has a length of its own.
 PARTS = 50
 
 
@@ -37,9 +37,9 @@ def read_curves(path: Path) -> list[Recorded]:
 
 
 def read_pruner(text: str) -> Pruner:
-    """A pruner as it stands in a sweep file.
+    """The pruner that `text` describes as in a sweep file.
 
-    Raises InputError for another text, and for a pruner of Optuna's kind, which needs a real study.
+    Raises InputError if it describes none, or one of Optuna's pruners, which need a real study.
     """
     try:
         pruner: Pruner = TypeAdapter(ChosenPruner).validate_python(yaml.safe_load(text))

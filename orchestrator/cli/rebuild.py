@@ -16,9 +16,9 @@ from trainers.errors import InputError
 
 
 def rebuild_tracking(study: SweepStudy, root: Path, console: Console) -> None:
-    """Writes whatever MLflow lacks of a sweep: all of it, where its records are lost.
+    """Writes what MLflow lacks of a sweep: everything, if its records are lost.
 
-    Raises InputError where a driver is at work on the sweep, which writes itself, or where MLflow is away.
+    Raises InputError if a driver is at work, since it writes to MLflow itself, or if MLflow cannot be reached.
     """
     if driven(study.claims, study.folder):
         raise InputError(f"{study.sweep.name}: a driver is at work and writes to MLflow itself; stop it first")

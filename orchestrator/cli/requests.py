@@ -1,14 +1,14 @@
 """Asks a sweep from another shell or machine to stop, to pause, or to run more trials.
 
-`folder` is the sweep's; on a machine that has none, its name tells the study in the database `storage`.
+`folder` is the sweep's. If it does not exist here, the study is the one of that name in the database `storage`.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from orchestrator.cli.app import open_study
 from orchestrator.decisions.budget import extended
-from orchestrator.paths import sweep_names
 from orchestrator.study.lease import Claim, driven
 from orchestrator.study.requests import Request
 from orchestrator.study.status import status_of
@@ -20,9 +20,9 @@ from trainers.errors import InputError
 def stop(folder: Path, storage: str | None, trial: int | None = None) -> str:
     """Asks the driver to stop the sweep, or one of its running trials, at the next rung; returns what will happen.
 
-    Raises InputError where nobody drives the sweep or the trial is not running.
+    Raises InputError if no driver is at work, or if the trial is neither running nor paused.
     """
-    study = _study(folder, storage)
+    study = open_study(folder, storage)
     if trial is None:
         driver = _driver(study)
         study.request(Request("stop", epoch=driver.epoch))
@@ -37,19 +37,19 @@ def stop(folder: Path, storage: str | None, trial: int | None = None) -> str:
 
 
 def pause(folder: Path, storage: str | None) -> str:
-    """Asks the driver to leave all as it is after the rungs under way; InputError where nobody drives the sweep."""
-    study = _study(folder, storage)
+    """Asks the driver to end after the rungs under way. Raises InputError if no driver is at work."""
+    study = open_study(folder, storage)
     driver = _driver(study)
     study.request(Request("pause", epoch=driver.epoch))
     return f"asked {driver.words} to pause {folder.name} after the rungs under way"
 
 
 def add_trials(folder: Path, storage: str | None, trials: int) -> str:
-    """Raises the budget of the sweep by `trials`, whether it is running or complete.
+    """Adds `trials` to the budget of the sweep, whether it is running or complete; returns what will happen.
 
-    Raises InputError where the budget does not limit the number of trials, or the sweep cannot have as many.
+    Raises InputError if the budget does not limit the number of trials, or if the sweep cannot have so many.
     """
-    study = _study(folder, storage)
+    study = open_study(folder, storage)
     if trials < 1:
         raise InputError(f"add-trials {trials}: allowed are 1 or more")
     if (before := study.sweep.budget.trials) is None:
@@ -59,15 +59,6 @@ def add_trials(folder: Path, storage: str | None, trials: int) -> str:
     study.request(Request("add-trials", trials=trials))
     goes_on = "" if driven(study.claims, folder) else f"; `gansweep resume {folder.name}` runs them"
     return f"{folder.name}: {before + trials} trials, {trials} of them new{goes_on}"
-
-
-def _study(folder: Path, storage: str | None) -> SweepStudy:
-    """The study of the sweep in `folder`; where this machine has no such folder, the one in the database `storage`."""
-    study = SweepStudy.open(folder, storage)
-    if study is None:
-        known = ", ".join(sweep_names(folder.parent)) or "none"
-        raise InputError(f"no sweep called {folder.name!r} in {folder.parent}; there are: {known}")
-    return study
 
 
 def _driver(study: SweepStudy) -> Claim:

@@ -1,4 +1,4 @@
-"""What the command line says of a sweep: before it begins, while it runs, and when it has ended."""
+"""The lines that the command line prints about a sweep: its plan, its status, and its outcome."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.decisions.failures import in_words
-from orchestrator.driver.estimate import estimate
 from orchestrator.driver.progress import final_line, front_line, trial_line
 from orchestrator.paths import REPORT
 from orchestrator.study.status import SweepStatus
@@ -15,7 +14,9 @@ from trainers.config import KIMG
 
 
 def plan_lines(sweep: Sweep, root: Path) -> Iterator[str]:
-    """All settings, what will be run, and what it costs by steps that are measured now."""
+    """All settings, what will be run, and the cost, which is estimated from training steps that are timed now."""
+    from orchestrator.driver.estimate import estimate  # with torch, which a status does not need
+
     count = f"{sweep.budget.trials} trials" if sweep.budget.trials else f"as many trials as {sweep.budget} allows, each"
     most = f"at most {sweep.budget.trials * sweep.rungs[-1] / KIMG:g} kimg, " if sweep.budget.trials else ""
     yield sweep.normalised()
@@ -27,7 +28,7 @@ def plan_lines(sweep: Sweep, root: Path) -> Iterator[str]:
 
 
 def status_lines(found: SweepStatus, trials: bool) -> Iterator[str]:
-    """What a sweep has come to; with `trials`, each of them too."""
+    """The state of a sweep; with `trials`, one line for each trial too."""
     ended = f" ({found.limit.reason})" if found.limit and found.limit.name != "trials" else ""
     yield f"{found.name}: {found.state}{ended}; {found.progress}: {_counts(found)}"
     if trials:

@@ -1,4 +1,4 @@
-"""The checks of `gansweep doctor`: each a function from a case to what it found. None leaves anything behind."""
+"""The checks of `gansweep doctor`: each takes a Case and returns a Finding. None leaves anything behind."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import torch
 from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.cluster import nodes as cluster
-from orchestrator.doctor.probes import GB, PROBE, existing, free, unwritable, use, words, write_to_database
+from orchestrator.doctor.probes import GB, PROBE, existing, free, message_of, unwritable, use, write_to_database
 from orchestrator.paths import JOURNAL, STORE, cache_of
 from orchestrator.store import ConflictError, MissingError, UnavailableError, store_of
 from orchestrator.store.folder import FolderObjects
@@ -35,10 +35,10 @@ from trainers.evaluation.spec import CLASSIFIERS
 
 Verdict = Literal["ok", "warning", "failed"]
 OLDEST_PYTHON = (3, 11)
-#: Where a driver of Nvidia's shows itself; the last is that of Windows' Linux.
+#: If a driver of Nvidia is installed, one of these files exists; the last one in the Linux of Windows (WSL).
 _DRIVER = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
 _MPS = "nvidia-cuda-mps-control"
-#: What helps where a bucket's refusal, or its silence, says this.
+#: Patterns of a bucket's error messages, each with its remedy; the first that matches counts.
 _BUCKET_REMEDIES = (
     (r"NoSuchBucket", "make the bucket, or name another one in store.path"),
     (
@@ -46,7 +46,7 @@ _BUCKET_REMEDIES = (
         "give credentials that may list, write, read and delete there: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
         "a shared credentials file, or the machine's role",
     ),
-    (r"", "see that the server runs and can be reached from here, or mend store.endpoint"),
+    (r"", "see that the server runs and can be reached from here, or correct store.endpoint"),
 )
 
 
@@ -59,21 +59,21 @@ class Finding:
     """With `failed` the sweep cannot run."""
     found: str
     remedy: str = ""
-    """What helps; empty where nothing need be done."""
+    """What helps; empty if nothing needs to be done."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is to run, and where."""
+    """A sweep, and where it would run."""
 
     sweep: Sweep
     root: Path
     address: str | None = None
-    """Of the Ray cluster; None for a Ray of the sweep's own."""
+    """Address of the Ray cluster; None if the sweep starts a Ray of its own on this machine."""
 
     @property
     def folder(self) -> Path:
-        """The sweep's."""
+        """Folder of the sweep."""
         return self.root / self.sweep.name
 
 
@@ -90,7 +90,7 @@ class Gpu:
 
 
 def python(case: Case) -> Finding:
-    """The interpreter."""
+    """Whether this Python is new enough."""
     found = ".".join(map(str, sys.version_info[:3]))
     if sys.version_info[:2] < OLDEST_PYTHON:
         return Finding("python", "failed", found, "install Python 3.11 or newer, and this program with it")
@@ -107,7 +107,7 @@ def pytorch(case: Case) -> Finding:
 
 
 def cuda(case: Case) -> Finding:
-    """The GPUs of this machine, which a sweep may not ask for, or look for on a cluster."""
+    """Whether torch can use the GPUs of this machine; fails only if the sweep runs here and needs some."""
     want = 0.0 if case.address else case.sweep.resources.gpus_per_worker
     bad: Verdict = "failed" if want else "warning"
     built = torch.version.cuda or torch.version.hip
@@ -128,16 +128,16 @@ def cuda(case: Case) -> Finding:
 
 
 def mps(case: Case) -> Finding:
-    """Nvidia's server by which processes share a GPU; only trials that do need it."""
+    """Nvidia's server (MPS) that lets processes share a GPU; only trials that share one need it."""
     if not torch.cuda.device_count():
         return Finding("mps", "ok", "not needed: no GPU")
     want, place = case.sweep.resources, os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps")
     reason = _mps_fault(place)
     if reason is None:
-        return Finding("mps", "ok", f"its daemon answers, by {place}")
+        return Finding("mps", "ok", f"its daemon answers at {place}")
     if not 0 < want.gpu_share < 1 and want.trials_per_gpu != "auto":
         return Finding("mps", "ok", f"not needed: trials share no GPU ({reason})")
-    remedy = f"`{_MPS} -d` starts it; set CUDA_MPS_PIPE_DIRECTORY where it is not in {place}"
+    remedy = f"`{_MPS} -d` starts it; if its pipes are not in {place}, set CUDA_MPS_PIPE_DIRECTORY"
     return Finding("mps", "warning", f"trials share a GPU and will take turns on it: {reason}", remedy)
 
 
@@ -157,7 +157,10 @@ def ray(case: Case) -> Finding:
 
 
 def study(case: Case) -> Finding:
-    """Where the study will be kept, and the folder of the sweep, which has driver and report in any case."""
+    """Whether the study's journal or database can be written, and the folder of the sweep.
+
+    The lock of the driver and the report lie in that folder even if a database keeps the study.
+    """
     if reason := unwritable(case.folder):
         return Finding("study", "failed", reason, "name a folder that can be written by --root or GANSWEEP_HOME")
     url, journal = case.sweep.study.storage, case.folder / JOURNAL
@@ -166,7 +169,9 @@ def study(case: Case) -> Finding:
             if journal.exists():
                 journal.open("r+b").close()
         except OSError as error:
-            return Finding("study", "failed", f"{journal} cannot be written: {words(error)}", "mend its rights")
+            return Finding(
+                "study", "failed", f"{journal} cannot be written: {message_of(error)}", "correct the permissions"
+            )
         return Finding("study", "ok", f"{journal} can be written, {free(case.root)} free")
     try:
         known = write_to_database(url, "studies", "study_name")
@@ -176,15 +181,13 @@ def study(case: Case) -> Finding:
         remedy = "install the version of Optuna that made the tables, or have them brought up to date as it says"
         return Finding("study", "failed", f"{url}: {error}", remedy)
     except (InputError, OSError, SQLAlchemyError, ImportError) as error:
-        remedy = (
-            "see that the database runs, lets you in and may be written (PGPASSWORD, ~/.pgpass), or mend study.storage"
-        )
-        return Finding("study", "failed", f"{url}: {words(error)}", remedy)
+        remedy = "see that the database runs and lets you write (PGPASSWORD, ~/.pgpass), or correct study.storage"
+        return Finding("study", "failed", f"{url}: {message_of(error)}", remedy)
     return Finding("study", "ok", f"{url} can be written, and {'has' if known else 'will have'} tables of studies")
 
 
 def store(case: Case) -> Finding:
-    """Whether the store keeps what is put there, and the promises that trials rest on."""
+    """Whether the store can be written, read and deleted from, and obeys the conditions that trials rely on."""
     path = case.sweep.store.path
     if path is None or not path.startswith(S3):
         return _folder_store(case, case.folder / STORE if path is None else Path(path) / case.sweep.name)
@@ -212,15 +215,15 @@ def tracking(case: Case) -> Finding:
         if place is not None and "://" not in place and (reason := unwritable(Path(place))):
             return Finding("tracking", "failed", reason, "name another folder in tracking.artifacts")
         write_to_database(uri or mlflow_uri(case.root), "experiments", "name", makes_folder=True)
-    except Exception as error:  # of whatever kind: MLflow and its connections raise many
-        found = f"{uri or 'a file below ' + str(case.root)} cannot be used: {words(error)}"
-        remedy = "start the server, see that it lets you in, or mend tracking.uri" if uri else "name another --root"
+    except Exception as error:  # MLflow and its connections raise exceptions of many kinds
+        found = f"{uri or 'a file below ' + str(case.root)} cannot be used: {message_of(error)}"
+        remedy = "start the server, see that it lets you in, or correct tracking.uri" if uri else "name another --root"
         return Finding("tracking", "failed", found, remedy)
     return Finding("tracking", "ok", f"{uri or mlflow_uri(case.root)} can be written")
 
 
 def extractor(case: Case) -> Finding:
-    """Whether the network of the features is there, or can be had; fetches nothing."""
+    """Whether the weights of the feature extractor are there or can be fetched; fetches nothing."""
     spec, cache = case.sweep.score.extractor, cache_of(case.root)
     if reason := unwritable(cache):
         return Finding("extractor", "failed", reason, "name a folder that can be written by --root or GANSWEEP_HOME")
@@ -233,22 +236,22 @@ def extractor(case: Case) -> Finding:
     try:
         check_extractor(spec, cache)
     except InputError as error:
-        return _refused("extractor", error, "mend score.extractor")
+        return _refused("extractor", error, "correct score.extractor")
     if spec.name in CLASSIFIERS:
         return Finding("extractor", "ok", f"{spec.name}: trained on the real images on first use, kept in {cache}")
-    verified = "as promised" if spec.sha256 or spec.weights is None else "without a sha256 to hold it to"
+    verified = "sha256 verified" if spec.sha256 or spec.weights is None else "not verified: no sha256 is given"
     return Finding("extractor", "ok", f"{spec.name}: {spec.weights or official}, {verified}")
 
 
 def data(case: Case) -> Finding:
-    """Whether the images are there, or can be had, and suit the systems; fetches nothing."""
+    """Whether the images are there or can be fetched, and suit the systems; fetches nothing."""
     spec = case.sweep.dataset
     try:
         check_data(spec)
         faults = [f"{'.'.join(path)}: {text}" for path, text in data_faults(case.sweep)]
         (channels, height, width), classes = shape_of(spec)
     except InputError as error:
-        return _refused("data", error, "mend dataset")
+        return _refused("data", error, "correct dataset")
     if faults:
         return Finding("data", "failed", "; ".join(faults), "choose a system or a data set that suits the other")
     if spec.download:
@@ -265,10 +268,10 @@ def _has_driver() -> bool:
 
 
 def _gpus() -> list[Gpu]:
-    """Raises RuntimeError where there is a driver, and torch cannot compute by it."""
+    """The GPUs, after a computation on each. Raises RuntimeError if there is a driver but torch cannot use it."""
     if not torch.cuda.is_available() and not _has_driver():
         return []
-    torch.cuda.init()  # says why, where `is_available` only says no
+    torch.cuda.init()  # its exception says why; `is_available` only says no
     found = []
     for index in range(torch.cuda.device_count()):
         torch.ones(8, device=f"cuda:{index}").sum().item()
@@ -277,63 +280,63 @@ def _gpus() -> list[Gpu]:
 
 
 def _mps_fault(place: str) -> str | None:
-    """Why the daemon does not answer; None where it does."""
+    """Why the daemon of MPS does not answer; None if it does."""
     program = shutil.which(_MPS)
     if program is None:
-        # In a container only its pipes may be at hand.
+        # A container may have the daemon's pipes without its program.
         return None if Path(place, "control").exists() else f"{_MPS} is not on PATH"
     try:
         asked = subprocess.run([program], input="get_server_list\n", capture_output=True, text=True, timeout=5)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return words(error)
-    told = (asked.stdout + asked.stderr).strip()
-    return None if asked.returncode == 0 and "Cannot find" not in told else told or "its daemon does not answer"
+        return message_of(error)
+    answer = (asked.stdout + asked.stderr).strip()
+    return None if asked.returncode == 0 and "Cannot find" not in answer else answer or "its daemon does not answer"
 
 
 def _ray_at(case: Case, address: str, version: str) -> Finding:
-    """Raises InputError as the launch does."""
+    """Whether a trial fits on a cluster that runs. Raises InputError as a launch would."""
     try:
         cluster.check_address(address)
         cluster.check_shared(case.sweep)
     except InputError as error:
         return _refused("ray", error, "see that the cluster runs, and run this on one of its nodes")
-    patience = case.sweep.resources.wait
+    seconds = case.sweep.resources.wait
     resources = case.sweep.resources.model_copy(update={"wait": 0})
     with cluster.cluster(address):
         there, left = cluster.nodes(), cluster.free()
         try:
             fits = cluster.trials_at_once(case.sweep.model_copy(update={"resources": resources}))
         except InputError as error:
-            if not patience:
+            if not seconds:
                 raise
             remedy = "see that the cluster has an autoscaler which can start such nodes"
-            return Finding("ray", "warning", f"{version}; {error}; awaited for {patience:g} s at the launch", remedy)
+            return Finding("ray", "warning", f"{version}; {error}; a launch waits {seconds:g} s for it", remedy)
     cpus, gpus = sum(node.cpus for node in there), sum(node.gpus for node in there)
     found = f"{version}; {len(there)} nodes at {address} with {cpus:g} CPU, {gpus:g} GPU in all"
     return Finding("ray", "ok", f"{found}, {left.cpus:g} CPU, {left.gpus:g} GPU free; {fits} trials fit at once")
 
 
 def _memory() -> float:
-    """Bytes that this machine, or the container around this process, has."""
+    """Bytes of memory that this machine has, or its container allows."""
     found = float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES")
-    with suppress(OSError, ValueError):  # there is no limit
+    with suppress(OSError, ValueError):  # no container sets a limit
         found = min(found, float(Path("/sys/fs/cgroup/memory.max").read_text()))
     return found
 
 
 def _folder_store(case: Case, place: Path) -> Finding:
     try:
-        # A folder of its own: the store's would keep the file by which writers lock each other out.
+        # In a temporary folder: in that of the store, the lock file of its writers would stay behind.
         with tempfile.TemporaryDirectory(prefix=PROBE, dir=existing(place)) as folder:
             use(FolderObjects(Path(folder)))
     except (OSError, MissingError, ConflictError, InputError) as error:
         remedy = "name another folder in store.path" if case.sweep.store.path else "name another --root"
-        return Finding("store", "failed", f"{place} cannot be used: {words(error)}", remedy)
+        return Finding("store", "failed", f"{place} cannot be used: {message_of(error)}", remedy)
     found = f"{place}: written, on a condition too, read and deleted; {free(place)} free"
     return Finding("store", "ok", found)
 
 
 def _refused(name: str, error: InputError, remedy: str) -> Finding:
-    """An InputError says what is wrong and then, after a semicolon, mostly what helps."""
+    """A failure for an InputError, whose message says what is wrong and, mostly after a semicolon, what helps."""
     found, _, advice = str(error).partition("; ")
     return Finding(name, "failed", found, advice or remedy)

@@ -20,24 +20,24 @@ from search_spaces.sweep import Sweep
 #: Seconds that a check may take.
 LIMIT = 15.0
 _LONGEST = 400
-#: Names of variables in the environment whose values are nobody's business.
+#: Names of environment variables whose values must not be shown.
 _SECRET = re.compile(r"SECRET|PASSW|TOKEN|ACCESS_KEY|API_KEY", re.IGNORECASE)
-#: Values that are shorter say nothing, and might be part of any word.
+#: A shorter value is not masked: it might be part of any word.
 _SHORTEST_SECRET = 6
 
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the doctor's."""
+    """A check, and what holds if it does not end well."""
 
     name: str
     run: Callable[[Case], Finding]
     remedy: str
-    """What helps where the check never ends, or fails in a way that it does not know."""
+    """What helps if the check never ends, or raises an exception that it does not expect."""
     limit: float = LIMIT
     """Seconds."""
     imports: tuple[str, ...] = ()
-    """Modules that take seconds to import, which is no fault and does not count."""
+    """Modules that take seconds to import; they are imported before the limit begins."""
 
 
 CHECKS = (
@@ -51,26 +51,26 @@ CHECKS = (
         "see with `ray status` whether the cluster is well",
         imports=("orchestrator.cluster.tune",),
     ),
-    Check("study", doctor_checks.study, "see that the database, or the disk, answers, or mend study.storage"),
+    Check("study", doctor_checks.study, "see that the database, or the disk, answers, or correct study.storage"),
     Check(
-        "store", doctor_checks.store, "see that the server, or the disk, answers, or mend store.path, store.endpoint"
+        "store", doctor_checks.store, "see that the server, or the disk, answers, or correct store.path, store.endpoint"
     ),
     Check(
         "tracking",
         doctor_checks.tracking,
-        "see that MLflow's server answers, restart it, or mend tracking.uri",
+        "see that MLflow's server answers, restart it, or correct tracking.uri",
         limit=10.0,
         imports=("orchestrator.tracking.tracker",),
     ),
-    Check("extractor", doctor_checks.extractor, "see that the disk of its weights answers, or mend score.extractor"),
-    Check("data", doctor_checks.data, "see that the disk of the data answers, or mend dataset"),
+    Check("extractor", doctor_checks.extractor, "see that the disk of its weights answers, or correct score.extractor"),
+    Check("data", doctor_checks.data, "see that the disk of the data answers, or correct dataset"),
 )
 
 
 def doctor(sweep: Sweep, root: Path, address: str | None = None) -> Iterator[Finding]:
-    """One finding for each of CHECKS, in their order; nothing that a check does ends another one, or is raised.
+    """Yields one finding for each of CHECKS, in their order. An exception in a check is its finding, and ends no other.
 
-    All checks run at once, each for its limit at most; nothing is left behind of those that end.
+    All checks run at once, each for its limit at most. A check that ends leaves nothing behind.
     """
     if address is None:
         cluster.bind_to_loopback()  # before Ray is imported, which a check does
@@ -91,13 +91,13 @@ def lines(finding: Finding) -> Iterator[str]:
 
 
 def conclusion(name: str, findings: Sequence[Finding]) -> str:
-    """What the findings on the sweep called `name` come to."""
+    """One line that says whether the sweep called `name` could run."""
     failed = sum(each.verdict == "failed" for each in findings)
     return f"{name} cannot run here: {failed} of {len(findings)} checks failed" if failed else f"{name} could run here"
 
 
 class _Running:
-    """A check in a thread that can be abandoned: whatever it waits for, the program can end."""
+    """A check in a daemon thread: the program can end even if the check never does."""
 
     def __init__(self, check: Check) -> None:
         """Imports what the check needs."""
@@ -110,13 +110,13 @@ class _Running:
             self._found = _unexpected(check, error)
 
     def start(self, case: Case) -> None:
-        """Begins, and lets the time run."""
+        """Starts the check and its limit."""
         self._end = time.monotonic() + self._check.limit
         self._thread = Thread(target=self._run, args=(case,), name=f"doctor {self._check.name}", daemon=True)
         self._thread.start()
 
     def finding(self) -> Finding:
-        """Waits for it as long as it may take."""
+        """Waits for the check until its limit."""
         self._thread.join(max(0.0, self._end - time.monotonic()))
         found = self._found
         text = f"no answer within {self._check.limit:g} s"
@@ -127,7 +127,7 @@ class _Running:
             return
         try:
             self._found = self._check.run(case)
-        except BaseException as error:  # a line of its own in any case, and never a traceback
+        except BaseException as error:  # any exception becomes a finding
             self._found = _unexpected(self._check, error)
 
 
@@ -139,7 +139,7 @@ def _unexpected(check: Check, error: BaseException) -> Finding:
 
 
 def _shown(finding: Finding) -> Finding:
-    """In one line each, and without what looks like a secret or is one."""
+    """`finding` with texts of one line each, without what is a secret or looks like one."""
     return replace(finding, found=_plain(finding.found), remedy=_plain(finding.remedy))
 
 

@@ -1,4 +1,4 @@
-"""Trying out folders, objects and databases for `gansweep doctor`: all that is written is taken back."""
+"""Tries out folders, stores and databases for `gansweep doctor`; everything that is written is removed again."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from search_spaces.addresses import with_driver
 from trainers.errors import InputError
 
 GB = 1e9
-#: Names of all files that are made here begin so.
+#: The names of all files that are made here begin with it.
 PROBE = ".gansweep-doctor-"
 
 
 def unwritable(folder: Path) -> str | None:
-    """Why no file can be written and locked in `folder`, or in the one in which it would be made."""
+    """Why no file can be written and locked in `folder`, or where it would be made; None if one can."""
     try:
         with tempfile.NamedTemporaryFile(prefix=PROBE, dir=existing(folder)) as file:
             file.write(b"probe")
@@ -30,12 +30,12 @@ def unwritable(folder: Path) -> str | None:
             os.fsync(file.fileno())
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        return f"{folder} cannot be written: {words(error)}"
+        return f"{folder} cannot be written: {message_of(error)}"
     return None
 
 
 def free(folder: Path) -> str:
-    """What the disk of `folder` has left, in words."""
+    """The free space on the disk of `folder`, as text."""
     return f"{shutil.disk_usage(existing(folder)).free / GB:.0f} GB"
 
 
@@ -45,35 +45,36 @@ def use(objects: Objects) -> None:
 
 
 def write_to_database(url: str, table: str, column: str, makes_folder: bool = False) -> bool:
-    """Whether the database has `table`; writes there, or makes a table, and takes it back.
+    """Tries whether a database can be written, leaves it as it was, and returns whether it has `table`.
 
-    Raises InputError, OSError or what SQLAlchemy does. `makes_folder` says whether that of a file may be missing.
+    `makes_folder` says whether the folder of a SQLite file may be missing. Raises InputError or OSError if nothing can
+    be written, and what SQLAlchemy raises.
     """
-    where = make_url(with_driver(url))
-    if where.get_backend_name() == "sqlite":
-        file = Path(where.database or "")
+    address = make_url(with_driver(url))
+    if address.get_backend_name() == "sqlite":
+        file = Path(address.database or "")
         folder = file.parent
         if not (makes_folder or folder.exists()):
             raise InputError(f"there is no folder {folder}")
         if reason := unwritable(folder):
             raise InputError(reason)
-        if not file.exists():  # or connecting would make it
+        if not file.exists():  # connecting would make it
             return False
-    engine = create_engine(where)
+    engine = create_engine(address)
     try:
         with engine.connect() as connection:
             known = inspect(connection).has_table(table)
             connection.rollback()
-            _take_back(connection, table if known else None, column)
+            _try_to_write(connection, table if known else None, column)
     finally:
         engine.dispose()
     return known
 
 
-def _take_back(connection: Connection, table: str | None, column: str) -> None:
-    """Writes nothing into `table`, for which it takes the right to write, or makes one that does not stay."""
+def _try_to_write(connection: Connection, table: str | None, column: str) -> None:
+    """Inserts no rows into `table`, for which the right to write is needed too; without `table` makes and drops one."""
     if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql("BEGIN IMMEDIATE")  # Python's module begins none for a table that is made
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # Python's sqlite3 begins no transaction to make a table
     name = table or f"gansweep_doctor_{uuid4().hex}"
     probe = Table(name, MetaData(), Column(column, String(32)))
     try:
@@ -84,18 +85,18 @@ def _take_back(connection: Connection, table: str | None, column: str) -> None:
         )
     finally:
         connection.rollback()
-        if table is None:  # some databases keep a table all the same
+        if table is None:  # some databases keep a table in spite of the rollback
             probe.drop(connection, checkfirst=True)
             connection.commit()
 
 
 def existing(folder: Path) -> Path:
-    """`folder`, or the one in which it would be made."""
+    """`folder`, or the nearest folder above it that exists."""
     return next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
 
 
-def words(error: BaseException) -> str:
-    """The first line of what went wrong at the bottom of it."""
+def message_of(error: BaseException) -> str:
+    """The first line of an error's message, or of that of the OSError at the root of its causes."""
     seen = [error]
     while (below := seen[-1].__cause__ or seen[-1].__context__) is not None and below not in seen:
         seen.append(below)

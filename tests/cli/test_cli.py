@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.cli.commands import main
+from orchestrator.cli.__main__ import main
 from tests.search_spaces.test_sweep_file import BAD, sweep_text
 from tests.support import sweeps
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from orchestrator.cli.commands import app
+from orchestrator.cli.__main__ import app
 from orchestrator.cli.curves import read_curves, read_pruner
 from orchestrator.decisions.simulate import Recorded, replay, simulate
 from search_spaces.pruners.freeze_thaw import FreezeThaw

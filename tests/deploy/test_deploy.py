@@ -27,7 +27,7 @@ from botocore.exceptions import ParamValidationError
 from botocore.validate import ParamValidator
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from orchestrator.cli.commands import app
+from orchestrator.cli.__main__ import app
 from search_spaces.load import load_sweep
 from tests.support.sweeps import REPOSITORY
 

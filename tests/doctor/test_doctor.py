@@ -1,4 +1,4 @@
-"""`gansweep doctor`: what it says of a machine on which a sweep could run, and of broken ones; it leaves nothing."""
+"""`gansweep doctor`: what it prints on a machine that could run a sweep, and on broken ones; it leaves nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from click.testing import Result
 from sqlalchemy import create_engine, text
 from typer.testing import CliRunner
 
-from orchestrator.cli.commands import app
+from orchestrator.cli.__main__ import app
 from orchestrator.cluster.nodes import check_fits
 from orchestrator.doctor import command as doctors
 from orchestrator.doctor.checks import Case, Finding
@@ -67,7 +67,7 @@ def _secrets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Runs the command in an empty folder; whatever it finds, it leaves all as it was and shows no secret."""
+    """Runs the command in an empty folder; whatever it finds, it changes no file and shows no secret."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GANSWEEP_HOME", raising=False)
 
@@ -86,7 +86,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result
 
 @pytest.fixture
 def examine(run: Callable[..., Result], tmp_path: Path) -> Examine:
-    """The findings by name on the small sweep with these overrides; the exit code is in accord with them."""
+    """The findings by name on the small sweep with these overrides; the exit code agrees with them."""
 
     def call(*overrides: str, options: tuple[str, ...] = ()) -> dict[str, Finding]:
         (tmp_path / "tiny.yaml").write_text(sweep_of(*overrides).normalised())
@@ -120,9 +120,7 @@ def test_on_a_laptop_each_check_is_a_line_and_the_quickstart_could_run(run: Call
     assert said["data"].endswith("mnist-mini: 10 classes, 1 x 28 x 28")
 
 
-def test_where_files_of_earlier_sweeps_lie_they_are_tried_and_stay_as_they_are(
-    examine: Examine, tmp_path: Path
-) -> None:
+def test_files_of_earlier_sweeps_are_tried_and_stay_as_they_are(examine: Examine, tmp_path: Path) -> None:
     study = SweepStudy.create(made(tmp_path / "runs" / "tiny"), sweep_of())
     assert study.next_ticket() is not None
     (tmp_path / "runs" / "tiny" / "store" / "trials").mkdir(parents=True)
@@ -140,12 +138,12 @@ def test_where_files_of_earlier_sweeps_lie_they_are_tried_and_stay_as_they_are(
 
 def test_the_words_and_the_json_have_the_same_verdicts(run: Callable[..., Result], tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(sweep_of("dataset={name: mnist, path: nowhere}").normalised())
-    told, listed = run("tiny.yaml"), run("tiny.yaml", "--json")
-    assert told.exit_code == listed.exit_code == 1
+    printed, listed = run("tiny.yaml"), run("tiny.yaml", "--json")
+    assert printed.exit_code == listed.exit_code == 1
     verdicts = [(each["verdict"], each["name"]) for each in json.loads(listed.stdout)]
-    *lines, end = told.stdout.splitlines()
+    *lines, end = printed.stdout.splitlines()
     assert [tuple(line.split()[:2]) for line in lines if not line.lstrip().startswith("->")] == verdicts
-    assert "-> put the four MNIST files there" in told.stdout
+    assert "-> put the four MNIST files there" in printed.stdout
     assert end == "tiny cannot run here: 1 of 10 checks failed"
 
 
@@ -165,7 +163,7 @@ def test_servers_that_run_are_used_and_left_as_they_were(examine: Examine, s3: S
     assert failed(findings) == []
     assert "will have tables of studies" in findings["study"].found
     assert tables(url) == tables(other) == []
-    # Where there are tables, they are what is written to.
+    # Tables that exist are written to.
     assert SweepStudy.create(Path(), sweep_of(study)).next_ticket() is not None
     before = contents(url)
     findings = examine(store, study, f"tracking.uri={other}")
@@ -175,8 +173,8 @@ def test_servers_that_run_are_used_and_left_as_they_were(examine: Examine, s3: S
     assert s3.client().list_objects_v2(Bucket=bucket)["KeyCount"] == 0
 
 
-@pytest.mark.slow  # which such a server is on its way up
-def test_a_real_server_of_mlflow_is_asked_and_told_nothing(examine: Examine, tmp_path_factory: Any) -> None:
+@pytest.mark.slow  # such a server starts slowly
+def test_a_real_server_of_mlflow_is_asked_and_nothing_is_written_there(examine: Examine, tmp_path_factory: Any) -> None:
     from mlflow import MlflowClient
 
     server = MlflowServer(tmp_path_factory.mktemp("mlflow"))
@@ -212,7 +210,7 @@ def contents(url: str) -> dict[str, list[Any]]:
     return found
 
 
-def test_a_bucket_that_does_not_exist_is_told_with_the_remedy(examine: Examine, s3: S3Server) -> None:
+def test_a_bucket_that_does_not_exist_is_reported_with_the_remedy(examine: Examine, s3: S3Server) -> None:
     findings = examine(s3_store("no-such-bucket/x", s3.endpoint))
     assert failed(findings) == ["store"]
     assert findings["store"].found.startswith(
@@ -221,7 +219,7 @@ def test_a_bucket_that_does_not_exist_is_told_with_the_remedy(examine: Examine, 
     assert findings["store"].remedy == "make the bucket, or name another one in store.path"
 
 
-def test_a_bucket_that_lets_nobody_in_is_told_whose_fault_it_is(
+def test_a_bucket_that_lets_nobody_in_is_reported_with_the_credentials_that_help(
     examine: Examine, s3: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "another-secret-0123456789")
@@ -230,7 +228,7 @@ def test_a_bucket_that_lets_nobody_in_is_told_whose_fault_it_is(
     assert findings["store"].remedy.startswith("give credentials that may")
 
 
-def test_servers_that_are_away_are_each_told_with_the_remedy(
+def test_servers_that_are_away_are_each_reported_with_the_remedy(
     examine: Examine, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in s3_server.environment.items():
@@ -250,12 +248,12 @@ def test_servers_that_are_away_are_each_told_with_the_remedy(
     assert f"http://127.0.0.1:{ports[0]}" in findings["store"].found
     assert "see that the server runs" in findings["store"].remedy
     assert findings["tracking"].found == f"http://127.0.0.1:{ports[1]} cannot be used: Connection refused"
-    assert "mend tracking.uri" in findings["tracking"].remedy
+    assert "correct tracking.uri" in findings["tracking"].remedy
 
 
 @pytest.fixture
 def deaf() -> Iterator[str]:
-    """HOST:PORT of somebody who takes connections and never answers."""
+    """HOST:PORT of a server that takes connections and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
         yield f"127.0.0.1:{server.getsockname()[1]}"
 
@@ -268,7 +266,7 @@ def deaf_servers(address: str) -> list[str]:
     ]
 
 
-def test_servers_that_never_answer_hold_up_each_other_not_at_all(
+def test_servers_that_never_answer_do_not_delay_each_other(
     examine: Examine, s3: S3Server, deaf: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hasty = [replace(check, limit=1) if check.name in SERVED else check for check in doctors.CHECKS]
@@ -281,7 +279,7 @@ def test_servers_that_never_answer_hold_up_each_other_not_at_all(
     assert {findings[name].found for name in SERVED} == {"no answer within 1 s"}
 
 
-def test_the_command_ends_where_a_server_takes_connections_and_never_answers(deaf: str, tmp_path: Path) -> None:
+def test_the_command_ends_if_a_server_takes_connections_and_never_answers(deaf: str, tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(sweep_of(f"tracking.uri=http://{deaf}").normalised())
     done = sweeps.gansweep("doctor", "tiny.yaml", cwd=tmp_path, timeout=80)  # of which 10 are the check's
     assert done.returncode == 1, done.stderr
@@ -292,7 +290,7 @@ def test_the_command_ends_where_a_server_takes_connections_and_never_answers(dea
 
 
 @pytest.mark.slow
-def test_the_command_ends_where_no_server_at_all_answers(s3: S3Server, deaf: str, tmp_path: Path) -> None:
+def test_the_command_ends_if_no_server_at_all_answers(s3: S3Server, deaf: str, tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(sweep_of(*deaf_servers(deaf)).normalised())
     done = sweeps.gansweep("doctor", "tiny.yaml", "--json", cwd=tmp_path, timeout=80)
     assert done.returncode == 1, done.stderr
@@ -301,7 +299,7 @@ def test_the_command_ends_where_no_server_at_all_answers(s3: S3Server, deaf: str
     assert found == {name: f"no answer within {limit} s" for name, limit in seconds.items()}
 
 
-def test_data_that_are_not_there_are_told_with_the_remedy(examine: Examine) -> None:
+def test_data_that_are_not_there_are_reported_with_the_remedy(examine: Examine) -> None:
     findings = examine("dataset={name: mnist, path: nowhere}")
     assert failed(findings) == ["data"]
     assert "no train-images-idx3-ubyte" in findings["data"].found
@@ -323,7 +321,7 @@ def test_more_gpus_than_there_are_fail_in_the_launch_s_words(examine: Examine) -
     assert "by --address" in findings["ray"].remedy
 
 
-def test_a_root_below_a_file_is_told_as_well(examine: Examine, tmp_path: Path) -> None:
+def test_a_root_below_a_file_is_reported_too(examine: Examine, tmp_path: Path) -> None:
     (tmp_path / "occupied").write_text("")
     findings = examine(options=("--root", "occupied/runs"))
     assert failed(findings) == ["study", "store", "tracking", "extractor"]
@@ -344,8 +342,8 @@ def test_weights_of_one_s_own_must_be_there_and_the_promised_ones(examine: Exami
     assert failed(findings) == ["extractor"]
     assert f"mine.pt has the sha256 {digest(tmp_path / 'mine.pt')}, not 0000" in findings["extractor"].found
     assert findings["extractor"].remedy == "replace the file"
-    promised = f"score.extractor={{name: custom, weights: mine.pt, sha256: {digest(tmp_path / 'mine.pt')}}}"
-    assert examine(promised)["extractor"] == Finding("extractor", "ok", "custom: mine.pt, as promised")
+    with_sha256 = f"score.extractor={{name: custom, weights: mine.pt, sha256: {digest(tmp_path / 'mine.pt')}}}"
+    assert examine(with_sha256)["extractor"] == Finding("extractor", "ok", "custom: mine.pt, sha256 verified")
 
 
 def test_an_exception_that_no_check_expects_is_one_line_without_secrets(

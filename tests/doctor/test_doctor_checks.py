@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from orchestrator.cli.commands import app
+from orchestrator.cli.__main__ import app
 from orchestrator.cluster import nodes as cluster
 from orchestrator.cluster.nodes import Node
 from orchestrator.doctor import checks as doctor_checks
@@ -37,9 +37,10 @@ from trainers.errors import InputError
 
 @pytest.fixture
 def unwritable() -> Iterator[Path]:
-    """A folder that this process may read alone; the administrator, whom nothing is forbidden, is nobody meanwhile."""
+    """A folder that this process may only read; an administrator, who may write anywhere, acts as nobody meanwhile."""
     with tempfile.TemporaryDirectory() as folder:
-        assert failed({each.name: each for each in doctor(sweep_of(), Path(folder))}) == []  # nobody may import later
+        # The checks import what they need, which nobody may not.
+        assert failed({each.name: each for each in doctor(sweep_of(), Path(folder))}) == []
         os.chmod(folder, 0o555)
         administrator = os.geteuid() == 0
         if administrator:
@@ -52,7 +53,7 @@ def unwritable() -> Iterator[Path]:
             os.chmod(folder, 0o755)
 
 
-def test_a_root_that_cannot_be_written_is_told_by_all_that_would_write_there(unwritable: Path) -> None:
+def test_a_root_that_cannot_be_written_is_reported_by_every_check_that_would_write_there(unwritable: Path) -> None:
     done = CliRunner().invoke(app, ["doctor", "--json", "--root", str(unwritable / "runs")])
     assert done.exit_code == 1
     findings = {each["name"]: Finding(**each) for each in json.loads(done.stdout)}
@@ -178,7 +179,7 @@ def test_a_store_that_breaks_a_promise_is_found_out_and_left_empty(broken: str, 
 
 
 @pytest.mark.parametrize("operation", ["find", "put", "get", "delete"])
-def test_a_store_that_fails_in_the_middle_is_cleaned_as_far_as_that_goes(operation: str) -> None:
+def test_a_store_that_fails_in_the_middle_is_cleaned_as_far_as_it_allows(operation: str) -> None:
     def fail_once(called: str, key: str) -> None:
         if called == operation and not failures:
             failures.append(called)
@@ -192,7 +193,7 @@ def test_a_store_that_fails_in_the_middle_is_cleaned_as_far_as_that_goes(operati
 
 
 @pytest.mark.parametrize(("gpus", "verdict"), [("0", "warning"), ("1", "failed")])
-def test_a_torch_without_cuda_beside_a_driver_is_told_with_the_remedy(
+def test_a_torch_without_cuda_beside_a_driver_is_reported_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch, gpus: str, verdict: str
 ) -> None:
     monkeypatch.setattr(torch.version, "cuda", None)
@@ -230,7 +231,7 @@ def test_gpus_are_listed_with_their_memory_and_counted(monkeypatch: pytest.Monke
         (None, "gpus_per_worker=1", "ok", "not needed"),
     ],
 )
-def test_mps_is_asked_for_where_trials_share_a_gpu(
+def test_mps_is_asked_for_if_trials_share_a_gpu(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str | None, setting: str, verdict: str, said: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
@@ -263,7 +264,7 @@ def test_a_cluster_that_will_have_room_later_is_a_warning(monkeypatch: pytest.Mo
     assert doctor_checks.ray(replace(case, sweep=sweep_of(*large))).verdict == "failed"
     later = doctor_checks.ray(replace(case, sweep=sweep_of(*large, "resources.wait=600")))
     assert later.verdict == "warning"
-    assert "awaited for 600 s" in later.found
+    assert "a launch waits 600 s for it" in later.found
     alone = doctor_checks.ray(replace(case, sweep=sweep_of()))
     assert alone.verdict == "failed"
     assert "study.storage: a journal file is for one machine" in alone.found

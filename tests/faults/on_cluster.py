@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from orchestrator.cli import commands as cli  # before Ray, whose settings come with it  # isort: skip
+from orchestrator.cli import __main__ as cli  # before Ray, whose settings come with it  # isort: skip
 from orchestrator.cluster.nodes import bind_to_loopback
 from orchestrator.driver import launch as sweep
 

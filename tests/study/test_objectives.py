@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 from optuna.storages import JournalStorage
 from typer.testing import CliRunner
 
-from orchestrator.cli.commands import app
+from orchestrator.cli.__main__ import app
 from orchestrator.cli.requests import add_trials
 from orchestrator.decisions.objectives import front
 from orchestrator.driver.progress import trial_line

@@ -13,7 +13,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from typer.testing import CliRunner
 
-from orchestrator.cli.commands import app
+from orchestrator.cli.__main__ import app
 from orchestrator.paths import JOURNAL, sweep_names
 from orchestrator.study.status import read_status, status_of
 from orchestrator.study.storage import keep_sweep

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from orchestrator.cli import commands as cli  # before Ray, whose settings come with it
+from orchestrator.cli import __main__ as cli  # before Ray, whose settings come with it
 from orchestrator.cluster import tune
 from trainers.checkpoint import STATE
 

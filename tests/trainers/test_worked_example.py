@@ -62,9 +62,9 @@ def copy(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path, mnist_mini_l
     (file,), (addition,), (space,) = blocks("python"), blocks("diff"), blocks("yaml")
     (folder / "trainers" / "gans" / f"{NAME}.py").write_text(file)
     (folder / "search_spaces" / f"{NAME}.yaml").write_text(space)
-    catalogue = folder / "trainers" / "__init__.py"
+    names = folder / "trainers" / "names.py"
     assert (addition[0], addition.count("\n")) == ("+", 1)
-    catalogue.write_text(re.sub(r"(?<=FAMILIES = \(\n)", addition[1:], catalogue.read_text(), count=1))
+    names.write_text(re.sub(r"(?<=FAMILIES = \{\n)", addition[1:], names.read_text(), count=1))
     return folder
 
 

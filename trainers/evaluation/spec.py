@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-ExtractorName = Literal["lenet", "cnn", "inception", "inception-pt", "custom"]
-EXTRACTORS: tuple[ExtractorName, ...] = get_args(ExtractorName)
+from trainers.names import ExtractorName
+
 #: Trained on the data at hand: they need two classes, and give logits.
 CLASSIFIERS: tuple[ExtractorName, ...] = ("lenet", "cnn")
 #: They give no logits; whether `custom` does shows when it is built.

@@ -27,7 +27,8 @@ from trainers.evaluation.extractors import Extractor, build_extractor
 from trainers.evaluation.frechet import fid, gaussian_of
 from trainers.evaluation.kid import kid
 from trainers.evaluation.resize import resize
-from trainers.evaluation.spec import ExtractorName, ExtractorSpec
+from trainers.evaluation.spec import ExtractorSpec
+from trainers.names import ExtractorName
 
 import_torchvision()  # clean-fid's own import fails where torchvision's operators do not load
 cleanfid = importlib.import_module("cleanfid.fid")

@@ -22,7 +22,8 @@ from trainers.errors import InputError
 from trainers.evaluation import classifier, cnn, lenet
 from trainers.evaluation.extractors import Extractor, build_extractor, check_extractor
 from trainers.evaluation.reference import reference_of
-from trainers.evaluation.spec import ExtractorName, ExtractorSpec
+from trainers.evaluation.spec import ExtractorSpec
+from trainers.names import ExtractorName
 
 Pair = tuple[ImageData, ImageData]
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
-from orchestrator.cli.commands import app
+from orchestrator.cli.__main__ import app
 from orchestrator.report.mixing import PAGE, TABLE, page, table, write_results
 from tests.support import sweeps
 from trainers import checkpoint

@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from orchestrator.cli.commands import main
+from orchestrator.cli.__main__ import main
 from orchestrator.cli.images import print_scores
 from tests.support import sweeps
 from trainers.catalogue import SYSTEMS
@@ -27,7 +27,8 @@ from trainers.evaluation.evaluator import Evaluator
 from trainers.evaluation.extractors import Extractor
 from trainers.evaluation.reference import reference_of
 from trainers.evaluation.scores import METRICS, Score
-from trainers.evaluation.spec import EXTRACTORS, ExtractorSpec
+from trainers.evaluation.spec import ExtractorSpec
+from trainers.names import EXTRACTORS
 from trainers.run import Run
 from trainers.tools.score import Scored, score
 
@@ -313,7 +314,7 @@ def test_options_reach_the_extractor(tmp_path: Path, monkeypatch: pytest.MonkeyP
         seen.append(extractor)
         return Scored({}, None)
 
-    monkeypatch.setattr("orchestrator.cli.commands.score", stand_in)
+    monkeypatch.setattr("trainers.tools.score.score", stand_in)
     options = ["--extractor", "inception-pt", "--weights", "w.pt", "--sha256", "a" * 64, "--dtype", "float64"]
     assert _exit_code("score", str(tmp_path), "--dataset", "mnist-mini", *options) == 0
     assert seen == [ExtractorSpec(name="inception-pt", weights=Path("w.pt"), sha256="a" * 64, dtype="float64")]

@@ -1,0 +1,121 @@
+"""The command `gansweep`: its app and console, and the arguments and options that several commands share.
+
+Help, completion and usage errors must be quick. So the modules of this room that hold commands import at their top
+only what the parser needs, and a command imports in its body what it works with: no torch, optuna, ray or mlflow before
+the command line is understood.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from orchestrator.paths import sweep_names
+
+if TYPE_CHECKING:
+    from orchestrator.study.study import SweepStudy
+
+PROGRAM = "gansweep"
+DEFAULT_ROOT = Path("runs")
+#: What `gansweep list` can list.
+LISTS = ("systems", "datasets", "search-spaces")
+
+app = typer.Typer(
+    help="Search the hyper-parameters of GANs.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+console = Console()
+
+
+def say(lines: Iterable[str]) -> None:
+    """Prints each line as it is: no markup, no colours for numbers, no line breaks of the console's own."""
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def open_study(folder: Path, storage: str | None = None) -> SweepStudy:
+    """The study of the sweep in `folder`; if there is no such folder, the study of that name in the database `storage`.
+
+    Raises InputError that lists the sweeps beside it if there is none.
+    """
+    from orchestrator.study.status import missing_sweep
+    from orchestrator.study.study import SweepStudy
+
+    study = SweepStudy.open(folder, storage)
+    if study is None:
+        raise missing_sweep(folder)
+    return study
+
+
+def complete_sweep(context: typer.Context, incomplete: str) -> list[str]:
+    """Names of sweeps below --root that begin with `incomplete`."""
+    root = Path(context.params.get("root") or DEFAULT_ROOT)
+    return [name for name in sweep_names(root) if name.startswith(incomplete)]
+
+
+def complete_file(incomplete: str) -> Iterator[str]:
+    """Names of shipped sweep files, sweep files and folders that begin with `incomplete`."""
+    from search_spaces import shipped
+
+    yield from (name for name in shipped() if name.startswith(incomplete))
+    folder = incomplete.rpartition("/")[0] + "/" if "/" in incomplete else ""
+    for path in sorted(Path(folder).glob("*")):
+        if path.is_dir() or path.suffix == ".yaml":
+            found = f"{folder}{path.name}{'/' if path.is_dir() else ''}"
+            if found.startswith(incomplete) and (incomplete or not path.name.startswith(".")):
+                yield found
+
+
+def complete_list(incomplete: str) -> list[str]:
+    """What can be listed and begins with `incomplete`."""
+    return [each for each in LISTS if each.startswith(incomplete)]
+
+
+Name = Annotated[str, typer.Argument(help="Name of a sweep below --root.", autocompletion=complete_sweep)]
+AnyName = Annotated[
+    str | None,
+    typer.Argument(help="Name of a sweep below --root; default: all of them.", autocompletion=complete_sweep),
+]
+File = Annotated[str, typer.Argument(help="A sweep file, or the name of a shipped one.", autocompletion=complete_file)]
+NewName = Annotated[str | None, typer.Option("--name", help="Name of the sweep; default: the file's.")]
+Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key.")]
+Root = Annotated[
+    Path, typer.Option(envvar="GANSWEEP_HOME", help="Folder of all sweeps.", show_default="$GANSWEEP_HOME or ./runs")
+]
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
+Database = Annotated[
+    str | None,
+    typer.Option("--storage", help="Database of the study, if this machine has no folder of the sweep."),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        help="Ray cluster: auto or HOST:PORT of its head, from one of its nodes; ray://HOST:PORT from anywhere."
+    ),
+]
+
+
+def _print_version(wanted: bool) -> None:
+    if not wanted:
+        return
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        typer.echo(f"{PROGRAM} {version(PROGRAM)}")
+    except PackageNotFoundError:
+        typer.echo(f"{PROGRAM}, version unknown: it runs from a folder, not from an installation")
+    raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Options that stand before a command."""
