@@ -45,3 +45,15 @@ class ImageData:
     def to(self, device: torch.device | str) -> ImageData:
         """The same data on `device`."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+
+def blank(shape: tuple[int, int, int], classes: int, count: int) -> ImageData:
+    """All-zero images of shape (C, H, W), for a Trainer that is only timed or only generates from a checkpoint.
+
+    There are N = max(count, classes) images, uint8 [N, C, H, W]. Their labels, int64 [N], are 0, 1, ... classes - 1,
+    0, 1, ..., so each class occurs.
+    """
+    number = max(count, classes)
+    return ImageData(
+        torch.zeros((number, *shape), dtype=torch.uint8), torch.arange(number) % classes, classes, "blank", "train"
+    )
