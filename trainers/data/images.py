@@ -33,6 +33,11 @@ class ImageData:
         return checksum.hexdigest()
 
     @property
+    def id(self) -> str:
+        """`<name>-<split>-<first 12 digits of the sha256>`, which tells real images apart in a score."""
+        return f"{self.name}-{self.split}-{self.sha256[:12]}"
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """C, H, W of an image."""
         channels, height, width = self.images.shape[1:]
