@@ -32,6 +32,7 @@ from trainers.evaluation import inception, weights
 from trainers.evaluation.extractors import INCEPTION_BATCH
 from trainers.evaluation.frechet import frechet_distance, gaussian_of
 from trainers.evaluation.kid import kid, mean_kernel
+from trainers.evaluation.official import clean_fid
 from trainers.evaluation.resize import full_precision, resize
 
 #: clean-fid's own default.
@@ -111,7 +112,7 @@ def _networks(images: Tensor, folder: Path, count: int) -> list[Stage]:
 
 
 def _distances(count: int) -> list[Stage]:
-    cleanfid = importlib.import_module("cleanfid.fid")
+    cleanfid = clean_fid()
     generated, real = (_features(count, seed) for seed in (1, 2))
     arrays = generated.numpy(), real.numpy()
     their_statistics, (mean, cov) = _seconds(lambda: (arrays[0].mean(axis=0), np.cov(arrays[0], rowvar=False)))

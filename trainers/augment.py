@@ -10,10 +10,8 @@ from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
 from trainers.config import Config
+from trainers.data.fit import LUMA
 from trainers.layers import as_one_hot
-
-#: Weights of red, green and blue in brightness (ITU-R BT.601).
-_BRIGHTNESS = (0.299, 0.587, 0.114)
 
 
 def augment(images: Tensor, labels: Tensor, classes: int, config: Config) -> tuple[Tensor, Tensor]:
@@ -39,7 +37,7 @@ def sharpen(images: Tensor, amount: float) -> Tensor:
 
 def saturate(images: Tensor, strength: float) -> Tensor:
     """Colour images, each with its distance from gray multiplied by a factor from U(1 - strength, 1 + strength)."""
-    gray = (images * images.new_tensor(_BRIGHTNESS).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
+    gray = (images * images.new_tensor(LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
     factor = 1 + strength * (2 * torch.rand(len(images), 1, 1, 1, device=images.device) - 1)
     return (gray + factor * (images - gray)).clamp(-1, 1)
 

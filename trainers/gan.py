@@ -73,19 +73,15 @@ class AdversarialGAN(GAN):
         if phase == "g":
             fake = nets["g"](batch.z, batch.fake_labels)
             return {"loss_g": losses.g_loss(nets["d"](fake, batch.fake_labels), self.config)}
-        penalised = self.config.controls("penalty")
-        # A gradient penalty lies between real and generated images of the same labels.
-        fake_labels = batch.labels if penalised else batch.fake_labels
+        # A gradient penalty needs real and generated images of the same labels.
+        fake_labels = batch.labels if self.config.controls("penalty") else batch.fake_labels
         with torch.no_grad():
             fake = nets["g"](batch.z, fake_labels)
         real_logits, fake_logits = nets["d"](batch.real, batch.labels), nets["d"](fake, fake_labels)
         loss = losses.d_loss(real_logits, fake_logits, self.config)
         record = losses.judgement(real_logits, fake_logits)
-        if penalised:
-            penalty = regularizers.gradient_penalty(nets["d"], batch.real, fake, fake_labels)
-            loss = loss + self.config.penalty_weight * penalty.value
-            record |= {"penalty": penalty.value.detach(), "penalty_slope": penalty.slope}
-        return {"loss_d": loss, **record}
+        penalty, penalised = regularizers.weighted_penalty(self.config, nets["d"], batch.real, fake, fake_labels)
+        return {"loss_d": loss + penalty, **record, **penalised}
 
     def after_step(self, phase: str, nets: dict[str, nn.Module]) -> None:
         if phase == "d" and self.config.controls("clip"):

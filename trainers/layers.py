@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +79,17 @@ def append_label_planes(images: Tensor, labels: Tensor, classes: int) -> Tensor:
     """Images [B, C, H, W] with one plane per class behind them, all 1 for the image's class and else 0."""
     planes = as_one_hot(labels, classes, images.dtype)[:, :, None, None]
     return torch.cat([images, planes.expand(-1, -1, *images.shape[2:])], dim=1)
+
+
+class Unconditional(nn.Module):
+    """Layers in sequence as a generator or discriminator that ignores labels."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
+        return cast(Tensor, self.layers(x))
 
 
 class SelfAttention(nn.Module):

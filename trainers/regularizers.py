@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from trainers.config import Config
+
 _WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 _NORMS = (nn.BatchNorm2d, nn.BatchNorm1d, nn.InstanceNorm2d, nn.GroupNorm)
 
@@ -17,6 +19,16 @@ def spectral(module: nn.Module, on: bool = True) -> nn.Module:
     """`module` with its weight divided by its largest singular value, estimated by one power iteration per training
     step (Miyato et al., 2018); unchanged where `on` is False."""
     return spectral_norm(module) if on else module
+
+
+def spectral_layers(net: nn.Module, kinds: tuple[type[nn.Module], ...] = _WEIGHTED) -> None:
+    """Applies `spectral` to every layer of `net` that is one of `kinds`.
+
+    To be called after the initialisation, so that the power iteration starts from the weights that are trained.
+    """
+    for layer in list(net.modules()):
+        if isinstance(layer, kinds):
+            spectral(layer)
 
 
 def clipped(critic: nn.Module, scope: str) -> Iterator[nn.Parameter]:
@@ -74,3 +86,13 @@ def gradient_penalty(critic: nn.Module, real: Tensor, fake: Tensor, labels: Tens
     (gradient,) = torch.autograd.grad(critic(between, labels).sum(), between, create_graph=True)
     slopes = gradient.flatten(1).norm(dim=1)
     return Penalty((slopes - 1).square().mean(), slopes.detach().mean())
+
+
+def weighted_penalty(
+    config: Config, critic: nn.Module, real: Tensor, fake: Tensor, labels: Tensor
+) -> tuple[Tensor | float, dict[str, Tensor]]:
+    """`gradient_penalty` times its configured weight, and the scalars to be recorded; 0 and none without a penalty."""
+    if not config.controls("penalty"):
+        return 0.0, {}
+    penalty = gradient_penalty(critic, real, fake, labels)
+    return config.penalty_weight * penalty.value, {"penalty": penalty.value.detach(), "penalty_slope": penalty.slope}

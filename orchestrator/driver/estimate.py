@@ -14,7 +14,7 @@ from search_spaces.sweep import Sweep
 from trainers.catalogue import SYSTEMS
 from trainers.config import Config, overlay
 from trainers.data.catalogue import shape_of
-from trainers.data.images import ImageData
+from trainers.data.images import blank
 from trainers.run import pick_device
 from trainers.trainer import SAMPLE_BATCH, Trainer
 
@@ -110,9 +110,7 @@ def _affordable(sweep: Sweep, seconds: float, concurrent: int) -> float:
 def _trial_seconds(sweep: Sweep, system_id: str, config: Config) -> float:
     system, device = SYSTEMS[system_id], pick_device()
     _, classes = shape_of(sweep.dataset)
-    count = max(config.batch, classes)
-    images = torch.zeros((count, *system.shape), dtype=torch.uint8)
-    data = ImageData(images, torch.arange(count) % classes, classes, "zeros", "train")
+    data = blank(system.shape, classes, config.batch)
     trainer = Trainer(system, overlay(config, {"oversampling": 0}), data, device)
     start = time.perf_counter()
     trainer.advance(config.batch)

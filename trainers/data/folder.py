@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from trainers.data.images import ImageData
+from trainers.data.pictures import opened
 from trainers.data.spec import DatasetSpec, Split
 from trainers.errors import InputError
 
@@ -52,14 +53,10 @@ def read_picture(path: Path, size: int) -> NDArray[np.uint8]:
 
     Raises InputError for a file that cannot be read or has more than 8 bits per channel.
     """
-    try:
-        with Image.open(path) as picture:
-            mode = picture.mode
-            upright = ImageOps.exif_transpose(picture)
-            upright.load()
-    # Pillow's decoders speak of damage in all of these.
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not a readable image ({error}); remove or replace it") from error
+    with opened(path) as picture:
+        mode = picture.mode
+        upright = ImageOps.exif_transpose(picture)
+        upright.load()
     if mode.startswith(("I", "F")):
         raise InputError(f"{path}: mode {mode} has more than 8 bits per channel; convert it to 8 bits")
     square = ImageOps.fit(upright.convert("RGB"), (size, size), method=Image.Resampling.LANCZOS)

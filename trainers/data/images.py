@@ -33,6 +33,11 @@ class ImageData:
         return checksum.hexdigest()
 
     @property
+    def id(self) -> str:
+        """`<name>-<split>-<first 12 digits of the sha256>`, which tells real images apart in a score."""
+        return f"{self.name}-{self.split}-{self.sha256[:12]}"
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """C, H, W of an image."""
         channels, height, width = self.images.shape[1:]
@@ -45,3 +50,15 @@ class ImageData:
     def to(self, device: torch.device | str) -> ImageData:
         """The same data on `device`."""
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
+
+
+def blank(shape: tuple[int, int, int], classes: int, count: int) -> ImageData:
+    """All-zero images of shape (C, H, W), for a Trainer that is only timed or only generates from a checkpoint.
+
+    There are N = max(count, classes) images, uint8 [N, C, H, W]. Their labels, int64 [N], are 0, 1, ... classes - 1,
+    0, 1, ..., so each class occurs.
+    """
+    number = max(count, classes)
+    return ImageData(
+        torch.zeros((number, *shape), dtype=torch.uint8), torch.arange(number) % classes, classes, "blank", "train"
+    )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageFile
 from torch import Tensor
 
 from trainers.errors import InputError
@@ -17,20 +19,27 @@ MODES = {1: ("L", "gray with 8 bits"), 3: ("RGB", "colour with 8 bits per channe
 _DEEP = (";16", "65535")
 
 
+@contextmanager
+def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
+    """The picture in a file. Raises InputError if Pillow cannot read it, at first or in the block."""
+    try:
+        with Image.open(path) as picture:
+            yield picture
+    # Pillow's decoders raise any of these for damaged files.
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise InputError(f"{path}: not a readable image ({error}); remove or replace it") from error
+
+
 def read_picture(path: Path, channels: int | None = None, like: str = "") -> Tensor:
     """A picture as uint8 [C, H, W], C being 1 (gray) or 3 (colour); where `channels` is given, so many.
 
     `like` is what has these channels, for the message. Raises InputError for a file that cannot be read, other channels
     or more than 8 bits per channel.
     """
-    try:
-        with Image.open(path) as picture:
-            mode = picture.mode
-            deep = any(mark in str(tile[3]) for tile in picture.tile for mark in _DEEP)
-            pixels = np.array(picture)
-    # Pillow's decoders speak of damage in all of these.
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        raise InputError(f"{path}: not a readable image ({error}); remove or replace it") from error
+    with opened(path) as picture:
+        mode = picture.mode
+        deep = any(mark in str(tile[3]) for tile in picture.tile for mark in _DEEP)
+        pixels = np.array(picture)
     allowed = [MODES[channels]] if channels else list(MODES.values())
     if deep or mode not in [name for name, _ in allowed]:
         found = f"mode {mode}{' with 16 bits per channel' if deep else ''}"

@@ -82,7 +82,7 @@ def fit(recipe: Recipe, train: ImageData) -> nn.Module:
     """Trains on the CPU; one thread and one seed, so that equal machines get equal weights."""
     steps = min(max(recipe.steps[0], recipe.epochs * len(train.labels) // BATCH), recipe.steps[1])
     images, labels = train.images.cpu(), train.labels.cpu()
-    with _one_thread(), torch.random.fork_rng(devices=[]):
+    with one_thread(), torch.random.fork_rng(devices=[]):
         generator = torch.default_generator.manual_seed(0)
         net = recipe.build(images.shape[1], train.classes).train()
         optimizer = torch.optim.Adam(net.parameters(), lr=recipe.learning_rate)
@@ -99,13 +99,15 @@ def fit(recipe: Recipe, train: ImageData) -> nn.Module:
     return net.eval()
 
 
+@torch.no_grad()
 def accuracy(recipe: Recipe, net: nn.Module, data: ImageData) -> float:
-    """Share of the images that the classifier gets right."""
-    with torch.no_grad():
-        predicted = torch.cat(
-            [net(recipe.prepare(part.cpu(), torch.float32))[1].argmax(dim=1) for part in torch.split(data.images, 500)]
-        )
-    return float((predicted == data.labels.cpu()).double().mean())
+    """Share in [0, 1] of the images that the classifier gets right; computed on the classifier's device."""
+    device = next(net.parameters()).device
+    right = [
+        net(recipe.prepare(images.to(device), torch.float32))[1].argmax(dim=1) == labels.to(device)
+        for images, labels in zip(data.images.split(500), data.labels.split(500), strict=True)
+    ]
+    return float(torch.cat(right).double().mean())
 
 
 def _endless_order(count: int, generator: torch.Generator) -> Iterator[Tensor]:
@@ -119,8 +121,8 @@ def _endless_order(count: int, generator: torch.Generator) -> Iterator[Tensor]:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Gradients depend on the thread count, so it is 1 here whatever the process uses elsewhere."""
+def one_thread() -> Iterator[None]:
+    """PyTorch uses one thread in the block, since gradients depend on the number of threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -180,5 +180,5 @@ class Evaluator:
         value, stderr = MEASURES[metric.name](seen)
         network, real = self.extractor.id, self.reference.id
         if metric.needs_test and self.test is not None:
-            network, real = TSTR_RECIPE, f"{self.test.name}-{self.test.split}-{self.test.sha256[:12]}"
+            network, real = TSTR_RECIPE, self.test.id
         return Score(metric.name, value, stderr, len(seen.labels), network, real, self.seed)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -47,7 +49,7 @@ def official_scores(
     clean-fid's. Its KID is the mean over random subsets, here drawn by `seed`; neither score has a standard error.
     Raises InputError for weights that are missing, ValueError where clean-fid finds no root of the covariances.
     """
-    clean = _clean_fid()
+    clean = clean_fid()
     with full_precision(), _quiet():
         if spec.name in INCEPTIONS:
             path, _ = weights.resolve(spec.name, spec.weights, spec.sha256, cache)
@@ -66,7 +68,7 @@ def official_scores(
 
 def _inception_features(images: Tensor, path: Path, device: torch.device | str) -> Floats:
     """Features float32 [N, 2048]; of resized images there is never more than one batch."""
-    clean = _clean_fid()
+    clean = clean_fid()
     resizer, network = clean.build_resizer("clean"), _inception(path).to(device)
     parts = []
     for batch in images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).split(BATCH):
@@ -83,9 +85,27 @@ def _inception(path: Path) -> Any:
         return build(folder, download=False).eval()
 
 
-def _clean_fid() -> Any:
-    import_torchvision()  # clean-fid's own import fails where torchvision's operators do not load
-    return importlib.import_module("cleanfid.fid")
+@functools.cache
+def clean_fid() -> Any:
+    """The module `cleanfid.fid`, which works with every scipy from 1.15 on. Whoever needs it gets it from here.
+
+    clean-fid 0.1.35 calls `scipy.linalg.sqrtm(product, disp=False)`; scipy 1.16 deprecates the argument and 1.18
+    removes it. `linalg` is what this one module calls scipy by, so replacing it there changes nothing for others.
+    """
+    import_torchvision()  # clean-fid's own import fails if torchvision's operators do not load
+    module: Any = importlib.import_module("cleanfid.fid")
+    module.linalg = SimpleNamespace(sqrtm=_sqrtm)
+    return module
+
+
+def _sqrtm(product: Floats, disp: bool = True) -> Any:
+    """A root of `product` [D, D] by scipy, complex or not finite if scipy's is; clean-fid handles both.
+
+    With `disp=False` it comes with an estimate of its error, as in old scipy. The estimate is NaN, since clean-fid
+    drops it and the true one costs a product of matrices.
+    """
+    root = importlib.import_module("scipy.linalg").sqrtm(product)
+    return root if disp else (root, float("nan"))
 
 
 @contextmanager

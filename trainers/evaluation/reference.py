@@ -42,7 +42,7 @@ class Reference:
     """float64 [D, D], unbiased, over all n images."""
     n: int
     id: str
-    """`<data set>-<split>-<first digits of the data's sha256>`."""
+    """`ImageData.id` of the real images."""
 
     @cached_property
     def gaussian(self) -> Gaussian:
@@ -76,13 +76,12 @@ def reference_of(extractor: Extractor, data: ImageData, cache: Path) -> Referenc
     Raises ValueError for fewer than 2 images, and what the extractor raises.
     """
     path = cache / f"reference-{FORMAT}-{data.sha256[:16]}-{data.split}-{extractor.id}.safetensors"
-    name = f"{data.name}-{data.split}-{data.sha256[:12]}"
     tensors = _read(path, extractor.dim, len(data.images))
     if tensors is None:
         tensors = _computed(extractor, data)
         with replaced(path) as temporary:
             safetensors.torch.save_file(tensors, temporary)
-    return Reference(**tensors, n=len(data.images), id=name)
+    return Reference(**tensors, n=len(data.images), id=data.id)
 
 
 def _computed(extractor: Extractor, data: ImageData) -> dict[str, Tensor]:

@@ -16,33 +16,29 @@ from torch.nn.functional import cross_entropy, log_softmax, one_hot, relu
 from trainers import losses, regularizers
 from trainers.config import Config
 from trainers.gan import AdversarialGAN, Batch, Phase, System
-from trainers.layers import append_one_hot, as_one_hot, downsample, dropouts, init_normal, scaled, uniform, upsample
-from trainers.regularizers import spectral
+from trainers.layers import (
+    Unconditional,
+    append_one_hot,
+    as_one_hot,
+    downsample,
+    dropouts,
+    init_normal,
+    scaled,
+    uniform,
+    upsample,
+)
 
 MNIST = (1, 28, 28)
 CIFAR = (3, 32, 32)
 PIXELS = 28 * 28
 
 
-class Unconditional(nn.Module):
-    """Layers in sequence as a generator or discriminator that ignores labels."""
-
-    def __init__(self, *layers: nn.Module) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(*layers)
-
-    def forward(self, x: Tensor, labels: Tensor) -> Tensor:
-        return cast(Tensor, self.layers(x))
-
-
 def _initialised(nets: dict[str, nn.Module], config: Config) -> dict[str, nn.Module]:
     """`nets` with weights from N(0, init_std), the discriminator's under spectral normalisation if configured."""
     for net in nets.values():
         init_normal(net, config.init_std)
-    # Normalised last, so that the power iteration starts from the weights that are trained.
-    for part in list(nets["d"].modules()):
-        if config.controls("spectral") and isinstance(part, nn.Conv2d | nn.Linear):
-            spectral(part)
+    if config.controls("spectral"):
+        regularizers.spectral_layers(nets["d"])
     return nets
 
 
@@ -239,19 +235,10 @@ class DasACGAN(AdversarialGAN):
         class_real = cross_entropy(real_classes, batch.labels)
         class_fake = cross_entropy(fake_classes, batch.fake_labels)
         loss = losses.d_loss(real_source, fake_source, config)
-        penalty, penalised = _penalty(config, d, batch, fake)
+        penalty, penalised = regularizers.weighted_penalty(config, d, batch.real, fake, batch.labels)
         total = loss + config.class_weight * (class_real + class_fake) + penalty
         record = {**penalised, "class_real": class_real, "class_fake": class_fake}
         return _record(total, loss, real_source, fake_source) | record
-
-
-def _penalty(config: Config, d: nn.Module, batch: Batch, fake: Tensor) -> tuple[Tensor | float, dict[str, Tensor]]:
-    """The weighted gradient penalty of a discriminator that sees no labels, 0 without one, and what to record of it."""
-    if not config.controls("penalty"):
-        return 0.0, {}
-    penalty = regularizers.gradient_penalty(d, batch.real, fake, batch.labels)
-    record = {"penalty": penalty.value.detach(), "penalty_slope": penalty.slope}
-    return config.penalty_weight * penalty.value, record
 
 
 def _record(total: Tensor, loss: Tensor, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
@@ -367,7 +354,7 @@ class DasInfoGAN(AdversarialGAN):
             return {"total_g": loss - gain, "loss_g": loss, **record}
         real_logits = d(batch.real, batch.labels)
         loss = losses.d_loss(real_logits, fake_logits, config)
-        penalty, penalised = _penalty(config, d, batch, fake)
+        penalty, penalised = regularizers.weighted_penalty(config, d, batch.real, fake, batch.labels)
         return _record(loss - gain + penalty, loss, real_logits, fake_logits) | penalised
 
 

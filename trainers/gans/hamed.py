@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from trainers.config import Config
 from trainers.gan import AdversarialGAN, System
-from trainers.layers import SelfAttention, append_one_hot, as_one_hot, dropouts, init_normal, scaled
-from trainers.regularizers import spectral
+from trainers.layers import SelfAttention, Unconditional, append_one_hot, as_one_hot, dropouts, init_normal, scaled
+from trainers.regularizers import spectral_layers
 
 SHAPE = (3, 32, 32)
 #: The training split of CIFAR-10 in kimg: one epoch.
@@ -56,23 +56,18 @@ class DCGANGenerator(nn.Module):
         return images
 
 
-class DCGANDiscriminator(nn.Module):
+class DCGANDiscriminator(Unconditional):
     """Images [B, 3, 32, 32] -> logits [B] by four 4x4 convolutions without bias."""
 
     def __init__(self, config: Config) -> None:
-        super().__init__()
         a, b, c = (scaled(filters, config.width) for filters in (64, 128, 256))
         of_features, of_logit = dropouts(config)
-        self.layers = nn.Sequential(
+        super().__init__(
             _halve(3, a, bias=False), nn.LeakyReLU(config.slope),
             _halve(a, b, bias=False), nn.BatchNorm2d(b), nn.LeakyReLU(config.slope),
             _halve(b, c, bias=False), nn.BatchNorm2d(c), nn.LeakyReLU(config.slope),
             of_features, nn.Conv2d(c, 1, 4, bias=False), nn.Flatten(0), of_logit,
         )  # fmt: skip
-
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        logits: Tensor = self.layers(images)
-        return logits
 
 
 class CSAWGANGenerator(nn.Module):
@@ -130,10 +125,8 @@ class CSAWGANCritic(nn.Module):
 
 def _initialise(net: nn.Module, std: float, normalised: bool) -> nn.Module:
     init_normal(net, std)
-    # Normalised last, so that the power iteration starts from the weights that are trained.
-    for part in list(net.modules()):
-        if normalised and isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
-            spectral(part)
+    if normalised:
+        spectral_layers(net, (nn.Conv2d, nn.ConvTranspose2d))
     return net
 
 

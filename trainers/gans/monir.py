@@ -9,7 +9,16 @@ from torch import Tensor, nn
 
 from trainers.config import Config
 from trainers.gan import AdversarialGAN, System
-from trainers.layers import SelfAttention, append_one_hot, downsample, dropouts, init_normal, scaled, upsample
+from trainers.layers import (
+    SelfAttention,
+    Unconditional,
+    append_one_hot,
+    downsample,
+    dropouts,
+    init_normal,
+    scaled,
+    upsample,
+)
 from trainers.regularizers import spectral
 
 SHAPE = (3, 32, 32)
@@ -30,14 +39,13 @@ class SaganConfig(Config):
     hidden: int = Field(512, ge=1, le=4096, description="width of D's dense layer on features and label")
 
 
-class Generator(nn.Module):
+class Generator(Unconditional):
     """z [B, latent] -> images [B, 3, 32, 32]: a dense layer to 512x2x2, then four 5x5 transposed convolutions."""
 
     def __init__(self, config: MonirConfig) -> None:
-        super().__init__()
         a, b, c, d = (scaled(filters, config.width) for filters in _FILTERS)
         extra = [upsample(d, d, stride=1), nn.BatchNorm2d(d), nn.LeakyReLU(config.slope)] if config.extra_layer else []
-        self.layers = nn.Sequential(
+        super().__init__(
             nn.Linear(config.latent, a * 4), nn.Unflatten(1, (a, 2, 2)), nn.BatchNorm2d(a), nn.LeakyReLU(config.slope),
             upsample(a, b), nn.BatchNorm2d(b), nn.LeakyReLU(config.slope),
             upsample(b, c), nn.BatchNorm2d(c), nn.LeakyReLU(config.slope),
@@ -45,16 +53,11 @@ class Generator(nn.Module):
             *extra, upsample(d, 3), nn.Tanh(),
         )  # fmt: skip
 
-    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        images: Tensor = self.layers(z)
-        return images
 
-
-class Discriminator(nn.Module):
+class Discriminator(Unconditional):
     """Images [B, 3, 32, 32] -> logits [B]: four 5x5 convolutions, batch norm on all but the first, dropout, dense."""
 
     def __init__(self, config: MonirConfig) -> None:
-        super().__init__()
         a, b, c, d = (scaled(filters, config.width) for filters in reversed(_FILTERS))
         on = config.controls("spectral")
         extra = (
@@ -63,17 +66,13 @@ class Discriminator(nn.Module):
             else []
         )
         of_features, of_logit = dropouts(config)
-        self.layers = nn.Sequential(
+        super().__init__(
             spectral(downsample(3, a), on), nn.LeakyReLU(config.slope), *extra,
             spectral(downsample(a, b), on), nn.BatchNorm2d(b), nn.LeakyReLU(config.slope),
             spectral(downsample(b, c), on), nn.BatchNorm2d(c), nn.LeakyReLU(config.slope),
             spectral(downsample(c, d), on), nn.BatchNorm2d(d), nn.LeakyReLU(config.slope),
             nn.Flatten(), of_features, spectral(nn.Linear(d * 4, 1), on), nn.Flatten(0), of_logit,
         )  # fmt: skip
-
-    def forward(self, images: Tensor, labels: Tensor) -> Tensor:
-        logits: Tensor = self.layers(images)
-        return logits
 
 
 class SaganGenerator(nn.Module):

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from trainers.config import Config
 from trainers.gan import AdversarialGAN, System
-from trainers.layers import Norm, dropouts, init_normal, norm, scaled
-from trainers.regularizers import spectral
+from trainers.layers import Norm, Unconditional, dropouts, init_normal, norm, scaled
+from trainers.regularizers import spectral_layers
 
 SHAPE = (3, 32, 32)
 Resample = Literal["up", "down", "none"]
@@ -66,21 +66,16 @@ class Block(nn.Module):
         return y
 
 
-class Generator(nn.Module):
+class Generator(Unconditional):
     """z [B, latent] -> images [B, 3, 32, 32]: a dense layer to 4x4, three blocks that double the size, batch norm."""
 
     def __init__(self, config: ResNetConfig) -> None:
-        super().__init__()
         n, slope = scaled(config.g_filters, config.width), config.slope
-        self.layers = nn.Sequential(
+        super().__init__(
             nn.Linear(config.latent, n * 16), nn.Unflatten(1, (n, 4, 4)),
             *(Block(n, n, slope, "up", "batch") for _ in range(3)),
             nn.BatchNorm2d(n), nn.LeakyReLU(slope), nn.Conv2d(n, 3, 3, padding=1), nn.Tanh(),
         )  # fmt: skip
-
-    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        images: Tensor = self.layers(z)
-        return images
 
 
 class Discriminator(nn.Module):
@@ -122,10 +117,8 @@ class ResNetGAN(AdversarialGAN):
                 _init_glorot(net)
             else:
                 init_normal(net, config.init_std)
-        # Normalised last, so that the power iteration starts from the weights that are trained.
-        for part in list(nets["d"].modules()):
-            if config.controls("spectral") and isinstance(part, nn.Conv2d | nn.Linear):
-                spectral(part)
+        if config.controls("spectral"):
+            spectral_layers(nets["d"])
         return nets
 
 

@@ -16,7 +16,7 @@ from torch.nn.functional import softplus
 from trainers import losses, regularizers
 from trainers.config import Config
 from trainers.gan import GAN, Batch, Phase, System
-from trainers.layers import downsample, dropouts, init_normal, scaled
+from trainers.layers import Unconditional, downsample, dropouts, init_normal, scaled
 
 _MAP = 8
 
@@ -56,23 +56,18 @@ class Encoder(nn.Module):
         return mean, log_variance
 
 
-class Generator(nn.Module):
+class Generator(Unconditional):
     """The decoder: z [B, latent] -> images [B, 3, 32, 32]."""
 
     def __init__(self, config: Config) -> None:
-        super().__init__()
         a, b, c = (scaled(filters, config.width) for filters in (256, 128, 32))
-        self.layers = nn.Sequential(
+        super().__init__(
             nn.Linear(config.latent, a * _MAP**2, bias=False), nn.Unflatten(1, (a, _MAP, _MAP)),
             nn.BatchNorm2d(a), nn.ReLU(),
             _double(a, b), nn.BatchNorm2d(b), nn.ReLU(),
             _double(b, c), nn.BatchNorm2d(c), nn.ReLU(),
             downsample(c, 3, stride=1), nn.Tanh(),
         )  # fmt: skip
-
-    def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        images: Tensor = self.layers(z)
-        return images
 
 
 class Discriminator(nn.Module):
@@ -126,10 +121,8 @@ class DasVAEGAN(GAN):
         nets = {"enc": Encoder(config), "g": Generator(config), "d": Discriminator(config)}
         for net in nets.values():
             init_normal(net, config.init_std)
-        # Normalised last, so that the power iteration starts from the weights that are trained.
-        for part in list(nets["d"].modules()):
-            if config.controls("spectral") and isinstance(part, nn.Conv2d | nn.Linear):
-                regularizers.spectral(part)
+        if config.controls("spectral"):
+            regularizers.spectral_layers(nets["d"])
         return nets
 
     def loss(self, phase: str, nets: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
@@ -167,11 +160,8 @@ class DasVAEGAN(GAN):
         # Reconstructions are a second set of generated images, of the same target.
         loss = losses.d_loss(real, fake, config) + (softplus(again) - losses.fake_target(config) * again).mean()
         record = {**losses.judgement(real, fake), "d_rebuilt": again.mean()}
-        if config.controls("penalty"):
-            penalty = regularizers.gradient_penalty(d, batch.real, sampled, batch.labels)
-            loss = loss + config.penalty_weight * penalty.value
-            record |= {"penalty": penalty.value.detach(), "penalty_slope": penalty.slope}
-        return {"loss_d": loss, **record}
+        penalty, penalised = regularizers.weighted_penalty(config, d, batch.real, sampled, batch.labels)
+        return {"loss_d": loss + penalty, **record, **penalised}
 
 
 def _features(d: nn.Module, images: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import multiprocessing
 
 from trainers.catalogue import SYSTEMS
 from trainers.config import Config
-from trainers.data.images import ImageData
+from trainers.data.images import blank
 from trainers.run import pick_device
 from trainers.trainer import Trainer
 
@@ -105,11 +105,7 @@ class _Processes:
 def _train(connection: Connection, system_id: str, config: Config, classes: int, seconds: float) -> None:
     system, device = SYSTEMS[system_id], pick_device()
     free = torch.cuda.mem_get_info()[0] if device == "cuda" else 0
-    count = max(config.batch, classes)
-    zeros = torch.zeros((count, *system.shape), dtype=torch.uint8)
-    trainer = Trainer(
-        system, config, ImageData(zeros, torch.arange(count) % classes, classes, "zeros", "train"), device
-    )
+    trainer = Trainer(system, config, blank(system.shape, classes, config.batch), device)
     trainer.advance(WARM_UP * config.batch)
     connection.send("ready")
     connection.recv()

@@ -99,14 +99,7 @@ def plan(
     Without `images` a training set is as large as the real one without its validation part; empty `real` is the
     report's proportions. Raises InputError for what cannot be done.
     """
-    if unknown := [name for name in strategies if name not in STRATEGIES]:
-        raise InputError(f"--strategies {','.join(unknown)}: unknown; allowed are {', '.join(STRATEGIES)}")
-    if not strategies:
-        raise InputError(f"--strategies: none given; allowed are {', '.join(STRATEGIES)}")
-    if not seeds or min(seeds) < 0:
-        raise InputError(f"--seeds {','.join(map(str, seeds))}: at least one is needed, each 0 or more")
-    if epochs < 2 or epochs % 2:
-        raise InputError(f"--epochs {epochs}: allowed are even numbers of 2 or more, since strategies halve them")
+    _check_options(strategies, seeds, epochs)
     found, manifest = _conditional(source)
     check(dataset)
     train, test = load(dataset, "train"), load(dataset, "test")
@@ -139,6 +132,17 @@ def plan(
     )
     wanted = dict.fromkeys(product(seeds, sizes, strategies))
     return Study(settings, found, train, test, tuple(wanted))
+
+
+def _check_options(strategies: Sequence[str], seeds: Sequence[int], epochs: int) -> None:
+    if unknown := [name for name in strategies if name not in STRATEGIES]:
+        raise InputError(f"--strategies {','.join(unknown)}: unknown; allowed are {', '.join(STRATEGIES)}")
+    if not strategies:
+        raise InputError(f"--strategies: none given; allowed are {', '.join(STRATEGIES)}")
+    if not seeds or min(seeds) < 0:
+        raise InputError(f"--seeds {','.join(map(str, seeds))}: at least one is needed, each 0 or more")
+    if epochs < 2 or epochs % 2:
+        raise InputError(f"--epochs {epochs}: allowed are even numbers of 2 or more, since strategies halve them")
 
 
 def read_points(folder: Path, settings: Settings) -> list[Point]:

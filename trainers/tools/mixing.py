@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from trainers.data.batches import seeded
 from trainers.data.images import ImageData
 from trainers.evaluation import lenet
+from trainers.evaluation.classifier import one_thread
 from trainers.seeds import seed_of
 
 LEARNING_RATE = 1e-3
@@ -160,19 +160,11 @@ def train_point(given: Material, images: int, strategy: str, real: int, seed: in
     """
     epoch_sets = STRATEGIES[strategy](*mix(given, images, real, seed), epochs)
     start = time.perf_counter()
-    with _one_thread():
+    with one_thread():
         net = _fresh(given.pool, seed)
         curve = tuple(_curve(net, given, epoch_sets, seed))
         seconds = time.perf_counter() - start
-        return Point(strategy, real, seed, accuracy(net, given.test), seconds, curve)
-
-
-@torch.no_grad()
-def accuracy(net: nn.Module, data: ImageData) -> float:
-    """Share of the images that a classifier on the same device gets right."""
-    parts = zip(data.images.split(500), data.labels.split(500), strict=True)
-    right = [net(lenet.prepare(images))[1].argmax(dim=1) == labels for images, labels in parts]
-    return float(torch.cat(right).double().mean())
+        return Point(strategy, real, seed, lenet.accuracy(net, given.test), seconds, curve)
 
 
 def _curve(net: nn.Module, given: Material, epoch_sets: list[Tensor], seed: int) -> Iterator[float]:
@@ -183,7 +175,7 @@ def _curve(net: nn.Module, given: Material, epoch_sets: list[Tensor], seed: int)
         if len(chosen):
             _epoch(net, optimizer, given.pool, chosen[torch.randperm(len(chosen), generator=generator)])
         if len(chosen) or reached is None:
-            reached = accuracy(net, given.validation)
+            reached = lenet.accuracy(net, given.validation)
         yield reached
 
 
@@ -202,14 +194,3 @@ def _fresh(data: ImageData, seed: int) -> nn.Module:
         net = lenet.LeNet(data.shape[0], data.classes).to(data.images.device)
     # A quarter faster on a CPU.
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # torch's types lack it
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Gradients depend on the thread count."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

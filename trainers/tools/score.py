@@ -15,7 +15,7 @@ from trainers.config import Config
 from trainers.data.catalogue import check, load
 from trainers.data.fit import fitted
 from trainers.data.folder import pictures
-from trainers.data.images import ImageData
+from trainers.data.images import ImageData, blank
 from trainers.data.pictures import read_pictures
 from trainers.data.spec import DatasetSpec
 from trainers.errors import InputError
@@ -143,11 +143,8 @@ def from_checkpoint(folder: Path, data: ImageData, samples: int, seed: int = 0) 
         tensors, header, manifest = checkpoint.read(folder)
         system = SYSTEMS[manifest["system"]]
         config: Config = type(system.defaults).model_validate(header["config"])
-        # The trainer asks for data to learn from; a generator needs none but their classes.
-        count = max(config.batch, data.classes)
-        images = torch.zeros((count, *system.shape), dtype=torch.uint8)
-        blank = ImageData(images, torch.arange(count) % data.classes, data.classes, "blank", "train")
-        trainer = Trainer(system, config, blank, pick_device())
+        # A Trainer needs training data; sampling uses only their number of classes.
+        trainer = Trainer(system, config, blank(system.shape, data.classes, config.batch), pick_device())
         trainer.load_state(tensors, header)
     except (checkpoint.CheckpointError, ValidationError, KeyError, ValueError, RuntimeError) as error:
         raise InputError(f"{folder}: no checkpoint of this version and these classes ({error})") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,22 +20,20 @@ from tests.support.random_inception import write_random_inception
 from trainers.data.catalogue import load
 from trainers.data.images import ImageData
 from trainers.data.spec import DatasetSpec
-from trainers.data.vision import import_torchvision
 from trainers.evaluation import cnn, inception, weights
 from trainers.evaluation.extractors import Extractor, build_extractor
 from trainers.evaluation.frechet import fid, gaussian_of
 from trainers.evaluation.kid import kid
+from trainers.evaluation.official import clean_fid
 from trainers.evaluation.resize import resize
 from trainers.evaluation.spec import ExtractorSpec
 from trainers.names import ExtractorName
 
-import_torchvision()  # clean-fid's own import fails where torchvision's operators do not load
-cleanfid = importlib.import_module("cleanfid.fid")
+cleanfid = clean_fid()
 
 # The official weights are in this format, and so is their stand-in.
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore:.*disp.*:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:.*mode.*parameter is deprecated:DeprecationWarning"),
 ]
 

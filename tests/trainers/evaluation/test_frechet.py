@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from trainers.data.vision import import_torchvision
 from trainers.evaluation.frechet import Gaussian, Moments, fid, fid_infinity, frechet_distance, gaussian_of
+from trainers.evaluation.official import clean_fid
 
 
 def _features(count: int, dim: int, seed: int) -> Tensor:
@@ -54,11 +52,9 @@ def test_in_one_dimension_it_is_the_square_of_the_difference_of_the_deviations()
     assert frechet_distance(s, t) == pytest.approx((3.0 - 0.5) ** 2, rel=1e-12)
 
 
-@pytest.mark.filterwarnings("ignore:The `disp` argument:DeprecationWarning")
 @pytest.mark.parametrize("count", [400, 20])
 def test_it_agrees_with_clean_fid_for_many_and_for_few_samples(count: int) -> None:
-    import_torchvision()
-    official = importlib.import_module("cleanfid.fid").frechet_distance
+    official = clean_fid().frechet_distance
     x, y = gaussian_of(_features(count, 32, 6)), gaussian_of(_features(500, 32, 7))
     expected = official(x.mean.numpy(), x.cov.numpy(), y.mean.numpy(), y.cov.numpy())
     assert frechet_distance(x, y) == pytest.approx(float(expected), rel=1e-6)

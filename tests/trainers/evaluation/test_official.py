@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean, stdev
@@ -10,17 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.support.random_inception import write_random_inception
 from trainers.data.images import ImageData
 from trainers.data.shapes import draw
-from trainers.data.vision import import_torchvision
 from trainers.evaluation import inception, official
 from trainers.evaluation.evaluator import Evaluator
 from trainers.evaluation.extractors import Extractor, build_extractor
-from trainers.evaluation.official import official_scores
+from trainers.evaluation.official import clean_fid, official_scores
 from trainers.evaluation.reference import Reference, reference_of
 from trainers.evaluation.resize import resize
 from trainers.evaluation.scores import Score, comparable
@@ -29,6 +29,7 @@ from trainers.evaluation.spec import ExtractorSpec
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning")
 
 Digits = tuple[ImageData, ImageData]
+Floats = NDArray[Any]
 LENET = ExtractorSpec(name="lenet")
 #: More than LeNet's 84 features.
 COUNT = 150
@@ -129,9 +130,8 @@ def test_inception_features_come_from_clean_fids_network_and_are_ours(
         taken.extend(moments)
         return 1.5
 
-    import_torchvision()
     # A matrix root of 2048 x 2048 takes a minute.
-    monkeypatch.setattr(importlib.import_module("cleanfid.fid"), "frechet_distance", distance)
+    monkeypatch.setattr(clean_fid(), "frechet_distance", distance)
     monkeypatch.setattr(official, "BATCH", 3)
     # An extractor that fails shows that its features are not the official ones.
     broken = replace(extractor, forward=lambda batch: pytest.fail("asked the wrong network"))
@@ -143,3 +143,67 @@ def test_inception_features_come_from_clean_fids_network_and_are_ours(
     assert (taken[3] == reference.cov.numpy()).all()
     # With fewer images than a subset has, each subset is all of them.
     assert theirs["kid"].value == pytest.approx(ours(generated, extractor, reference)["kid"].value, rel=1e-3)
+
+
+# Old and new scipy
+
+SCIPYS_ROOT = scipy.linalg.sqrtm
+
+
+def _root_of_scipy_1_18(product: Floats) -> Floats:
+    """Without `disp` and `blocksize`, which scipy 1.18 refuses."""
+    root: Floats = SCIPYS_ROOT(product)
+    return root
+
+
+def _root_of_scipy_1_15(product: Floats, disp: bool = True, blocksize: int = 64) -> Floats | tuple[Floats, float]:
+    """With both arguments, of which `disp=False` asks for an estimate of the error too."""
+    root: Floats = SCIPYS_ROOT(product)
+    return root if disp else (root, float(np.linalg.norm(root @ root - product) ** 2 / np.linalg.norm(product)))
+
+
+def _distance(mean: Floats, cov: Floats) -> float:
+    """clean-fid's, from a standard normal distribution."""
+    value = clean_fid().frechet_distance(mean, cov, np.zeros_like(mean), np.eye(len(cov)))
+    return float(value)
+
+
+@pytest.mark.filterwarnings("error:.*disp.*:DeprecationWarning")
+@pytest.mark.parametrize("root", [_root_of_scipy_1_18, _root_of_scipy_1_15])
+def test_scores_are_the_same_with_old_and_new_scipy(
+    root: object,
+    images: Tensor,
+    mnist_mini_lenet: Extractor,
+    reference: Reference,
+    cache_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    expected = official_scores(images, mnist_mini_lenet, LENET, reference, cache_dir, 0, "cpu")
+    monkeypatch.setattr(scipy.linalg, "sqrtm", root)
+    assert official_scores(images, mnist_mini_lenet, LENET, reference, cache_dir, 0, "cpu") == expected
+
+
+def test_a_root_that_is_not_finite_is_taken_again_of_regular_matrices(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[Floats] = []
+
+    def singular_at_first(product: Floats) -> Floats:
+        asked.append(product)
+        return np.full_like(product, np.nan) if len(asked) == 1 else _root_of_scipy_1_18(product)
+
+    monkeypatch.setattr(scipy.linalg, "sqrtm", singular_at_first)
+    mean, cov = np.array([1.0, 2.0]), np.diag([4.0, 0.0])
+    # |m|^2 + (2 - 1)^2 + (0 - 1)^2; the second deviation is the root of the 1e-6 that clean-fid adds.
+    assert _distance(mean, cov) == pytest.approx(7.0, abs=3e-3)
+    assert len(asked) == 2
+    assert "singular product" in capsys.readouterr().out
+
+
+def test_a_complex_root_counts_by_its_real_part_unless_it_is_far_from_real(monkeypatch: pytest.MonkeyPatch) -> None:
+    mean, cov = np.array([1.0, 2.0]), np.diag([4.0, 9.0])
+    monkeypatch.setattr(scipy.linalg, "sqrtm", lambda product: _root_of_scipy_1_18(product) + 1e-5j)
+    assert _distance(mean, cov) == pytest.approx(5.0 + 1.0 + 4.0)
+    monkeypatch.setattr(scipy.linalg, "sqrtm", lambda product: _root_of_scipy_1_18(product) + 0.1j)
+    with pytest.raises(ValueError, match="Imaginary component"):
+        _distance(mean, cov)

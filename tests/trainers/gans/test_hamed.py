@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
+from tests.support.networks import networks_of, parts_of
 from trainers.config import configure, overlay
 from trainers.data.batches import seeded
 from trainers.errors import InputError
@@ -19,16 +20,6 @@ from trainers.losses import d_loss
 
 EVERY = pytest.mark.parametrize("system_id", SYSTEMS)
 WEIGHTED = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
-
-
-def _networks(system_id: str, **settings: Any) -> dict[str, nn.Module]:
-    torch.manual_seed(0)
-    system = SYSTEMS[system_id]
-    return system.gan(overlay(system.defaults, settings), 10).networks()
-
-
-def _parts(net: nn.Module, *kinds: type[nn.Module]) -> list[nn.Module]:
-    return [part for part in net.modules() if isinstance(part, kinds)]
 
 
 def _count(net: nn.Module) -> int:
@@ -53,13 +44,13 @@ def _count(net: nn.Module) -> int:
 def test_networks_have_the_derived_number_of_parameters(
     system_id: str, settings: dict[str, Any], g: int, d: int
 ) -> None:
-    nets = _networks(system_id, **settings)
+    nets = networks_of(system_id, **settings)
     assert {name: _count(net) for name, net in nets.items()} == {"g": g, "d": d}
 
 
 @EVERY
 def test_full_width_networks_make_images_in_the_range_of_tanh_and_one_logit_each(system_id: str) -> None:
-    nets, labels = _networks(system_id), torch.tensor([3, 7])
+    nets, labels = networks_of(system_id), torch.tensor([3, 7])
     with torch.no_grad():
         images = nets["g"](torch.randn(2, 100, generator=seeded(0)), labels)
         assert nets["d"](images, labels).shape == (2,)
@@ -68,14 +59,14 @@ def test_full_width_networks_make_images_in_the_range_of_tanh_and_one_logit_each
 
 
 def test_the_dcgan_has_no_bias_but_those_of_batch_norm() -> None:
-    for net in _networks("hamed-dcgan", width=0.125).values():
-        assert all(part.bias is None for part in _parts(net, *WEIGHTED))
+    for net in networks_of("hamed-dcgan", width=0.125).values():
+        assert all(part.bias is None for part in parts_of(net, *WEIGHTED))
 
 
 def test_the_critic_has_no_batch_norm() -> None:
-    nets = _networks("hamed-csawgan", width=0.125)
-    assert len(_parts(nets["g"], nn.BatchNorm2d)) == 3
-    assert not _parts(nets["d"], nn.modules.batchnorm._NormBase, nn.GroupNorm)
+    nets = networks_of("hamed-csawgan", width=0.125)
+    assert len(parts_of(nets["g"], nn.BatchNorm2d)) == 3
+    assert not parts_of(nets["d"], nn.modules.batchnorm._NormBase, nn.GroupNorm)
 
 
 @pytest.mark.parametrize(
@@ -91,17 +82,17 @@ def test_the_critic_has_no_batch_norm() -> None:
 def test_spectral_norm_is_on_all_convolutions_or_none_and_never_on_dense_layers(
     system_id: str, settings: dict[str, Any], g: bool, d: bool
 ) -> None:
-    nets = _networks(system_id, width=0.125, **settings)
+    nets = networks_of(system_id, width=0.125, **settings)
     for name, expected in (("g", g), ("d", d)):
-        convolutions = _parts(nets[name], nn.Conv2d, nn.ConvTranspose2d)
-        assert len(convolutions) == 4 + 3 * len(_parts(nets[name], SelfAttention))
+        convolutions = parts_of(nets[name], nn.Conv2d, nn.ConvTranspose2d)
+        assert len(convolutions) == 4 + 3 * len(parts_of(nets[name], SelfAttention))
         assert {is_parametrized(part) for part in convolutions} == {expected}
-        assert not any(is_parametrized(part) for part in _parts(nets[name], nn.Linear))
+        assert not any(is_parametrized(part) for part in parts_of(nets[name], nn.Linear))
 
 
 def test_spectral_norm_fits_the_initial_weights_before_any_step() -> None:
-    for net in _networks("hamed-csawgan", width=0.25).values():
-        for part in _parts(net.eval(), nn.Conv2d, nn.ConvTranspose2d):
+    for net in networks_of("hamed-csawgan", width=0.25).values():
+        for part in parts_of(net.eval(), nn.Conv2d, nn.ConvTranspose2d):
             weight = part.weight
             assert isinstance(weight, Tensor)
             matrix = (weight.transpose(0, 1) if isinstance(part, nn.ConvTranspose2d) else weight).flatten(1)
@@ -109,9 +100,9 @@ def test_spectral_norm_fits_the_initial_weights_before_any_step() -> None:
 
 
 def test_attention_is_at_16x16_in_the_generator_and_at_8x8_in_the_critic() -> None:
-    nets, seen = _networks("hamed-csawgan"), dict[str, tuple[int, ...]]()
+    nets, seen = networks_of("hamed-csawgan"), dict[str, tuple[int, ...]]()
     for name, net in nets.items():
-        (attention,) = _parts(net, SelfAttention)
+        (attention,) = parts_of(net, SelfAttention)
         attention.register_forward_pre_hook(lambda _, x, name=name: seen.update({name: tuple(x[0].shape)}))
     with torch.no_grad():
         nets["d"](nets["g"](torch.zeros(2, 100), torch.tensor([0, 1])), torch.tensor([0, 1]))
@@ -120,19 +111,19 @@ def test_attention_is_at_16x16_in_the_generator_and_at_8x8_in_the_critic() -> No
 
 @EVERY
 def test_initial_deviation_dropout_and_slope_reach_the_networks(system_id: str) -> None:
-    nets = _networks(system_id, width=0.5, init_std=0.07, dropout=0.37, slope=0.11)
-    for part in [part for net in nets.values() for part in _parts(net, *WEIGHTED)]:
+    nets = networks_of(system_id, width=0.5, init_std=0.07, dropout=0.37, slope=0.11)
+    for part in [part for net in nets.values() for part in parts_of(net, *WEIGHTED)]:
         own = dict(part.named_parameters())
         weight = own.get("weight", own.get("parametrizations.weight.original"))
         assert weight is not None
         assert weight.std().item() == pytest.approx(0.07, rel=5 / (2 * weight.numel()) ** 0.5)
         assert "bias" not in own or not own["bias"].any()
-    assert [part.p for part in _parts(nets["d"], nn.Dropout)] == [0.37]
-    assert {part.negative_slope for part in _parts(nets["d"], nn.LeakyReLU)} == {0.11}
+    assert [part.p for part in parts_of(nets["d"], nn.Dropout)] == [0.37]
+    assert {part.negative_slope for part in parts_of(nets["d"], nn.LeakyReLU)} == {0.11}
 
 
 def test_labels_may_be_classes_or_their_one_hot_vectors() -> None:
-    nets, labels = _networks("hamed-csawgan", width=0.125), torch.tensor([3, 7])
+    nets, labels = networks_of("hamed-csawgan", width=0.125), torch.tensor([3, 7])
     soft = nn.functional.one_hot(labels, 10).float()
     z, images = torch.randn(2, 100, generator=seeded(0)), torch.rand(2, 3, 32, 32, generator=seeded(1))
     for net, given in ((nets["g"].eval(), z), (nets["d"].eval(), images)):
@@ -141,7 +132,7 @@ def test_labels_may_be_classes_or_their_one_hot_vectors() -> None:
 
 
 def test_a_mixed_label_lies_between_its_classes() -> None:
-    d = _networks("hamed-csawgan", width=0.125, hidden=0)["d"].eval()
+    d = networks_of("hamed-csawgan", width=0.125, hidden=0)["d"].eval()
     images = torch.rand(2, 3, 32, 32, generator=seeded(1))
     first, second = (nn.functional.one_hot(torch.full((2,), label), 10).float() for label in (3, 7))
     mixed = d(images, 0.25 * first + 0.75 * second)
@@ -160,7 +151,7 @@ def _label_gap(d: nn.Module) -> Tensor:
 def test_only_with_a_hidden_layer_does_the_critic_judge_whether_image_and_label_match(
     hidden: int, sees_the_match: bool
 ) -> None:
-    d = _networks("hamed-csawgan", width=0.125, hidden=hidden, init_std=0.2)["d"].double().eval()
+    d = networks_of("hamed-csawgan", width=0.125, hidden=hidden, init_std=0.2)["d"].double().eval()
     d.register_forward_pre_hook(lambda _, given: (given[0].double(), nn.functional.one_hot(given[1], 10).double()))
     gap = _label_gap(d)
     assert gap.abs().min() > 0

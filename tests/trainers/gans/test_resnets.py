@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, batch_norm, conv2d, interpolate, relu
 from torch.nn.utils.parametrize import is_parametrized
 
-from trainers.config import overlay
+from tests.support.networks import networks_of, parts_of
 from trainers.data.batches import seeded
 from trainers.gans.resnets import SYSTEMS, Block, Resample, ResNetConfig
 from trainers.layers import Norm
@@ -19,16 +18,6 @@ from trainers.schedules import lr_factor
 
 EVERY = pytest.mark.parametrize("system_id", SYSTEMS)
 WEIGHTED = (nn.Conv2d, nn.Linear)
-
-
-def _networks(system_id: str, **settings: Any) -> dict[str, nn.Module]:
-    torch.manual_seed(0)
-    system = SYSTEMS[system_id]
-    return system.gan(overlay(system.defaults, settings), 10).networks()
-
-
-def _parts(net: nn.Module, *kinds: type[nn.Module]) -> list[nn.Module]:
-    return [part for part in net.modules() if isinstance(part, kinds)]
 
 
 def _conv(inputs: int, outputs: int, kernel: int) -> int:
@@ -54,16 +43,16 @@ def test_networks_have_the_number_of_parameters_of_the_published_tables(
     system_id: str, filters: int, g: int, d: int
 ) -> None:
     assert (_generator(filters), _discriminator(128)) == (g, d)
-    nets = _networks(system_id)
+    nets = networks_of(system_id)
     assert {name: sum(p.numel() for p in net.parameters()) for name, net in nets.items()} == {"g": g, "d": d}
 
 
 @EVERY
 def test_blocks_have_the_published_sizes(system_id: str) -> None:
-    nets = _networks(system_id)
+    nets = networks_of(system_id)
     sizes: dict[str, list[tuple[int, ...]]] = {"g": [], "d": []}
     for name, net in nets.items():
-        for block in _parts(net, Block):
+        for block in parts_of(net, Block):
             block.register_forward_hook(lambda _, x, y, name=name: sizes[name].append(tuple(y.shape[1:])))
     labels = torch.zeros(1, dtype=torch.int64)
     with torch.no_grad():
@@ -94,7 +83,7 @@ def _published_block(block: Block, x: Tensor, resample: Resample, first: bool, n
     h = larger(x if first else ahead(x, 0))
     h = conv2d(h, convolutions[0].weight, convolutions[0].bias, padding=1)
     h = smaller(conv2d(ahead(h, 1), convolutions[1].weight, convolutions[1].bias, padding=1))
-    learned = _parts(block.shortcut, nn.Conv2d)
+    learned = parts_of(block.shortcut, nn.Conv2d)
     shortcut = larger(x)
     for part in learned:
         assert isinstance(part, nn.Conv2d)
@@ -118,13 +107,13 @@ def test_a_block_equals_the_published_one(inputs: int, resample: Resample, kind:
 def test_the_shortcut_is_the_identity_only_where_nothing_changes() -> None:
     x = torch.randn(1, 4, 6, 6)
     assert torch.equal(Block(4, 4, 0.0, "none").shortcut(x), x)
-    assert len(_parts(Block(4, 5, 0.0, "none").shortcut, nn.Conv2d)) == 1
+    assert len(parts_of(Block(4, 5, 0.0, "none").shortcut, nn.Conv2d)) == 1
 
 
 @EVERY
 def test_the_first_convolution_sees_the_image_itself_and_the_pooling_rectified_features(system_id: str) -> None:
-    d, seen = _networks(system_id, width=0.125)["d"], dict[str, Tensor]()
-    _parts(d, nn.Conv2d)[0].register_forward_pre_hook(lambda _, x: seen.update(image=x[0]))
+    d, seen = networks_of(system_id, width=0.125)["d"], dict[str, Tensor]()
+    parts_of(d, nn.Conv2d)[0].register_forward_pre_hook(lambda _, x: seen.update(image=x[0]))
     d.get_submodule("features").register_forward_hook(lambda _, x, y: seen.update(features=y))
     images = torch.rand(3, 3, 32, 32, generator=seeded(0)) - 1
     d(images, torch.zeros(3, dtype=torch.int64))
@@ -134,7 +123,7 @@ def test_the_first_convolution_sees_the_image_itself_and_the_pooling_rectified_f
 
 
 def test_sum_pooling_is_mean_pooling_times_the_64_positions() -> None:
-    summed, mean = (_networks("wgan-gp-32", width=0.125, pool=pool)["d"] for pool in ("sum", "mean"))
+    summed, mean = (networks_of("wgan-gp-32", width=0.125, pool=pool)["d"] for pool in ("sum", "mean"))
     images, labels = torch.rand(3, 3, 32, 32, generator=seeded(0)), torch.zeros(3, dtype=torch.int64)
     assert torch.allclose(summed(images, labels), 64 * mean(images, labels), rtol=1e-4)
 
@@ -143,24 +132,24 @@ def test_sum_pooling_is_mean_pooling_times_the_64_positions() -> None:
 def test_spectral_norm_is_on_all_layers_of_sngans_discriminator_and_nowhere_else(
     system_id: str, normalised: bool
 ) -> None:
-    nets = _networks(system_id, width=0.125)
-    layers = _parts(nets["d"], *WEIGHTED)
+    nets = networks_of(system_id, width=0.125)
+    layers = parts_of(nets["d"], *WEIGHTED)
     assert len(layers) == 2 * 4 + 2 + 1
     assert {is_parametrized(part) for part in layers} == {normalised}
-    assert not any(is_parametrized(part) for part in _parts(nets["g"], *WEIGHTED))
+    assert not any(is_parametrized(part) for part in parts_of(nets["g"], *WEIGHTED))
 
 
 def test_spectral_norm_fits_the_initial_weights_before_any_step() -> None:
-    for part in _parts(_networks("sngan-32", width=0.25)["d"].eval(), *WEIGHTED):
+    for part in parts_of(networks_of("sngan-32", width=0.25)["d"].eval(), *WEIGHTED):
         assert isinstance(part.weight, Tensor)
         assert torch.linalg.matrix_norm(part.weight.flatten(1), 2).item() == pytest.approx(1, abs=0.1)
 
 
 @EVERY
 def test_batch_norm_is_in_the_generator_alone(system_id: str) -> None:
-    nets = _networks(system_id, width=0.125)
-    assert len(_parts(nets["g"], nn.BatchNorm2d)) == 3 * 2 + 1
-    assert not _parts(nets["d"], nn.modules.batchnorm._NormBase, nn.GroupNorm)
+    nets = networks_of(system_id, width=0.125)
+    assert len(parts_of(nets["g"], nn.BatchNorm2d)) == 3 * 2 + 1
+    assert not parts_of(nets["d"], nn.modules.batchnorm._NormBase, nn.GroupNorm)
 
 
 def _trained_weights(net: nn.Module) -> dict[str, Tensor]:
@@ -173,7 +162,7 @@ def _trained_weights(net: nn.Module) -> dict[str, Tensor]:
 
 @EVERY
 def test_initial_weights_are_glorots_with_a_gain_in_the_branches(system_id: str) -> None:
-    for net in _networks(system_id, width=0.5).values():
+    for net in networks_of(system_id, width=0.5).values():
         for name, weight in _trained_weights(net).items():
             area = weight[0, 0].numel()
             gain = math.sqrt(2) if ".branch." in name else 1.0
@@ -186,17 +175,17 @@ def test_initial_weights_are_glorots_with_a_gain_in_the_branches(system_id: str)
 
 @EVERY
 def test_initial_weights_may_follow_the_configured_deviation(system_id: str) -> None:
-    for net in _networks(system_id, width=0.5, init="normal", init_std=0.07).values():
+    for net in networks_of(system_id, width=0.5, init="normal", init_std=0.07).values():
         for weight in _trained_weights(net).values():
             assert weight.std().item() == pytest.approx(0.07, rel=5 / math.sqrt(2 * weight.numel()))
 
 
 @EVERY
 def test_dropout_and_slope_reach_the_networks(system_id: str) -> None:
-    nets = _networks(system_id, width=0.125, dropout=0.37, slope=0.11)
-    assert [part.p for part in _parts(nets["d"], nn.Dropout)] == [0.37]
+    nets = networks_of(system_id, width=0.125, dropout=0.37, slope=0.11)
+    assert [part.p for part in parts_of(nets["d"], nn.Dropout)] == [0.37]
     for net in nets.values():
-        assert {part.negative_slope for part in _parts(net, nn.LeakyReLU)} == {0.11}
+        assert {part.negative_slope for part in parts_of(net, nn.LeakyReLU)} == {0.11}
 
 
 @EVERY

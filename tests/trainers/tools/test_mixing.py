@@ -22,6 +22,7 @@ from trainers.config import overlay
 from trainers.data.images import ImageData
 from trainers.data.spec import DatasetSpec
 from trainers.errors import InputError
+from trainers.evaluation import lenet
 from trainers.tools import mixing
 from trainers.tools.mix_study import POINTS, Settings, Study, plan, read_points
 from trainers.tools.mixing import Material, Point
@@ -71,13 +72,13 @@ def given(mnist_mini: Digits) -> Material:
 def weights(monkeypatch: pytest.MonkeyPatch) -> list[Tensor]:
     """The classifier's weights at each of its tests, the last ones at its end."""
     seen: list[Tensor] = []
-    measure: Callable[[nn.Module, ImageData], float] = mixing.accuracy
+    measure: Callable[[nn.Module, ImageData], float] = lenet.accuracy
 
     def spy(net: nn.Module, data: ImageData) -> float:
         seen.append(torch.cat([p.detach().flatten() for p in net.parameters()]))
         return measure(net, data)
 
-    monkeypatch.setattr(mixing, "accuracy", spy)
+    monkeypatch.setattr(lenet, "accuracy", spy)
     return seen
 
 

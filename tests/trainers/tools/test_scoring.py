@@ -329,7 +329,7 @@ def test_scores_of_unlike_origin_say_which_is_whose(capsys: pytest.CaptureFixtur
     tstr = Score("tstr", 0.75, 0.01, 40, classes.TSTR_RECIPE, "d-test-z", 0)
     print_scores(_found(kid, tstr), as_json=False)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:2] == ["         kid 1.25 ± 0.5", "        tstr 0.75 ± 0.01"]
+    assert lines[:2] == ["         kid 1.25 ± 0.50", "        tstr 0.750 ± 0.010"]
     assert lines[2:] == [
         "kid: on 40 images, by lenet-x against d-train-y",
         f"tstr: on 40 images, by {classes.TSTR_RECIPE} against d-test-z",
@@ -341,7 +341,7 @@ def test_the_table_of_classes_leaves_no_gap_unmarked(capsys: pytest.CaptureFixtu
     found = _found(Score("fid", 2.0, None, 13, "e", "r", 0), rows=rows)
     print_scores(found, as_json=False)
     cells = [line.replace("│", " ").split() for line in capsys.readouterr().out.splitlines()]
-    assert ["0", "12", "0.5", "1.5", "±", "0.25", "3"] in cells
+    assert ["0", "12", "0.5", "1.50", "±", "0.25", "3"] in cells
     assert ["1", "1", "-", "-", "-"] in cells
     print_scores(found, as_json=True)
     shown = json.loads(capsys.readouterr().out)
