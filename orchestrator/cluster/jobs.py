@@ -75,7 +75,7 @@ def submit(sweep: Sweep, address: str, root: Path | None = None) -> Submitted:
     name = f"{_PREFIX}{sweep.name}-job{len(jobs) + 1}"
     with TemporaryDirectory() as folder:
         (Path(folder) / _FILE).write_text(sweep.normalised())
-        command = ["python", "-m", "orchestrator.cli.commands", "launch", _FILE, "--address", "auto"]
+        command = ["python", "-m", "orchestrator.cli", "launch", _FILE, "--address", "auto"]
         command += [] if root is None else ["--root", str(root)]
         try:
             client.submit_job(

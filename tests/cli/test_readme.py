@@ -60,7 +60,7 @@ def test_the_folder_tree_names_folders_that_exist() -> None:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["train", "--help"]])
 def test_help_is_at_hand(arguments: list[str], tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "orchestrator.cli.commands", *arguments]
+    command = [sys.executable, "-m", "orchestrator.cli", *arguments]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert "Usage" in done.stdout or "usage" in done.stdout

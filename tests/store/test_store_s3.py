@@ -156,7 +156,7 @@ def test_a_launch_without_its_bucket_ends_with_one_message_and_starts_nothing(s3
         made_up.TEXT + f"store: {{path: s3://no-such-bucket/there, endpoint: '{s3.endpoint}'}}\n"
     )
     for more in ([], ["--dry-run"]):
-        command = [sys.executable, "-m", "orchestrator.cli.commands", "launch", "s.yaml", *more]
+        command = [sys.executable, "-m", "orchestrator.cli", "launch", "s.yaml", *more]
         done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 2, done.stdout + done.stderr
         assert "cannot be used" in done.stderr
