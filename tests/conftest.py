@@ -12,6 +12,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 
@@ -28,6 +29,12 @@ from trainers.evaluation.spec import ExtractorSpec
 HERE = Path(__file__).parent
 
 torch.set_num_threads(1)
+hypothesis.settings.register_profile(
+    "tests",
+    deadline=None,  # a busy machine is no fault of an example
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("tests")
 bind_to_loopback()  # before whichever test imports Ray first
 
 

@@ -52,7 +52,7 @@ def run(python: Path, *arguments: str, cwd: Path) -> str:
     """The output of a command of the fresh environment."""
     command = [str(python), *arguments]
     done = subprocess.run(
-        command, cwd=cwd, env=sweeps.environment(), capture_output=True, text=True, timeout=200, check=False
+        command, cwd=cwd, env=sweeps.environment(), capture_output=True, text=True, timeout=800, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
