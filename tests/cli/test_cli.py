@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli.commands import main
-from tests.search_spaces.test_sweep_file import BAD, sweep_text
+from tests.search_spaces.test_mistakes import BAD
 from tests.support import sweeps
+from tests.support.sweep_texts import sweep_text
 
 Command = Callable[..., tuple[int, str, str]]
 

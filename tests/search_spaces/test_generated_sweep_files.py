@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from search_spaces.load import parse_sweep
 from search_spaces.sweep import Sweep
-from tests.search_spaces.test_sweep_file import sweep_text
+from tests.support.sweep_texts import sweep_text
 from trainers.errors import InputError
 from trainers.monitor import STOPPING
 
