@@ -23,6 +23,9 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     (tmp_path / "tiny.yaml").write_text(sweeps.TINY)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GANSWEEP_HOME", raising=False)
+    monkeypatch.setattr(
+        "orchestrator.driver.estimate.SECONDS_PER_TRIAL", 0.01
+    )  # a dry run's figures are its own tests'
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["gansweep", *arguments])
