@@ -27,6 +27,10 @@ from trainers.evaluation.extractors import Extractor, build_extractor
 from trainers.evaluation.spec import ExtractorSpec
 
 HERE = Path(__file__).parent
+#: Folders whose tests run sweeps or start clusters.
+STARTING_RAY = {"cluster", "driver", "faults"}
+#: Files whose tests take longest, but for those that start Ray.
+LONGEST = ("trainers/test_worked_example.py", "study/test_samplers.py", "store/test_store_s3.py")
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile(
@@ -54,10 +58,23 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps the tests of a file, which share its fixtures, in one process of pytest-xdist."""
+    """Keeps the tests of a file, which share its fixtures, in one process of pytest-xdist.
+
+    Those that start Ray are kept in one process too: a sweep alone has more processes than most machines have cores.
+    They begin first, then the files that take longest.
+    """
     for item in items:
+        name = item.path.relative_to(HERE)
         if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(HERE))))
+            with_ray = name.parts[0] in STARTING_RAY or item.get_closest_marker("faults")
+            item.add_marker(pytest.mark.xdist_group("ray" if with_ray else str(name)))
+    order = {group: place for place, group in enumerate(("ray", *LONGEST))}
+    items.sort(key=lambda item: order.get(_group(item), len(order)))
+
+
+def _group(item: pytest.Item) -> str:
+    mark = item.get_closest_marker("xdist_group")
+    return str(mark.args[0]) if mark else ""
 
 
 @pytest.fixture(scope="session")

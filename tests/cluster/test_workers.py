@@ -23,7 +23,7 @@ from search_spaces.load import parse_sweep
 from search_spaces.sweep import Sweep
 from tests.support import sweeps
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.usefixtures("mnist_mini_lenet")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mnist_mini_lenet")]
 
 WARM, MANY = 3, 50
 

@@ -177,7 +177,6 @@ def test_every_generated_file_is_accepted_or_refused_in_words(law: Callable[...,
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("law", LAWS)
 def test_so_are_ten_thousand(law: Callable[..., None]) -> None:
     _hold(law, LAWS[law][1])
