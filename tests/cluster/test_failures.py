@@ -244,14 +244,14 @@ def _kind_of_death(result: Any) -> str:
 
 @pytest.mark.slow
 @pytest.mark.faults
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("mnist_mini_lenet")
 def test_a_sweep_goes_on_whatever_its_trials_die_of(tmp_path: Path, cache_dir: Path) -> None:
     text = sweeps.TINY.replace("pruner: {name: median, startup: 2}", "pruner: none")
     sweeps.prepare(tmp_path, cache_dir, text)
     here = {"PYTHONPATH": str(sweeps.REPOSITORY)}
     done = sweeps.gansweep(
-        "launch", "tiny.yaml", cwd=tmp_path, timeout=500, module="tests.support.failing", settings=here
+        "launch", "tiny.yaml", cwd=tmp_path, timeout=1200, module="tests.support.failing", settings=here
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr

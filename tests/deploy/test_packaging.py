@@ -13,6 +13,8 @@ import pytest
 
 from tests.support import sweeps
 
+pytestmark = pytest.mark.xdist_group("ray")  # the wheel's sweep runs
+
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -51,9 +53,8 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(python: Path, *arguments: str, cwd: Path) -> str:
     """The output of a command of the fresh environment."""
     command = [str(python), *arguments]
-    done = subprocess.run(
-        command, cwd=cwd, env=sweeps.environment(), capture_output=True, text=True, timeout=200, check=False
-    )
+    environment = {name: value for name, value in sweeps.environment().items() if name != "PYTHONPATH"}
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=800, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import count
+from types import SimpleNamespace
+
 import pytest
 
 from orchestrator.driver import estimate as module
@@ -61,7 +64,8 @@ def test_of_many_trials_some_stand_for_all(ticking: list[float]) -> None:
 
 
 def test_a_real_step_is_measured_and_more_images_cost_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "SECONDS_PER_TRIAL", 0.05)
+    readings = count()  # one second passes between two readings of the clock
+    monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(readings)))
     short = estimate(made_up.sweep("budget.trials=1", *SMALL))
     long = estimate(made_up.sweep("budget.trials=1", "rungs={every: 100, until: 100000}", *SMALL))
     assert 0 < short.seconds < long.seconds

@@ -55,7 +55,7 @@ def test_rungs_and_pruning_use_the_weights_of_the_file(folder: Path) -> None:
     sha256 = digest(folder / "random.pt")
     extractor = f"{{name: inception, weights: random.pt, sha256: {sha256}}}"
     (folder / "sweep.yaml").write_text(SWEEP.format(extractor=extractor))
-    done = sweeps.gansweep("launch", "sweep.yaml", cwd=folder, timeout=580)
+    done = sweeps.gansweep("launch", "sweep.yaml", cwd=folder, timeout=1700)
     assert done.returncode == 0, done.stdout + done.stderr
     records = sweeps.records(folder / "runs" / "sweep")
     assert len(records) == 6

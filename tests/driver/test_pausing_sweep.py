@@ -15,7 +15,6 @@ TEXT = sweeps.TINY.replace("pruner: {name: median, startup: 2}", "sampler: rando
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("mnist_mini_lenet")
-@pytest.mark.timeout(400)
 def test_a_promoted_trial_has_the_curve_of_one_that_was_never_paused(tmp_path: Path, cache_dir: Path) -> None:
     for name in ("freeze-thaw", "none"):
         sweeps.prepare(tmp_path, cache_dir, TEXT.replace("NAME", name))

@@ -31,7 +31,6 @@ def ray_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.mark.timeout(400)
 def test_a_sweep_that_lost_its_machine_goes_on_from_the_bucket_and_leaves_no_key_anywhere(
     tmp_path: Path, cache_dir: Path, s3: S3Server, ray_files: Path
 ) -> None:

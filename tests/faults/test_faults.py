@@ -11,7 +11,6 @@ from tests.faults.harness import Undisturbed, broken_laws, standing, undisturbed
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.faults,
-    pytest.mark.timeout(600),
     pytest.mark.usefixtures("mnist_mini_lenet"),
 ]
 

@@ -85,7 +85,7 @@ def rung(images: int, kid: float, **change: Any) -> Rung:
         return Score(metric, value, stderr, 100, "lenet-abc", "mnist-mini-test", 0)
 
     scores = {
-        "kid": score("kid", kid, kid / 20),
+        "kid": score("kid", kid, abs(kid) / 20),
         "fid": score("fid", 900 * kid, None),
         "accuracy": score("accuracy", 0.875, 0.01),
     }

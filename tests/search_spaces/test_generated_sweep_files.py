@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from search_spaces.load import parse_sweep
 from search_spaces.sweep import Sweep
-from tests.search_spaces.test_sweep_file import sweep_text
+from tests.support.sweep_texts import sweep_text
 from trainers.errors import InputError
 from trainers.monitor import STOPPING
 
@@ -177,7 +177,6 @@ def test_every_generated_file_is_accepted_or_refused_in_words(law: Callable[...,
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("law", LAWS)
 def test_so_are_ten_thousand(law: Callable[..., None]) -> None:
     _hold(law, LAWS[law][1])

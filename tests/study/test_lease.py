@@ -256,7 +256,7 @@ def test_a_holder_renews_in_the_background(tmp_path: Path, monkeypatch: pytest.M
         kept[key] = value
 
     with driving("s", tmp_path, Notes(lambda: dict(kept), write)):
-        assert renewed.wait(20)
+        assert renewed.wait(240)
     assert claims(kept)[-1].state == "ended"
 
 

@@ -317,7 +317,6 @@ def test_the_official_dashboard_opens_a_study_of_two_objectives(study: SweepStud
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("mnist_mini_lenet")
-@pytest.mark.timeout(400)
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2"])
 def test_a_real_sweep_by_two_objectives_prunes_and_ends_with_a_front(
     tmp_path: Path, cache_dir: Path, sampler: str

@@ -32,17 +32,21 @@ def free_ports(count: int) -> list[int]:
 
 
 class S3Server:
-    """A seaweedfs server that keeps its data, and its ports, over restarts."""
+    """A seaweedfs server that keeps its data, and its ports, over restarts; its folder is enough to use it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
         names = ("master", "volume", "filer", "s3")
-        ports = free_ports(2 * len(names))
+        (folder / "data").mkdir(parents=True, exist_ok=True)
+        if (kept := folder / "ports.json").exists():
+            ports = json.loads(kept.read_text())
+        else:
+            ports = free_ports(2 * len(names))
+            kept.write_text(json.dumps(ports))
         self._flags = [f"-{name}.port={port}" for name, port in zip(names, ports, strict=False)]
         self._flags += [f"-{name}.port.grpc={port}" for name, port in zip(names, ports[len(names) :], strict=False)]
         self.endpoint = f"http://127.0.0.1:{ports[3]}"
-        (folder / "data").mkdir(parents=True)
         identity = {
             "name": "tests",
             "credentials": [{"accessKey": ACCESS_KEY, "secretKey": SECRET_KEY}],
@@ -62,8 +66,8 @@ class S3Server:
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
         }
 
-    def start(self, timeout: float = 60) -> None:
-        """Starts the server and waits until it takes objects."""
+    def start(self, timeout: float = 240) -> int:
+        """Starts the server and waits until it takes objects; returns the number of its process."""
         command = [str(WEED), "server", f"-dir={self._folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
         command += ["-master.telemetry=false", "-master.volumeSizeLimitMB=64", "-volume.max=0", "-filer", "-s3"]
         command += [f"-s3.config={self._folder / 's3.json'}", "-s3.iam=false", "-s3.autoCreateBucket=false"]
@@ -77,6 +81,7 @@ class S3Server:
             assert self._process.poll() is None, (self._folder / "log").read_text()[-2000:]
             assert time.monotonic() < end, "the S3 server did not start"
             time.sleep(0.1)
+        return self._process.pid
 
     def stop(self, how: signal.Signals = signal.SIGKILL) -> None:
         """Ends the server; what it was sent before is kept."""

@@ -50,7 +50,7 @@ def environment() -> dict[str, str]:
 
 
 def gansweep(
-    *arguments: str, cwd: Path, timeout: float = 240, module: str = COMMAND, settings: Mapping[str, str] | None = None
+    *arguments: str, cwd: Path, timeout: float = 600, module: str = COMMAND, settings: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Runs the command to its end, with `settings` in its environment."""
     command, environ = [sys.executable, "-m", module, *arguments], {**environment(), **(settings or {})}
@@ -78,13 +78,22 @@ def records(folder: Path) -> list[TrialRecord]:
     return study.records() if study else []
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], timeout: float = 120) -> None:
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], timeout: float = 600) -> None:
     """Waits until `condition` holds while `process` lives."""
     end = time.monotonic() + timeout
     while not condition():
         assert process.poll() is None, f"ended early: {process.stdout and process.stdout.read()}"
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.05)
+
+
+def wait_for_the_last_process(driver: subprocess.Popen[str]) -> None:
+    """Waits until no process of the session that `driver` led is alive."""
+    end = time.monotonic() + 300
+    listing = ["pgrep", "-s", str(driver.pid)]
+    while left := subprocess.run(listing, capture_output=True, text=True, check=False).stdout:
+        assert time.monotonic() < end, f"processes of the sweep are still alive: {left}"
+        time.sleep(0.1)
 
 
 def status(name: str, cwd: Path) -> dict[str, Any]:

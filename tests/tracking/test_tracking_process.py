@@ -86,7 +86,7 @@ time.sleep(600)
         number = int(driver.stdout.readline())
         assert _lives(number)
         driver.kill()
-    end = time.monotonic() + 30
+    end = time.monotonic() + 240
     while _lives(number):
         assert time.monotonic() < end, "it outlives its driver"
         time.sleep(0.1)

@@ -217,7 +217,6 @@ def test_the_collapse_of_monir_is_told_by_its_repeats_where_its_diversity_seems_
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("system_id", "settings", "kinds"),
     [
