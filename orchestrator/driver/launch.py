@@ -27,7 +27,7 @@ from orchestrator.study.study import SweepStudy
 from orchestrator.tracking.process import TrackerProcess
 from orchestrator.tracking.retry_queue import Relay
 from search_spaces.load import check_sweep
-from search_spaces.sweep import Sweep, diff
+from search_spaces.sweep import Sweep, changed_keys, completed, diff
 from trainers.errors import InputError
 from trainers.run import pick_device
 
@@ -37,17 +37,14 @@ def launch(sweep: Sweep, root: Path, console: Console, address: str | None = Non
 
     It runs on the Ray cluster at `address`, by default on this machine alone.
 
-    A sweep that exists takes over a changed budget of the file. Raises InputError before anything starts where the
-    sweep cannot run, where it exists under the same name with other settings, or where another driver is at work on
-    it; LeaseLostError where another driver has taken over since.
+    A sweep that exists keeps its value of each key that the file leaves out, and takes over a changed budget. Raises
+    InputError before anything starts if the sweep cannot run, if it exists under the same name with other settings, or
+    if another driver is at work on it; LeaseLostError if another driver takes over later.
     """
     folder = root / sweep.name
     known = SweepStudy.open(folder, sweep.study.storage)
-    if known is not None and (but_budget := known.sweep.model_copy(update={"budget": sweep.budget})) != sweep:
-        raise InputError(
-            f"{sweep.name}: a sweep of this name exists with other settings; "
-            f"give this one another --name, or change no more than its budget\n{diff(but_budget, sweep)}"
-        )
+    if known is not None:
+        sweep = _agreed(sweep, known.sweep, console)
     if address is None:
         check_fits(sweep)
     else:
@@ -67,6 +64,7 @@ def launch(sweep: Sweep, root: Path, console: Console, address: str | None = Non
         study = known or SweepStudy.create(folder, sweep)
         with driving(sweep.name, folder, study.lease_records, console.print) as lease:
             study.drive(lease)
+            study.renew()
             if not _same_budget(study, sweep):
                 study.change_budget(sweep.budget)
                 console.print(f"sweep {sweep.name}: from now on its budget is {sweep.budget}", highlight=False)
@@ -78,9 +76,29 @@ def launch(sweep: Sweep, root: Path, console: Console, address: str | None = Non
     return read_status(folder)
 
 
+def _agreed(sweep: Sweep, known: Sweep, console: Console) -> Sweep:
+    """The sweep of a file as it goes on with the one that exists under its name.
+
+    Raises InputError with a diff if the file gives a key another value, the budget excepted.
+    """
+    agreed, but_budget = completed(sweep, known), known.model_copy(update={"budget": sweep.budget})
+    if agreed != but_budget:
+        raise InputError(
+            f"{sweep.name}: a sweep of this name exists with other settings; "
+            f"give this one another --name, or change no more than its budget\n{diff(but_budget, agreed)}"
+        )
+    if kept := [key for key in changed_keys(sweep, agreed) if key != "defaults"]:
+        text = f"sweep {sweep.name}: kept as in the existing sweep, since the file leaves it out: {', '.join(kept)}"
+        console.print(text, highlight=False, soft_wrap=True)
+    return agreed
+
+
 @contextmanager
 def _room_at(address: str | None, sweep: Sweep) -> Iterator[None]:
-    """The cluster at `address`, which has room for a trial. This machine's own is started later, beside other work."""
+    """Connects to the cluster at `address` and checks that a trial has room there.
+
+    Without an address it does nothing: the cluster on this machine is started later, while other things are prepared.
+    """
     if address is None:
         yield
     else:
@@ -90,7 +108,7 @@ def _room_at(address: str | None, sweep: Sweep) -> Iterator[None]:
 
 
 def _same_budget(study: SweepStudy, sweep: Sweep) -> bool:
-    """Whether `sweep` has the budget of the file launched last, or the one that holds: nobody wants another one."""
+    """Whether `sweep` has the budget of the file that was launched last, or the one that holds now."""
     return sweep.budget in (study.budget_in_file, study.sweep.budget)
 
 
@@ -100,13 +118,13 @@ def _complete(study: SweepStudy) -> bool:
 
 
 def _left_in_order(study: SweepStudy) -> bool:
-    """Whether the last driver came to its end: one that was killed may not have written report and tracker."""
+    """Whether the last driver ended by itself: one that was killed may not have written report and tracker."""
     last = holder(study.claims)
     return last is None or last.state == "ended"
 
 
 def _drive(study: SweepStudy, root: Path, console: Console, tracker: TrackerProcess, address: str | None) -> None:
-    # Cluster, tracker and extractor each take seconds to get ready, and none needs the others.
+    # Cluster, tracker and extractor each need seconds to start, and do not need each other.
     opening = partial(tracker.open, root, study.sweep.normalised(), study.id)
     with (
         ThreadPoolExecutor(1) as pool,
@@ -132,13 +150,13 @@ def _drive(study: SweepStudy, root: Path, console: Console, tracker: TrackerProc
             if status_of(study).state != "complete":
                 with _lost_lease_first(study):
                     tune.run_trials(study, cache_of(root), room, follower)
-            # What trials could not publish while the store was away is published before anybody asks for it.
+            # Publish what trials could not publish while the store was away: finals need it.
             store_of(study.sweep, study.folder).drain(wait=status_of(study).state == "complete")
             missing = status_of(study).finals_missing
             if missing and not study.leaving:
                 numbers = ", ".join(str(record.number) for record in missing)
                 progress.say(f"finals: trials {numbers} on {study.sweep.finals.samples:,} images each")
-                # As among trials, what is done is kept and shown.
+                # As with trials, after Ctrl-C what is done is kept and shown.
                 with _lost_lease_first(study), suppress(KeyboardInterrupt):
                     run_finals(study, cache_of(root), room, missing, follower)
         study.check()
@@ -159,7 +177,7 @@ def _missing(study: SweepStudy) -> str:
 
 @contextmanager
 def _lost_lease_first(study: SweepStudy) -> Iterator[None]:
-    """Where the lease is lost, that explains whatever else fails."""
+    """If the lease is lost, raises LeaseLostError instead of any other error of the block, which follows from it."""
     try:
         yield
     except Exception:

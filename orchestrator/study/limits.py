@@ -9,6 +9,7 @@ from typing import Any, Literal
 from orchestrator.decisions import budget
 from orchestrator.decisions.budget import Limit, Spent, TrialUse
 from orchestrator.study import requests as control
+from orchestrator.study.formats import read_notes
 from orchestrator.study.lease import Claim, Lease, Notes, claims, driver_seconds, holder
 from orchestrator.study.requests import Request
 from orchestrator.study.storage import fenced
@@ -47,7 +48,8 @@ class GovernedStudy:
     def refresh(self) -> None:
         """Reads what others have noted since."""
         # The study's own property copies all of them, texts of sweeps and finals included, at each event.
-        self._notes: Mapping[str, Any] = self._study._storage.get_study_user_attrs(self._study._study_id)
+        notes = self._study._storage.get_study_user_attrs(self._study._study_id)
+        self._notes: Mapping[str, Any] = read_notes(notes, self._original.name)
         holds = control.budget_of(self._original.budget, self._notes)
         if holds != self.sweep.budget:
             self.sweep = self._original.model_copy(update={"budget": holds})
