@@ -79,7 +79,7 @@ def removed(name: str, implied: Any) -> Migration:
 
     def migrate(data: Data) -> Data:
         if data.get(name, implied) != implied:
-            raise InputError(f"{name} is {data[name]!r}, but this program has no {name}: {implied!r} alone can go on")
+            raise InputError(f"{name} is {data[name]!r}, which no longer works: the program does as with {implied!r}")
         return {key: value for key, value in data.items() if key != name}
 
     return migrate
