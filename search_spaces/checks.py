@@ -45,6 +45,8 @@ def faults(sweep: Sweep) -> list[Complaint]:
     """Every demand that `sweep` does not meet; looks at no file."""
     if strangers := [name for name in sweep.systems if name not in SYSTEMS]:
         return [(("system",), unknown(name, SYSTEMS, "system")) for name in strangers]
+    if complaints := list(_default_faults(sweep)):
+        return complaints
     return [
         *_dataset_faults(sweep),
         *_score_faults(sweep),
@@ -56,7 +58,7 @@ def faults(sweep: Sweep) -> list[Complaint]:
             list(_condition_faults(sweep))
             or list(_contradictions(sweep))
             or list(_field_faults(sweep))
-            or [*_combination_faults(sweep), *_rung_faults(sweep), *_point_faults(sweep), *_sampler_faults(sweep)]
+            or [*_combination_faults(sweep), *_rung_faults(sweep), *_point_faults(sweep), *sampler_faults(sweep)]
         ),
     ]
 
@@ -115,6 +117,17 @@ def reach(dimension: Dimension, sweep: Sweep) -> tuple[str, ...]:
 
 def _suited(shape: tuple[int, int, int]) -> str:
     return ", ".join(name for name, dataset in DATASETS.items() if dataset.shape in (shape, None))
+
+
+def _default_faults(sweep: Sweep) -> Iterator[Complaint]:
+    for name in sweep.defaults:
+        try:
+            if name not in sweep.systems:
+                yield ("defaults", name), unknown(name, sweep.systems, "system")
+            else:
+                sweep.defaults_of(name)
+        except InputError as error:
+            yield ("defaults", name), str(error)
 
 
 def _dataset_faults(sweep: Sweep) -> Iterator[Complaint]:
@@ -212,11 +225,11 @@ def _field_faults(sweep: Sweep) -> Iterator[Complaint]:
             yield path, f"{name} may only be a constant: {NOT_SEARCHED[name]}; sampler grid repeats trials on purpose"
         else:
             # A dictionary as an ordered set: several systems mostly complain alike.
-            yield from dict.fromkeys(f for s in reach(dimension, sweep) for f in _against(dimension, s)).keys()
+            yield from dict.fromkeys(f for s in reach(dimension, sweep) for f in _against(dimension, sweep, s)).keys()
 
 
-def _against(dimension: Dimension, system: str) -> Iterator[Complaint]:
-    defaults, name = SYSTEMS[system].defaults, dimension.name
+def _against(dimension: Dimension, sweep: Sweep, system: str) -> Iterator[Complaint]:
+    defaults, name = sweep.defaults_of(system), dimension.name
     fields = [known for known in type(defaults).model_fields if known != "kimg"]
     if name not in fields:
         yield ("search", name), unknown(name, fields, f"field of {system}")
@@ -243,21 +256,21 @@ def _combination_faults(sweep: Sweep) -> Iterator[Complaint]:
     seen: set[str] = set()
     for values in points(sweep.space, TRIED_POINTS):
         system, chosen = str(values["system"]), {name: value for name, value in values.items() if name != "system"}
-        reason = _conflict(system, chosen)
+        reason = _conflict(sweep.defaults_of(system), chosen)
         if reason is None or reason in seen:
             continue
         seen.add(reason)
         for name in list(chosen):  # leaves only the values that it takes
             rest = {other: value for other, value in chosen.items() if other != name}
-            if _conflict(system, rest) == reason:
+            if _conflict(sweep.defaults_of(system), rest) == reason:
                 chosen = rest
         at = ", ".join(f"{name} {value!r}" for name, value in chosen.items())
         yield ("search", *list(chosen)[:1]), f"{reason} (system {system}{' with ' + at if at else ''})"
 
 
-def _conflict(system: str, values: dict[str, Any]) -> str | None:
+def _conflict(defaults: Config, values: dict[str, Any]) -> str | None:
     try:
-        overlay(SYSTEMS[system].defaults, values)
+        overlay(defaults, values)
     except ValidationError as error:
         path, text = problems(error)[0]
         return f"{'.'.join(path)}: {text}" if path else text
@@ -299,7 +312,8 @@ def _point_faults(sweep: Sweep) -> Iterator[Complaint]:
         yield ("budget", "trials"), f"{trials} is less than the {count} points"
 
 
-def _sampler_faults(sweep: Sweep) -> Iterator[Complaint]:
+def sampler_faults(sweep: Sweep) -> Iterator[Complaint]:
+    """What the sampler cannot take of the search space, the points and the number of trials."""
     refused = list(refusals(sweep.sampler, sweep.space))
     yield from refused
     if sweep.sampler.name != "grid":
@@ -325,7 +339,7 @@ def _batches(sweep: Sweep) -> Iterator[tuple[int, str]]:
     for system in sweep.systems:
         conditional = dimension is None or system not in reach(dimension, sweep) or set(dimension.when) - {"system"}
         if conditional:
-            yield SYSTEMS[system].defaults.batch, f"the default of {system}"
+            yield sweep.defaults_of(system).batch, f"the default of {system}"
 
 
 def _range(dimension: Dimension) -> str:

@@ -19,7 +19,7 @@ from trainers.errors import InputError
 Path = tuple[str, ...]
 Complaint = tuple[Path, str]
 
-#: Where a plain word may stand for a section: `sampler: random` is `sampler: {name: random}`.
+#: Sections that a plain word may stand for: `sampler: random` is `sampler: {name: random}`.
 SHORTHANDS: frozenset[Path] = frozenset({("dataset",), ("score", "extractor"), ("sampler",), ("pruner",)})
 
 #: YAML 1.2's core schema. PyYAML's own is 1.1, which reads 1e-5 as a word, off as false and 010 as eight.
@@ -60,7 +60,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _int)
 
 @dataclass
 class Document:
-    """A mapping read from `source`; `origins` says for each key where it was written: file:line, or an override."""
+    """A mapping read from `source`; `origins` has for each key the place that gave it: file:line, or an override."""
 
     source: str
     data: dict[str, Any]
@@ -77,6 +77,10 @@ class Document:
             value = yaml.load(text, _Loader)
         except (yaml.YAMLError, ValueError) as error:
             raise InputError(f"{origin}: {text!r} is not YAML: {_problem(error)}") from None
+        self.put(path, value, origin)
+
+    def put(self, path: Path, value: Any, origin: str) -> None:
+        """Sets the key at `path`, written at `origin`. Raises InputError if a key above it has no keys below it."""
         node = self.data
         for depth, key in enumerate(path[:-1], start=1):
             if isinstance(node.get(key), str) and path[:depth] in SHORTHANDS:
@@ -86,14 +90,15 @@ class Document:
                 raise InputError(f"{origin}: {'.'.join(path[:depth])} is {child!r}, which has no keys below it")
             node = child
         node[path[-1]] = value
-        self.origins = {key: where for key, where in self.origins.items() if key[: len(path)] != path}
+        self.origins = {key: place for key, place in self.origins.items() if key[: len(path)] != path}
         self.origins[path] = origin
 
     def refuse(self, complaints: Iterable[Complaint]) -> NoReturn:
-        """Raises InputError with one line per complaint: where, key, what is wrong."""
-        raise InputError("\n".join(f"{self._origin(path)}: {'.'.join(path)}: {text}" for path, text in complaints))
+        """Raises InputError with one line per complaint: origin, key, what is wrong."""
+        raise InputError("\n".join(f"{self.origin(path)}: {'.'.join(path)}: {text}" for path, text in complaints))
 
-    def _origin(self, path: Path) -> str:
+    def origin(self, path: Path) -> str:
+        """Where the key at `path`, or else the nearest key above it, was written."""
         for end in range(len(path), 0, -1):
             if path[:end] in self.origins:
                 return self.origins[path[:end]]
@@ -101,7 +106,7 @@ class Document:
 
 
 def read(text: str, source: str) -> Document:
-    """The document in `text`. Raises InputError on broken YAML, duplicate keys, aliases, or no mapping at the top."""
+    """The document in `text`. Raises InputError for broken YAML, duplicate keys, aliases, or no mapping at the top."""
     document = Document(source, {})
     try:
         loader = _Loader(text)
@@ -111,21 +116,21 @@ def read(text: str, source: str) -> Document:
                 document.refuse(duplicates)
             document.data = loader.construct_document(root)
     except (yaml.YAMLError, ValueError) as error:
-        where = f"{source}{_line(error, text)}"
-        raise InputError(f"{where}: not YAML as a sweep file needs it: {_problem(error)}") from None
+        place = f"{source}{_line(error, text)}"
+        raise InputError(f"{place}: not YAML as a sweep file needs it: {_problem(error)}") from None
     if not isinstance(root, yaml.MappingNode):
         raise InputError(f"{source}: a sweep file is a mapping of keys to values, such as `system: narman-cgan`")
     return document
 
 
 def dump(data: dict[str, Any]) -> str:
-    """Canonical text of plain data: keys in their order, innermost collections on one line."""
+    """Canonical text of plain data: keys in the order of `data`, innermost collections on one line."""
     text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
     return text
 
 
 def invalid(complaints: Sequence[Complaint]) -> ValidationError:
-    """Complaints as pydantic's error, so that a validator can name keys below its own."""
+    """Complaints as pydantic's error, so that a validator can name keys below the one it validates."""
     return ValidationError.from_exception_data(
         "sweep",
         [
@@ -152,7 +157,7 @@ def _index(node: yaml.Node, path: Path, document: Document) -> Iterable[Complain
 
 
 def _line(error: Exception, text: str) -> str:
-    """`:LINE` of a mistake in `text`, where it has one."""
+    """`:LINE` of a mistake in `text`; empty if the error has no line."""
     if isinstance(error, ReaderError):
         return f":{text.count(chr(10), 0, error.position) + 1}"
     mark = getattr(error, "problem_mark", None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,8 @@ from search_spaces import checks, document, samplers, settings
 from search_spaces.document import Complaint
 from search_spaces.pruners import PRUNERS
 from search_spaces.settings import Budget, Finals, Resources, Score, Section, Store, Study, Tracking
-from search_spaces.sweep import Sweep
-from trainers.config import problems
+from search_spaces.sweep import FORMAT, Sweep, unnumbered
+from trainers.config import UNKNOWN, problems
 from trainers.data.catalogue import check
 from trainers.data.spec import DatasetSpec
 from trainers.errors import InputError
@@ -22,8 +24,23 @@ from trainers.evaluation.scores import METRICS
 from trainers.evaluation.spec import ExtractorSpec
 
 
+@dataclass(frozen=True)
+class Deprecated:
+    """What became of a key of the sweep file."""
+
+    successor: document.Path
+    accepted: bool = True
+    """Whether the key is still read, with a warning; else it is refused with the name of its successor."""
+
+
+#: Keys of the sweep file on their way out. The rule is in docs/formats.md.
+DEPRECATED: dict[document.Path, Deprecated] = {}
+
+_log = logging.getLogger(__name__)
+
+
 def load_sweep(path: Path, overrides: Sequence[str] = (), name: str | None = None) -> Sweep:
-    """The sweep in the file `path` with `a.b.c=value` overrides, checked as far as that needs no other file.
+    """The sweep in the file `path` with `a.b.c=value` overrides, after all checks that need no other file.
 
     Raises InputError with one line per fault: file and line (or override), key, value, what is allowed.
     """
@@ -35,10 +52,12 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), name: str | None = Non
 
 
 def parse_sweep(text: str, source: str = "sweep.yaml", overrides: Sequence[str] = (), name: str | None = None) -> Sweep:
-    """As `load_sweep`, from text; `source` stands for the file in messages and gives the default name."""
+    """As `load_sweep`, from text; messages call it `source`, which also gives the default name."""
     written = document.read(text, source)
     for override in overrides:
         written.set(override)
+    written.data = unnumbered(written.data, source, FORMAT.newest)
+    _replace_deprecated(written)
     if name is not None:
         written.data["name"], written.origins[("name",)] = name, f"--name {name}"
     elif written.data.get("name") is None:
@@ -52,12 +71,23 @@ def parse_sweep(text: str, source: str = "sweep.yaml", overrides: Sequence[str] 
     if sweep.score.also is None:
         routine = (name for name, metric in METRICS.items() if metric.routine and name != sweep.score.metric)
         also = tuple(name for name in routine if not checks.inapplicable(name, sweep))
-        sweep = sweep.model_copy(update={"score": sweep.score.model_copy(update={"also": also})})
+        score = sweep.score.model_copy(update={"also": also})
+        score.model_fields_set.discard("also")  # the file does not give it
+        sweep = sweep.model_copy(update={"score": score})
     return sweep
 
 
+def check_trials(sweep: Sweep, source: str) -> None:
+    """Whether the sampler of a sweep that was checked before has as many points as its budget has trials by now.
+
+    Raises InputError that names `source`.
+    """
+    if faults := [text for path, text in checks.sampler_faults(sweep) if path[0] == "budget"]:
+        raise InputError(f"{source}: budget.trials: {faults[0]}")
+
+
 def check_sweep(sweep: Sweep, cache: Path) -> None:
-    """Whether the data and the extractor's weights are there and suit the systems; trains and loads nothing.
+    """Checks that the data and the extractor's weights are there and suit the systems; trains and loads nothing.
 
     Raises InputError with one line per fault. Official weights are fetched into the folder `cache` on first use.
     """
@@ -67,7 +97,7 @@ def check_sweep(sweep: Sweep, cache: Path) -> None:
         faults += [f"sweep {sweep.name}: {'.'.join(path)}: {text}" for path, text in checks.data_faults(sweep)]
     except InputError as error:
         faults.append(f"sweep {sweep.name}: dataset: {error}")
-    if not faults:  # official weights are fetched for a sweep that can run, not for one that cannot
+    if not faults:  # official weights are fetched only for a sweep that can run
         try:
             check_extractor(sweep.score.extractor, cache)
         except InputError as error:
@@ -76,10 +106,26 @@ def check_sweep(sweep: Sweep, cache: Path) -> None:
         raise InputError("\n".join(faults))
 
 
+def _replace_deprecated(written: document.Document) -> None:
+    """Gives deprecated keys the names of their successors, with a warning; refuses those no longer accepted."""
+    for old, key in DEPRECATED.items():
+        *parents, last = old
+        section: Any = written.data
+        for name in parents:
+            section = section.get(name) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or last not in section:
+            continue
+        successor = ".".join(key.successor)
+        if not key.accepted:
+            written.refuse([(old, f"this key is gone; use {successor}")])
+        _log.warning("%s: %s is deprecated; use %s", written.origin(old), ".".join(old), successor)
+        written.put(key.successor, section.pop(last), written.origin(old))
+
+
 def _explained(error: ValidationError, data: dict[str, Any]) -> Iterator[Complaint]:
-    """Pydantic's complaints, those on unknown keys with what is allowed there."""
+    """Pydantic's complaints; those about unknown keys say which keys are allowed there."""
     for path, text in problems(error):
-        if text == "unknown key" and (model := _section(path[:-1], data)):
+        if text == UNKNOWN and (model := _section(path[:-1], data)):
             allowed = [field.alias or name for name, field in model.model_fields.items()]
             text = checks.unknown(path[-1], allowed)
         yield path, text

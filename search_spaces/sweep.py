@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from difflib import unified_diff
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, PlainSerializer, PlainValidator, field_validator
+from pydantic import BaseModel, Field, PlainSerializer, PlainValidator, field_validator
 
 from search_spaces import document, samplers, settings
 from search_spaces.notation import read_search, write_search
@@ -27,14 +28,27 @@ from search_spaces.settings import (
     Tracking,
 )
 from search_spaces.space import Dimension, Kind, Space, Value
-from trainers.config import KIMG, Config, configure, overlay
+from trainers.config import KIMG, Config, configure, from_stored, overlay, renewed
 from trainers.data.spec import DatasetSpec
+from trainers.formats import VERSION, Format, unchanged
+
+#: The text of a sweep, as a study keeps it and as people may write it.
+FORMAT = Format(
+    (
+        # Version 2 numbers itself, and may have `defaults`.
+        unchanged,
+    )
+)
 
 Search = Annotated[tuple[Dimension, ...], PlainValidator(read_search), PlainSerializer(write_search)]
 
 
 class Sweep(Section):
-    """One search, complete: every default is filled in. Lengths are whole images in memory, kimg in the file."""
+    """One search, complete: every default is filled in. Lengths are whole images in memory, kimg in the file.
+
+    A key with a default may be added to a section at any time: the default means what the program did before the key
+    existed. Any other change needs a migration in `FORMAT`.
+    """
 
     name: str
     systems: Systems = Field(alias="system")
@@ -54,6 +68,9 @@ class Sweep(Section):
     store: Store = Store()
     study: Study = Study()
     tracking: Tracking = Tracking()
+    defaults: dict[str, dict[str, Any]] = Field(
+        default={}, description="configuration of each system before `search`, as at the first launch"
+    )
 
     @field_validator("name")
     @classmethod
@@ -66,38 +83,103 @@ class Sweep(Section):
 
     @property
     def space(self) -> Space:
-        """The dimensions of `search` after `system`, which is a constant where there is one system."""
+        """The dimensions of `search` after `system`, which is a constant if the sweep has one system."""
         kind: Kind = "constant" if len(self.systems) == 1 else "choice"
         return Space((Dimension("system", kind, values=self.systems), *self.search))
 
     @property
     def metrics(self) -> tuple[str, ...]:
-        """What is measured at each rung, first the metric that decides."""
+        """The metrics that are measured at each rung, first the one that decides."""
         return tuple(dict.fromkeys((self.score.metric, *(self.score.also or ()))))
 
+    def defaults_of(self, system: str) -> Config:
+        """The configuration of `system` before `search`: as at the sweep's first launch, else as of today."""
+        from trainers.catalogue import SYSTEMS  # with torch, which is not needed to look at a sweep
+
+        today = SYSTEMS[system].defaults
+        if (kept := self.defaults.get(system)) is None:
+            return today
+        return from_stored(type(today), kept, f"sweep {self.name}: defaults of {system}")
+
+    def with_defaults(self) -> Sweep:
+        """This sweep with the full configuration of each of its systems, so that later releases do not change it."""
+        full = {system: self.defaults_of(system).model_dump(mode="json") for system in self.systems}
+        return self.model_copy(update={"defaults": full})
+
     def configure(self, values: dict[str, Value]) -> tuple[str, Config]:
-        """System and configuration of the trial with `values`, a point of `space`; `system` may lack where it is one.
+        """System and configuration of the trial with `values`, a point of `space`.
 
-        Raises InputError for values the configuration does not allow.
+        `system` may be missing in `values` if the sweep has only one. Raises InputError for values that the
+        configuration does not allow.
         """
-        from trainers.catalogue import SYSTEMS  # with torch, which a sweep that is only looked at does not need
-
         chosen = {**({"system": self.systems[0]} if len(self.systems) == 1 else {}), **values}
         system = str(chosen.pop("system"))
-        length = {"kimg": self.rungs[-1] / KIMG}
-        config = configure(SYSTEMS[system].defaults, {**length, **chosen}, f"sweep {self.name}")
+        length, defaults = {"kimg": self.rungs[-1] / KIMG}, self.defaults_of(system)
+        config = configure(defaults, {**length, **renewed(type(defaults), chosen)}, f"sweep {self.name}")
         if self.resources.scale > 1:
             config = overlay(config, {"batch": config.batch * self.resources.scale})
         return system, config
 
     def normalised(self) -> str:
         """Canonical YAML with every default; `parse_sweep` makes an equal sweep of it."""
-        return document.dump(self.model_dump(mode="json", by_alias=True))
+        return _text(self.model_dump(mode="json", by_alias=True))
+
+    def as_written(self) -> str:
+        """YAML of the keys that the sweep file gives, without defaults."""
+        return _text(self.model_dump(mode="json", by_alias=True, exclude_unset=True))
+
+
+def _text(data: dict[str, Any]) -> str:
+    if not data.get("defaults"):
+        data.pop("defaults", None)
+    return document.dump(FORMAT.stamped(data))
 
 
 def read_kept(text: str) -> Sweep:
-    """The sweep that `Sweep.normalised` wrote; it was checked before it was written, and is not checked again."""
-    return Sweep.model_validate(document.read(text, "sweep.yaml").data)
+    """The sweep that `Sweep.normalised` wrote in this release or an earlier one.
+
+    It was checked before it was written, and is not checked again. Raises InputError if a newer program wrote it.
+    """
+    data = document.read(text, "sweep.yaml").data
+    return Sweep.model_validate(unnumbered(data, f"sweep {data.get('name')}"))
+
+
+def unnumbered(data: dict[str, Any], source: str, version: int = 1) -> dict[str, Any]:
+    """The data of a sweep's text in the newest format, without its number; `version` is that of data without one."""
+    return {key: value for key, value in FORMAT.read(data, source, version).items() if key != VERSION}
+
+
+AnyModel = TypeVar("AnyModel", bound=BaseModel)
+
+
+def completed(written: Sweep, known: Sweep) -> Sweep:
+    """`written` with the values of `known` for each key that its file leaves out, except those of the budget."""
+    return _filled(written, known).model_copy(update={"budget": written.budget})
+
+
+def _filled(written: AnyModel, known: AnyModel) -> AnyModel:
+    given = written.model_fields_set
+    if type(written) is not type(known):
+        # Samplers and pruners are of a class for each name, and the default name may have changed.
+        if "name" in given or not given <= set(type(known).model_fields):
+            return written
+        return known.model_copy(update={name: getattr(written, name) for name in given})
+    values = {name: (getattr(written, name), known_value) for name, known_value in known}
+    return written.model_copy(
+        update={
+            name: theirs if name not in given else _filled(own, theirs) if isinstance(own, BaseModel) else own
+            for name, (own, theirs) in values.items()
+        }
+    )
+
+
+def changed_keys(a: BaseModel, b: BaseModel, path: str = "") -> Iterator[str]:
+    """The keys in which two sweeps differ, as in `--set`; those of their `defaults` are not told apart."""
+    for (name, own), (_, other) in zip(a, b, strict=True):
+        if type(own) is type(other) and isinstance(own, BaseModel):
+            yield from changed_keys(own, other, f"{path}{name}.")
+        elif own != other:
+            yield f"{path}{name}"
 
 
 def diff(a: Sweep, b: Sweep) -> str:

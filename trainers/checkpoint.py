@@ -19,6 +19,8 @@ import safetensors.torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from trainers import formats
+
 STATE = "state.safetensors"
 MANIFEST = "manifest.json"
 _HEADER = "header"
@@ -34,8 +36,9 @@ class CheckpointError(Exception):
 def write(folder: Path, tensors: dict[str, Tensor], header: dict[str, Any], manifest: dict[str, Any]) -> None:
     """Writes a checkpoint to `folder` in one atomic step; an older one of that name is replaced.
 
-    `header` is read back with the tensors, `manifest` can be read alone; both are JSON-able. The manifest also lists
-    the size and sha256 of the state, and its own sha256. Raises OSError, with nothing left behind.
+    `header` is read back with the tensors, `manifest` can be read alone; both are JSON-able. The manifest also has the
+    number of its format, the size and sha256 of the state, and its own sha256. Raises OSError, with nothing left
+    behind.
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -43,7 +46,7 @@ def write(folder: Path, tensors: dict[str, Tensor], header: dict[str, Any], mani
     try:
         whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
         _save(whole, temporary / STATE, {_HEADER: json.dumps(header)})
-        described = manifest | {"files": {STATE: _describe(temporary / STATE)}}
+        described = formats.MANIFEST.stamped(manifest) | {"files": {STATE: _describe(temporary / STATE)}}
         described[_SEAL] = _seal(described)
         (temporary / MANIFEST).write_text(json.dumps(described, indent=1) + "\n")
         for path in (temporary / STATE, temporary / MANIFEST):
@@ -59,14 +62,14 @@ def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> N
     try:
         safetensors.torch.save_file(tensors, path, metadata=metadata)
     except SafetensorError as error:
-        # The library tells faults of the disk by their number in a text: "I/O error: ... (os error 28)".
+        # The library reports faults of the disk as a text with their number: "I/O error: ... (os error 28)".
         if (found := re.search(r"\(os error (\d+)\)", str(error))) is None:
             raise
         raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from None
 
 
 def _replace(temporary: Path, folder: Path) -> None:
-    # A folder cannot be renamed onto a full one: the old one steps aside, and comes back if the new one cannot enter.
+    # A folder cannot be renamed to the name of a full one: the old one is set aside, and put back if this fails.
     aside = folder.with_name(f".{folder.name}.{os.getpid()}.old")
     if not folder.exists():
         os.replace(temporary, folder)
@@ -81,12 +84,17 @@ def _replace(temporary: Path, folder: Path) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a checkpoint that, as its state, has the recorded sha256; CheckpointError otherwise."""
+    """The manifest of a checkpoint, in its newest format, after a check that manifest and state have their sha256.
+
+    Raises CheckpointError if the checkpoint is damaged or incomplete, InputError if a newer program wrote it.
+    """
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
-        seal = manifest.pop(_SEAL, None)  # manifests of earlier versions have none
+        seal = manifest.pop(_SEAL, None)  # manifests of the first releases have none
         if seal is not None and seal != _seal(manifest):
             raise CheckpointError(f"{folder / MANIFEST}: its sha256 is not {seal}")
+        # After the sha256: a damaged number must not be taken for a newer program's.
+        manifest = formats.MANIFEST.read(manifest, str(folder / MANIFEST))
         expected, found = manifest["files"][STATE], _describe(folder / STATE)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder}: incomplete checkpoint ({error})") from error
@@ -96,7 +104,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
-    """Tensors (on the CPU), header and manifest of a verified checkpoint; raises CheckpointError."""
+    """Tensors (on the CPU), header and manifest of a verified checkpoint. Raises as `read_manifest`."""
     manifest = read_manifest(folder)
     try:
         with safe_open(folder / STATE, framework="pt") as file:
@@ -113,7 +121,10 @@ def folder_name(images: int) -> str:
 
 
 def newest(parent: Path) -> Path | None:
-    """The newest checkpoint below `parent` that is whole; damaged ones are passed over with a warning."""
+    """The newest checkpoint below `parent` that is whole, None if none is; damaged ones are passed over with a warning.
+
+    Raises InputError if a newer program wrote it: to pass it over would mean to train again what it holds.
+    """
     recover(parent)
     for folder in sorted((p for p in parent.glob("[0-9]*") if p.is_dir()), reverse=True):
         try:
@@ -126,7 +137,7 @@ def newest(parent: Path) -> Path | None:
 
 
 def recover(parent: Path) -> None:
-    """Puts back each checkpoint that stepped aside for one that never came: its process was killed in between."""
+    """Puts back each checkpoint that was set aside for a newer one by a process that was killed in between."""
     for aside in parent.glob(".[0-9]*.old"):
         folder = parent / aside.name.split(".")[1]
         if not folder.exists():
@@ -148,9 +159,9 @@ def retained(found: Iterable[int], best: Collection[int], last: int) -> set[int]
 
 
 def prune(parent: Path, best: Collection[int] = (), last: int = 2) -> None:
-    """Deletes all checkpoints below `parent` but the `last` newest and those after `best` images.
+    """Deletes all checkpoints below `parent` except the `last` newest and those after `best` images.
 
-    What processes that were killed while writing left behind goes too: a run has one writer.
+    It also deletes what killed processes have left half written, since a run has only one writer at a time.
     """
     for leftover in parent.glob(".[0-9]*"):
         shutil.rmtree(leftover)
@@ -162,7 +173,7 @@ def prune(parent: Path, best: Collection[int] = (), last: int = 2) -> None:
 
 
 def _seal(manifest: dict[str, Any]) -> str:
-    read_back = json.loads(json.dumps(manifest))  # where every key is a text
+    read_back = json.loads(json.dumps(manifest))  # JSON makes a text of every key
     return hashlib.sha256(json.dumps(read_back, sort_keys=True).encode()).hexdigest()
 
 

@@ -5,10 +5,11 @@ Every field is a search dimension under the same name: in the sweep file, in the
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from trainers import formats
 from trainers.errors import InputError
 
 #: Images in one kimg, the unit in which people read and write training length.
@@ -24,6 +25,10 @@ class Config(BaseModel):
     """Hyper-parameters that every GAN shares; a family adds its own by subclassing.
 
     Unknown keys, wrong types and values out of range are errors.
+
+    A field with a default may be added at any time, and goes on under running sweeps and old checkpoints: the default
+    in the class means what the program did before the field existed, and does not change later; a better value for new
+    sweeps is set in the defaults of the systems. A field is renamed or removed with an entry in `formats.SETTINGS`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -46,7 +51,7 @@ class Config(BaseModel):
     # Optimisation
     optimizer: Literal["adam", "rmsprop", "sgd"] = Field("adam", description="optimizer of every network")
     g_lr: float = Field(2e-4, gt=0, le=1, description="learning rate of the generator")
-    d_lr: float = Field(2e-4, gt=0, le=1, description="learning rate of the discriminator (TTUR where unlike g_lr)")
+    d_lr: float = Field(2e-4, gt=0, le=1, description="learning rate of the discriminator (TTUR if unlike g_lr)")
     beta1: float = Field(0.5, ge=0, lt=1, description="first-moment decay of Adam, momentum of SGD")
     beta2: float = Field(0.999, ge=0, lt=1, description="second-moment decay of Adam, decay of RMSprop")
     n_critic: int = Field(1, ge=1, le=100, description="discriminator steps per generator step, each on a fresh batch")
@@ -113,12 +118,49 @@ class Config(BaseModel):
         return method in self.lipschitz.split("+")
 
 
+AnyConfig = TypeVar("AnyConfig", bound=Config)
+
+
+def renewed(kind: type[Config], values: dict[str, Any]) -> dict[str, Any]:
+    """`values` of some fields of `kind`, as an earlier release may have called them, under their names of today.
+
+    Raises InputError for a value of a field that was removed and can no longer have its effect.
+    """
+    for owner in reversed(kind.__mro__):
+        for migration in formats.SETTINGS.get(owner.__name__, ()):
+            values = migration(values)
+    return values
+
+
+def from_stored(kind: type[AnyConfig], stored: dict[str, Any], source: str) -> AnyConfig:
+    """The configuration that this or an earlier release has stored by `model_dump(mode="json")`.
+
+    A field that `stored` lacks is younger than it and takes the default of its class, with which everything behaves as
+    it did before the field existed. Raises InputError that names `source` for fields or values that are not known.
+    """
+    try:
+        return kind.model_validate(renewed(kind, stored))
+    except ValidationError as error:
+        found = problems(error)
+        if newer := [".".join(path) for path, text in found if text == UNKNOWN]:
+            text = f"this program does not know the settings {', '.join(newer)}; install a newer gansweep"
+        else:
+            text = "; ".join(f"{'.'.join(path) or 'configuration'}: {text}" for path, text in found)
+        raise InputError(f"{source}: {text}") from None
+    except InputError as error:
+        raise InputError(f"{source}: {error}") from None
+
+
 def overlay(config: Config, values: dict[str, Any]) -> Config:
     """`config` with `values` in place of its own, validated as a whole.
 
     Raises pydantic's ValidationError, whose entries name each bad key.
     """
     return type(config).model_validate({**config.model_dump(), **values})
+
+
+#: What `problems` says of a key that the model lacks.
+UNKNOWN = "unknown key"
 
 
 def problems(error: ValidationError) -> list[tuple[tuple[str, ...], str]]:
@@ -128,7 +170,7 @@ def problems(error: ValidationError) -> list[tuple[tuple[str, ...], str]]:
 
 def _sentence(entry: dict[str, Any]) -> str:
     if entry["type"] == "extra_forbidden":
-        return "unknown key"
+        return UNKNOWN
     if entry["type"] == "missing":
         return "required key is missing"
     message = entry["msg"].removeprefix("Value error, ")
@@ -148,6 +190,6 @@ def configure(defaults: Config, values: dict[str, Any], source: str) -> Config:
         known = ", ".join(type(defaults).model_fields)
         lines = []
         for path, sentence in problems(error):
-            hint = f" (known: {known})" if sentence == "unknown key" else ""
+            hint = f" (known: {known})" if sentence == UNKNOWN else ""
             lines.append(f"{source}: {'.'.join(path) or 'configuration'}: {sentence}{hint}")
         raise InputError("\n".join(lines)) from None

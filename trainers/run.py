@@ -33,14 +33,14 @@ from trainers.trainer import Trainer
 class Run:
     """A run over the rungs `rungs` (images, increasing), scored on `sample_count` images from fixed noise.
 
-    Where system and data differ in shape, data are fitted to the system, and samples back to the data: whatever the
-    system, it is scored as every other one on these data.
+    If system and data differ in shape, the data are fitted to the system for training, and its samples are fitted to
+    the data for scoring, so that the scores of all systems on these data compare.
 
     `history` holds every rung passed so far, those before a restart included.
 
-    Of several processes (`parallel`) the first is asked for rungs, scores and files as a single one would be; beside
-    each of its `next_rung` the others call `follow`, beside `measure_again` `follow_measure`, and all call `share`
-    once it has loaded. They hold no history.
+    If several processes train together (`parallel`), the first one passes rungs, scores and saves as a single one does.
+    While it is in `next_rung` the others call `follow`, while it is in `measure_again` they call `follow_measure`, and
+    after it has loaded a checkpoint all call `share`. The others hold no history.
     """
 
     system_id: str
@@ -72,7 +72,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether no rung is left, or none is worth reaching."""
+        """Whether the last rung is reached, or the run has diverged."""
         return bool(self.history) and (
             self.history[-1].images >= self.rungs[-1] or self.history[-1].diverged is not None
         )
@@ -83,7 +83,7 @@ class Run:
 
     @property
     def target(self) -> int:
-        """Images at which the next rung lies; StopIteration where none is left."""
+        """Images at which the next rung lies. Raises StopIteration if none is left."""
         return next(images for images in self.rungs if images > self.trainer.images)
 
     def next_rung(self) -> Rung:
@@ -117,14 +117,14 @@ class Run:
         return rung
 
     def may_measure(self, samples: int) -> bool:
-        """Whether `measure_again` would score anything: the last rung has scores, and on fewer images."""
+        """Whether `measure_again` would score anything: the last rung has scores, on fewer than `samples` images."""
         score = self.history[-1].scores.get(self.evaluator.metrics[0]) if self.history else None
         return score is not None and score.n < samples
 
     def measure_again(self, samples: int) -> bool:
-        """Scores the metric that decides on `samples` images of the last rung; False where it has as many already.
+        """Scores the last rung again on `samples` images, by the metric that decides; False if it has as many already.
 
-        The other scores stay: not all of them compare between unlike numbers of images.
+        The other scores stay, since not all of them compare between different numbers of images.
         """
         if not self.may_measure(samples):
             return False
@@ -138,17 +138,17 @@ class Run:
         return True
 
     def follow(self, images: int) -> None:
-        """What a process other than the first does while that one is at `next_rung`, whose target is `images`."""
+        """The part of another process in the first one's `next_rung`, whose target is `images`."""
         if not _diverged(self.trainer.advance(images)):
             self.follow_measure(self.sample_count)
 
     def follow_measure(self, samples: int) -> None:
-        """What a process other than the first does while that one is at `measure_again`, where it `may_measure`."""
+        """The part of another process in the first one's `measure_again`; called only if that one `may_measure`."""
         images, _ = self.trainer.sample(samples, self.evaluator.seed)
         self._extract(fitted(images, self.data.shape))
 
     def share(self) -> None:
-        """Brings the training of every process to the state of the first one's, which alone reads checkpoints."""
+        """Gives every process the training state of the first one, which alone reads checkpoints."""
         if self.parallel.size > 1:
             first = self.parallel.rank == 0
             state = self.parallel.broadcast_state(self.trainer.state() if first else None)
@@ -159,9 +159,9 @@ class Run:
         return self.parallel.spread(self.evaluator.extractor, images)
 
     def _observed(self, rung: Rung) -> monitor.Observation:
-        """`rung` as the monitor judges it."""
+        """What the monitor is shown of `rung`."""
         conditional, classes = self.system.conditional, self.data.classes
-        # The trainer draws uniformly among the first `drawn_classes`: to count its draws would say no more.
+        # The trainer draws uniformly among the first `drawn_classes`; counting its draws would add nothing.
         drawn = range(min(self.config.drawn_classes or classes, classes))
         return monitor.Observation(
             images=rung.images,
@@ -182,7 +182,7 @@ class Run:
         return {"clipped_share": share}
 
     def _diversity(self, images: Tensor, labels: Tensor) -> tuple[float | None, float | None]:
-        # Data may lie in the order of its classes, so that its first images show one class alone.
+        # Data may be in the order of the classes, so that the first images are all of one class.
         chosen = torch.randperm(len(self.data.images), generator=seeded(0, 4))[: monitor.REPEATS_COMPARED]
         real, labels_of_real = self.data.images[chosen], self.data.labels[chosen]
         pairs = (labels, labels_of_real) if self.system.conditional else None
@@ -203,7 +203,7 @@ class Run:
         return folder / "checkpoints" / name
 
     def restore(self, folder: Path) -> bool:
-        """Continues from the newest whole checkpoint below `folder`; False where there is none. Raises as `load`."""
+        """Continues from the newest whole checkpoint below `folder`; False if there is none. Raises as `load`."""
         found = checkpoint.newest(folder / "checkpoints")
         if found is not None:
             self.load(found)
@@ -212,18 +212,21 @@ class Run:
     def load(self, folder: Path) -> None:
         """Continues from the checkpoint in `folder`.
 
-        Raises ValueError where it is of another system, configuration or data, or was scored otherwise: one history
-        holds only what compares.
+        Raises ValueError if it is of another system, configuration or data, or was scored in another way, since the
+        scores of one history must compare; InputError if a newer program wrote it; CheckpointError if it is damaged.
         """
         tensors, header, manifest = checkpoint.read(folder)
         for key, own in self._identity().items():
-            if manifest[key] != own:
-                raise ValueError(f"the checkpoint is of {key} {manifest[key]}, not of {own}")
+            if (found := manifest.get(key)) != own:
+                raise ValueError(f"the checkpoint is of {key} {found}, not of {own}")
         self.trainer.load_state(tensors, header)
         self.history = [Rung.from_json(record) for record in manifest["history"]]
 
     def _identity(self) -> dict[str, Any]:
-        """What a checkpoint must share with this run, besides the configuration."""
+        """What a checkpoint must share with this run, besides the configuration.
+
+        A new key needs a migration in `formats.MANIFEST` that gives older checkpoints the value that held for them.
+        """
         return {
             "system": self.system_id,
             "data": self.data.sha256,
@@ -235,10 +238,10 @@ class Run:
 
 
 def _diverged(losses: dict[str, float]) -> list[str]:
-    """What of a rung's losses is not finite, in words. Means over all processes, so the same in each of them."""
+    """The losses of a rung that are not finite, in words. They are means over all processes, so all agree on them."""
     return [f"{name} is {value}" for name, value in losses.items() if not math.isfinite(value)]
 
 
 def pick_device() -> str:
-    """`cuda` where a GPU can be used, else `cpu`."""
+    """`cuda` if a GPU can be used, else `cpu`."""
     return "cuda" if torch.cuda.is_available() else "cpu"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from trainers import losses
 from trainers.augment import augment, oversampled
-from trainers.config import Config
+from trainers.config import Config, from_stored
 from trainers.data.batches import IndexStream, seeded
 from trainers.data.images import ImageData
 from trainers.gan import Batch, Phase, System
@@ -31,13 +31,13 @@ SAMPLE_BATCH = 500
 class Trainer:
     """One GAN in training on one device; everything that changes is in `state()`.
 
-    The trainer keeps random numbers of its own: whatever else runs between two calls changes nothing, and the
-    outer random state, thread count and default dtype are left as they were. `dtype` is that of weights, images and
-    noise.
+    The trainer has its own random state: code that runs between two calls changes nothing, and the random state, thread
+    count and default dtype of the process are left as they were. `dtype` is that of weights, images and noise.
 
-    Of several processes (`parallel`) each has all of the state, draws the whole batch and takes its part of it: with
-    batch norm synchronised they learn what one process would, wherever losses are means over images. `advance` and
-    `sample` are then called by all of them alike; with local batch norm process 0's statistics are kept.
+    If several processes train together (`parallel`), each has all of the state, draws the whole batch and takes its
+    part of it. With synchronised batch norm, and losses that are means over images, they learn what one process would.
+    All of them call `advance` and `sample` in the same order. With local batch norm the statistics of process 0 are
+    kept.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Trainer:
         parallel: Parallel = ALONE,
         batch_norm: BatchNorm = "synchronised",
     ) -> None:
-        """Raises ValueError where the batch cannot be shared out evenly, or the data hold less than one."""
+        """Raises ValueError if the batch cannot be shared evenly, or the data hold less than one batch."""
         if config.batch % parallel.size:
             raise ValueError(f"batch {config.batch} is no multiple of the {parallel.size} workers that share it")
         self.parallel = parallel
@@ -90,7 +90,7 @@ class Trainer:
 
     @property
     def generator(self) -> nn.Module:
-        """The generator that is scored: the averaged one where there is one."""
+        """The generator that is scored: the averaged one if `ema_decay` is set."""
         return self._ema if self._ema is not None else self.nets["g"]
 
     def advance(self, until: int) -> dict[str, float]:
@@ -111,7 +111,7 @@ class Trainer:
         return {**means, "images_per_s": (self.images - first) / seconds} if means else {}
 
     def sample(self, count: int, seed: int) -> tuple[Tensor, Tensor]:
-        """Images uint8 [count, C, H, W] from fixed noise, and the labels they were asked for, 0, 1, ... in turn."""
+        """Images uint8 [count, C, H, W] from the noise of `seed`, and their labels int64 [count], 0, 1, ... in turn."""
         z = torch.randn(count, self.config.latent, generator=seeded(seed, 2))
         labels = torch.arange(count) % self.data.classes
         g, training = self.generator, self.generator.training
@@ -147,13 +147,16 @@ class Trainer:
     def load_state(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
         """Continues from `state()` of a trainer of the same system, configuration and dtype.
 
-        Raises ValueError where the configurations differ, RuntimeError where tensors are missing, unknown or misshapen.
+        A field that the stored configuration lacks is taken to have the default of its class. Raises ValueError if the
+        configurations differ, InputError if the stored one has fields that this program does not know, RuntimeError if
+        tensors are missing, unknown or of another shape.
         """
-        own = self.config.model_dump(mode="json")
-        if header["config"] != own:
-            changed = [f"{k} {v!r}, not {own.get(k)!r}" for k, v in header["config"].items() if own.get(k) != v]
-            raise ValueError(f"the checkpoint was written with {', '.join(changed) or 'fewer settings'}")
-        # A checkpoint from a CPU has no state for a GPU's generator, which then keeps its seed.
+        stored = from_stored(type(self.config), header["config"], "the checkpoint")
+        if stored != self.config:
+            pairs = ((name, value, getattr(self.config, name)) for name, value in stored)
+            changed = [f"{name} {value!r}, not {own!r}" for name, value, own in pairs if value != own]
+            raise ValueError(f"the checkpoint was written with {', '.join(changed)}")
+        # A checkpoint from a CPU has no random state of a GPU, which then begins from its seed.
         if missing := sorted((self._expected(header["iteration"]) ^ set(tensors)) - {"random.cuda"}):
             raise RuntimeError(f"the checkpoint's tensors are not this trainer's: {', '.join(missing[:5])}")
         for name, net in self.nets.items():

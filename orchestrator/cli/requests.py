@@ -13,7 +13,7 @@ from orchestrator.study.lease import Claim, driven
 from orchestrator.study.requests import Request
 from orchestrator.study.status import status_of
 from orchestrator.study.study import SweepStudy
-from search_spaces.load import parse_sweep
+from search_spaces.load import check_trials
 from trainers.errors import InputError
 
 
@@ -55,7 +55,7 @@ def add_trials(folder: Path, storage: str | None, trials: int) -> str:
     if (before := study.sweep.budget.trials) is None:
         raise InputError(f"{folder.name}: its budget does not limit the number of trials: {study.sweep.budget}")
     larger = study.sweep.model_copy(update={"budget": extended(study.sweep.budget, trials)})
-    parse_sweep(larger.normalised(), f"{folder.name} with {trials} more trials")
+    check_trials(larger, f"{folder.name} with {trials} more trials")
     study.request(Request("add-trials", trials=trials))
     goes_on = "" if driven(study.claims, folder) else f"; `gansweep resume {folder.name}` runs them"
     return f"{folder.name}: {before + trials} trials, {trials} of them new{goes_on}"

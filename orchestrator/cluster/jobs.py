@@ -74,7 +74,7 @@ def submit(sweep: Sweep, address: str, root: Path | None = None) -> Submitted:
         return Submitted(under_way[-1], new=False)
     name = f"{_PREFIX}{sweep.name}-job{len(jobs) + 1}"
     with TemporaryDirectory() as folder:
-        (Path(folder) / _FILE).write_text(sweep.normalised())
+        (Path(folder) / _FILE).write_text(sweep.as_written())
         command = ["python", "-m", "orchestrator.cli", "launch", _FILE, "--address", "auto"]
         command += [] if root is None else ["--root", str(root)]
         try:
@@ -148,7 +148,7 @@ def server(address: str) -> Iterator[Server]:
                 raise
 
         yield Server(
-            lambda sweep, root: ask(_submit_text, sweep.normalised(), there, root), lambda *job: ask(look, there, *job)
+            lambda sweep, root: ask(_submit_text, sweep.as_written(), there, root), lambda *job: ask(look, there, *job)
         )
 
 

@@ -28,7 +28,7 @@ from orchestrator.study.study import SweepStudy
 from orchestrator.tracking.process import TrackerProcess
 from orchestrator.tracking.retry_queue import RetryQueue
 from search_spaces.load import check_sweep
-from search_spaces.sweep import Sweep, diff
+from search_spaces.sweep import Sweep, changed_keys, completed, diff
 from trainers.errors import InputError
 from trainers.run import pick_device
 
@@ -38,17 +38,14 @@ def launch(sweep: Sweep, root: Path, console: Console, address: str | None = Non
 
     It runs on the Ray cluster at `address`, by default on this machine alone.
 
-    If the sweep exists, a changed budget in the file replaces its own. Raises InputError before anything starts if the
-    sweep cannot run, if it exists under the same name with other settings, or if another driver is at work on it;
-    LeaseLostError if another driver has taken over since.
+    A sweep that exists keeps its value of each key that the file leaves out, and takes over a changed budget. Raises
+    InputError before anything starts if the sweep cannot run, if it exists under the same name with other settings, or
+    if another driver is at work on it; LeaseLostError if another driver takes over later.
     """
     folder = root / sweep.name
     known = SweepStudy.open(folder, sweep.study.storage)
-    if known is not None and (but_budget := known.sweep.model_copy(update={"budget": sweep.budget})) != sweep:
-        raise InputError(
-            f"{sweep.name}: a sweep of this name exists with other settings; "
-            f"give this one another --name, or change no more than its budget\n{diff(but_budget, sweep)}"
-        )
+    if known is not None:
+        sweep = _agreed(sweep, known.sweep, console)
     if address is None:
         check_fits(sweep)
     else:
@@ -70,6 +67,7 @@ def launch(sweep: Sweep, root: Path, console: Console, address: str | None = Non
         study = known or SweepStudy.create(folder, sweep)
         with driving(sweep.name, folder, study.lease_records, console.print) as lease:
             study.drive(lease)
+            study.renew()
             if not _same_budget(study, sweep):
                 study.change_budget(sweep.budget)
                 console.print(f"sweep {sweep.name}: from now on its budget is {sweep.budget}", highlight=False)
@@ -79,6 +77,23 @@ def launch(sweep: Sweep, root: Path, console: Console, address: str | None = Non
             else:
                 _track_what_is_missing(study, root, console, tracker)
     return read_status(folder)
+
+
+def _agreed(sweep: Sweep, known: Sweep, console: Console) -> Sweep:
+    """The sweep of a file as it goes on with the one that exists under its name.
+
+    Raises InputError with a diff if the file gives a key another value, the budget excepted.
+    """
+    agreed, but_budget = completed(sweep, known), known.model_copy(update={"budget": sweep.budget})
+    if agreed != but_budget:
+        raise InputError(
+            f"{sweep.name}: a sweep of this name exists with other settings; "
+            f"give this one another --name, or change no more than its budget\n{diff(but_budget, agreed)}"
+        )
+    if kept := [key for key in changed_keys(sweep, agreed) if key != "defaults"]:
+        text = f"sweep {sweep.name}: kept as in the existing sweep, since the file leaves it out: {', '.join(kept)}"
+        console.print(text, highlight=False, soft_wrap=True)
+    return agreed
 
 
 @contextmanager

@@ -26,7 +26,7 @@ class Limits:
 
     def __init__(self, sweep: Sweep, notes: StudyNotes, uses: Callable[[], Iterable[TrialUse]]) -> None:
         """`uses` gives what each trial has used so far."""
-        self.sweep = self._original = sweep
+        self.sweep = self.original = sweep
         self._notes, self._uses = notes, uses
         self.lease: Lease | None = None
         """Of this process, if it is the driver."""
@@ -35,9 +35,14 @@ class Limits:
     def refresh(self) -> None:
         """Reads what others have noted since."""
         self._notes.refresh()
-        holds = requests.budget_of(self._original.budget, self._notes.values)
-        if holds != self.sweep.budget:
-            self.sweep = self._original.model_copy(update={"budget": holds})
+        holds = requests.budget_of(self.original.budget, self._notes.values)
+        self.sweep = self.original if holds == self.original.budget else self._with(holds)
+
+    def _with(self, budget: Budget) -> Sweep:
+        # The same object as long as nothing changes: much is kept by it.
+        if self.sweep.budget == budget and self.sweep.defaults == self.original.defaults:
+            return self.sweep
+        return self.original.model_copy(update={"budget": budget})
 
     @property
     def claims(self) -> Sequence[Claim]:
@@ -63,7 +68,7 @@ class Limits:
     @property
     def budget_in_file(self) -> Budget:
         """The budget of the file that was launched last."""
-        return requests.budget_in_file(self._original.budget, self._notes.values)
+        return requests.budget_in_file(self.original.budget, self._notes.values)
 
     @property
     def trials_added(self) -> int:

@@ -7,20 +7,24 @@ from typing import Any
 
 import optuna
 
+from orchestrator.study.formats import read_notes
+
 
 class StudyNotes:
     """Reads and writes the notes on one study. What others write is seen after `refresh`."""
 
-    def __init__(self, study: optuna.Study) -> None:
-        self._study = study
+    def __init__(self, study: optuna.Study, name: str) -> None:
+        """`name` is that of the sweep, for messages."""
+        self._study, self._name = study, name
         self.values: Mapping[str, Any] = {}
-        """Never changed in place."""
+        """In the newest format; never changed in place."""
         self.refresh()
 
     def refresh(self) -> None:
-        """Reads all notes again."""
+        """Reads all notes again. Raises InputError if a newer program has written them."""
         # `Study.user_attrs` copies all of them, texts of sweeps and finals included, at each event.
-        self.values = self._study._storage.get_study_user_attrs(self._study._study_id)
+        notes = self._study._storage.get_study_user_attrs(self._study._study_id)
+        self.values = read_notes(notes, self._name)
 
     def read(self) -> Mapping[str, Any]:
         """All notes as they are now."""

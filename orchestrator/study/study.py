@@ -20,6 +20,7 @@ from orchestrator.decisions.budget import TrialUse, use_of
 from orchestrator.decisions.failures import FAILURES, LOG, Failure, failures_of, given_up
 from orchestrator.decisions.objectives import directions, gpu_hours
 from orchestrator.study import prior_trials
+from orchestrator.study.formats import SWEEP, read_notes, rewrite_notes, write_first_notes
 from orchestrator.study.importances import importances
 from orchestrator.study.lease import Lease, Notes
 from orchestrator.study.limits import Limits
@@ -36,7 +37,6 @@ from trainers.config import KIMG
 from trainers.evaluation.scores import METRICS
 from trainers.rungs import Rung, best_rung
 
-_SWEEP = "sweep"
 _ID = "id"
 _ATTEMPT = "attempt"
 _FINAL = "final:"
@@ -79,7 +79,7 @@ class SweepStudy:
         self.folder = folder
         self._study = study
         self._storage: FencedStorage = study._storage
-        self._notes = StudyNotes(study)
+        self._notes = StudyNotes(study, sweep.name)
         self.limits = Limits(sweep, self._notes, self._uses)
         self._sampling = SampledStudy(study, sweep)
         self._sampling.prior_trials = prior_trials.among(self._notes.values, sweep)
@@ -93,25 +93,36 @@ class SweepStudy:
 
     @classmethod
     def create(cls, folder: Path, sweep: Sweep) -> SweepStudy:
-        """Begins the study of a new sweep."""
+        """Begins the study of a new sweep, which keeps the defaults of its systems as they are now."""
+        sweep = sweep.with_defaults()
         study = create_study(folder, sweep.study.storage, sweep.name, directions(sweep))
         if _ID not in study.user_attrs:
             study.set_user_attr(_ID, uuid.uuid4().hex)
-        study.set_user_attr(_SWEEP, sweep.normalised())
+        write_first_notes(study, sweep)
         return cls(folder, sweep, study)
 
     @classmethod
     def open(cls, folder: Path, storage: str | None = None) -> SweepStudy | None:
-        """The study kept in `folder`, or in the database that its sweep or `storage` names; None where there is none.
+        """The study kept in `folder`, or in the database that its sweep or `storage` names; None if there is none.
 
-        Raises InputError where the database cannot be reached, or where the study is kept elsewhere than in `storage`.
+        Raises InputError if the database cannot be reached, if the study is kept elsewhere than in `storage`, or if a
+        newer program wrote it.
         """
-        study, place = find_study(folder, storage, _SWEEP)
+        study, place = find_study(folder, storage, SWEEP)
         if study is None:
             return None
-        sweep = read_kept(study.user_attrs[_SWEEP])
+        sweep = read_kept(read_notes(study.user_attrs, folder.name)[SWEEP])
         # A database may have moved since.
         return cls(folder, sweep.model_copy(update={"study": sweep.study.model_copy(update={"storage": place})}), study)
+
+    def renew(self) -> None:
+        """Brings the study to this program's format, and records the defaults of its systems if it has none yet.
+
+        For a driver that holds the lease. Afterwards no later release changes what the study's trials are.
+        """
+        self.limits.original = self.limits.original.with_defaults()
+        rewrite_notes(self._study, self._storage, self.limits.original)
+        self.refresh()
 
     @property
     def id(self) -> str:

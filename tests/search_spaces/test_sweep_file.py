@@ -177,7 +177,7 @@ def test_every_default_is_written_into_the_normalised_text() -> None:
     assert set(written) == {
         "name", "system", "dataset", "search", "points", "warm_start", "rungs", "score", "finals", "sampler", "pruner",
         "objectives", "stop_on",
-        "budget", "resources", "store", "study", "tracking",
+        "budget", "resources", "store", "study", "tracking", "format",
     }  # fmt: skip
     assert written["score"]["also"] == ["fid", "is", "accuracy"]
 

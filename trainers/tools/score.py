@@ -11,7 +11,7 @@ from torch import Tensor
 
 from trainers import checkpoint
 from trainers.catalogue import SYSTEMS
-from trainers.config import Config
+from trainers.config import from_stored
 from trainers.data.catalogue import check, load
 from trainers.data.fit import fitted
 from trainers.data.folder import pictures
@@ -142,7 +142,7 @@ def from_checkpoint(folder: Path, data: ImageData, samples: int, seed: int = 0) 
     try:
         tensors, header, manifest = checkpoint.read(folder)
         system = SYSTEMS[manifest["system"]]
-        config: Config = type(system.defaults).model_validate(header["config"])
+        config = from_stored(type(system.defaults), header["config"], str(folder))
         # A Trainer needs training data; sampling uses only their number of classes.
         trainer = Trainer(system, config, blank(system.shape, data.classes, config.batch), pick_device())
         trainer.load_state(tensors, header)
