@@ -85,7 +85,7 @@ def submit_command(
     root: Annotated[Path | None, typer.Option(help="Folder of sweeps there; default: its $GANSWEEP_HOME.")] = None,
     wait: Annotated[bool, typer.Option(help="Whether to stay and show what the job prints.")] = True,
 ) -> None:
-    """Have a Ray cluster begin a sweep, or go on with it, as a job; the same command again changes nothing."""
+    """Launch a sweep as a job of a Ray cluster. While such a job is under way, no other is started."""
     from orchestrator.cluster.jobs import run
 
     if not run(_load(file, settings or [], name), address, root, typer.echo, wait):
@@ -114,7 +114,7 @@ def stop_command(
     storage: Database = None,
     root: Root = DEFAULT_ROOT,
 ) -> None:
-    """Stop a running sweep, or one of its trials, at the next rung; the sweep can go on later."""
+    """Stop a running sweep, or a trial, at the next rung. The sweep can be resumed later."""
     from orchestrator.cli.requests import stop
 
     typer.echo(stop(root / name, storage, trial))
@@ -122,7 +122,7 @@ def stop_command(
 
 @app.command("pause")
 def pause_command(name: Name, storage: Database = None, root: Root = DEFAULT_ROOT) -> None:
-    """Let the driver of a sweep end after the rungs under way; trials go on when the sweep is resumed."""
+    """End a sweep's driver after the rungs under way. Its trials go on when the sweep is resumed."""
     from orchestrator.cli.requests import pause
 
     typer.echo(pause(root / name, storage))
@@ -143,7 +143,7 @@ def gc(
     storage: Database = None,
     root: Root = DEFAULT_ROOT,
 ) -> None:
-    """Delete orphans from a sweep's store: what processes that died have left and nothing refers to."""
+    """Delete orphans from a sweep's store. Orphans are what processes that died have left and nothing refers to."""
     from orchestrator.driver.gc import collect
 
     collect(root / name, storage, dry_run, typer.echo)
@@ -167,7 +167,7 @@ def report(
 
 @app.command("rebuild-tracking")
 def rebuild_tracking_command(name: Name, root: Root = DEFAULT_ROOT) -> None:
-    """Write what MLflow lacks of a sweep, from its study and its store."""
+    """Write to MLflow what it lacks of a sweep. All of it is in the sweep's study and store."""
     from orchestrator.cli.rebuild import rebuild_tracking
 
     rebuild_tracking(open_study(root / name), root, console)
@@ -183,7 +183,7 @@ def simulate_command(
     seeds: Annotated[int, typer.Option(min=1, help="Number of random orders of the candidates.")] = 20,
     as_json: Json = False,
 ) -> None:
-    """Replay recorded learning curves through a pruner, and compare it with random search."""
+    """Replay learning curves through a pruner. It is compared with random search on the same curves."""
     if budget is not None and budget < 1:
         raise InputError(f"--budget {budget}: allowed are 1 or more")
     from orchestrator.cli.curves import read_curves, read_pruner
@@ -219,7 +219,7 @@ def list_command(
 
 @app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on localhost.")] = 5000, root: Root = DEFAULT_ROOT) -> None:
-    """Serve the MLflow user interface over the sweeps, on localhost only."""
+    """Serve MLflow's user interface on localhost. It shows all sweeps below --root."""
     if not sweep_names(root):
         raise InputError(f"no sweeps in {root}: launch one first, or name another --root")
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
@@ -235,7 +235,7 @@ def doctor_command(
     root: Root = DEFAULT_ROOT,
     as_json: Json = False,
 ) -> None:
-    """Check whether a sweep could run here, and say what helps; exit code 1 if it cannot run."""
+    """Check whether a sweep could run here. Says what helps if not; the exit code is 1 then."""
     from orchestrator.doctor.command import conclusion, doctor, lines
 
     sweep = _load(file, [], None)

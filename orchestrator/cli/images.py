@@ -33,7 +33,7 @@ Verify = Annotated[bool, typer.Option(help="Whether its files must be the publis
 
 @app.command(
     context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-    help="Train one GAN without a sweep; `gansweep train --help` lists its options.",
+    help="Train one GAN without a sweep. `gansweep train --help` lists its options.",
 )
 def train(context: typer.Context) -> None:
     """Passes all arguments on to `python -m trainers`."""
@@ -60,7 +60,7 @@ def score_command(
     as_json: Json = False,
     root: Root = DEFAULT_ROOT,
 ) -> None:
-    """Score a folder of images, or those that a checkpoint's generator makes."""
+    """Score a folder of images, or a checkpoint's samples."""
     if targets is not None:
         _score_pairs(_given(context), source, targets, as_json)
         return
@@ -89,7 +89,7 @@ def mix_study_command(
     ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of points, table and page.")] = MIX_STUDY,
 ) -> None:
-    """Train classifiers on mixes of real and generated images; the same command goes on after an interruption."""
+    """Train classifiers on real and generated images, mixed. After an interruption the same command goes on."""
     from orchestrator.report.mixing import PAGE, write_results
     from trainers.run import pick_device
     from trainers.tools.mix_study import plan, read_points

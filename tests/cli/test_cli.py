@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+from orchestrator.cli import __main__ as cli
 from orchestrator.cli.__main__ import main
+from orchestrator.study.lease import LeaseLostError
 from tests.search_spaces.test_mistakes import BAD
 from tests.support import sweeps
 from tests.support.sweep_texts import sweep_text
@@ -119,6 +122,27 @@ def test_a_dry_run_refuses_what_a_launch_would_refuse(command: Command) -> None:
 def test_the_environment_names_the_root(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GANSWEEP_HOME", str(tmp_path / "elsewhere"))
     assert str(tmp_path / "elsewhere" / "tiny") in command("launch", "tiny.yaml", "--dry-run")[1].replace("\n", "")
+
+
+def test_a_lost_lease_is_one_line_and_code_3(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(prog_name: str) -> None:
+        raise LeaseLostError("lost the lease to process 7 on elsewhere, which drives the sweep now")
+
+    monkeypatch.setattr(cli, "app", lost)
+    code, _, err = command("launch", "tiny.yaml")
+    assert code == 3
+    assert err.startswith("error: lost the lease to process 7 on elsewhere")
+    assert err.count("\n") == 1
+
+
+def test_a_program_that_is_not_installed_has_no_version(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> str:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "version", missing)
+    code, out, _ = command("--version")
+    assert code == 0
+    assert out.startswith("gansweep, version unknown")
 
 
 def test_a_status_of_all_sweeps_is_a_list(command: Command) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ Case = tuple[list[str], dict[str, str]]
 
 
 def environment() -> dict[str, str]:
-    """This repository's code first, wherever the process runs."""
+    """With this repository's code first on the path, whatever folder the process runs in."""
     return {**sweeps.environment(), "PYTHONPATH": str(sweeps.REPOSITORY), "COLUMNS": "200"}
 
 
@@ -89,7 +90,7 @@ def test_help_version_and_usage_errors_import_nothing_heavy(tmp_path: Path) -> N
         assert heavy == [], arguments
         assert code == (0 if arguments in answered else 2), (arguments, out, err)
         assert "Traceback" not in err
-    assert results[1][1] == "gansweep 0.1.0\n"
+    assert results[1][1] == f"gansweep {version('gansweep')}\n"
     assert all("sage: gansweep" in out for _, out, _, _ in (results[0], *results[2 : len(answered)]))
 
 
