@@ -18,9 +18,9 @@ import torch
 from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.cluster import nodes as cluster
-from orchestrator.doctor.probes import GB, PROBE, existing, free, message_of, unwritable, use, write_to_database
+from orchestrator.doctor.probes import GB, PROBE, existing, free, message_of, unwritable, write_to_database
 from orchestrator.paths import JOURNAL, STORE, cache_of
-from orchestrator.store import ConflictError, MissingError, UnavailableError, store_of
+from orchestrator.store import ConflictError, MissingError, UnavailableError, probe, store_of
 from orchestrator.store.folder import FolderObjects
 from orchestrator.study.storage import check_tables
 from search_spaces.addresses import S3
@@ -193,7 +193,7 @@ def store(case: Case) -> Finding:
         return _folder_store(case, case.folder / STORE if path is None else Path(path) / case.sweep.name)
     place = path if case.sweep.store.endpoint is None else f"{path} at {case.sweep.store.endpoint}"
     try:
-        use(store_of(case.sweep, case.folder).objects)
+        probe(store_of(case.sweep, case.folder).objects)
     except (UnavailableError, MissingError, ConflictError, InputError) as error:
         remedy = next(remedy for pattern, remedy in _BUCKET_REMEDIES if re.search(pattern, str(error)))
         reason = str(error).partition(": ")[2] if str(error).startswith(S3) else ""  # without the object's own name
@@ -328,7 +328,7 @@ def _folder_store(case: Case, place: Path) -> Finding:
     try:
         # In a temporary folder: in that of the store, the lock file of its writers would stay behind.
         with tempfile.TemporaryDirectory(prefix=PROBE, dir=existing(place)) as folder:
-            use(FolderObjects(Path(folder)))
+            probe(FolderObjects(Path(folder)))
     except (OSError, MissingError, ConflictError, InputError) as error:
         remedy = "name another folder in store.path" if case.sweep.store.path else "name another --root"
         return Finding("store", "failed", f"{place} cannot be used: {message_of(error)}", remedy)

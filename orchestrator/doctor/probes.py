@@ -1,4 +1,4 @@
-"""Tries out folders, stores and databases for `gansweep doctor`; everything that is written is removed again."""
+"""Tries out folders and databases for `gansweep doctor`; everything that is written is removed again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from uuid import uuid4
 from sqlalchemy import Column, Connection, MetaData, String, Table, create_engine, inspect
 from sqlalchemy.engine import make_url
 
-from orchestrator.store import Objects, probe
 from search_spaces.addresses import with_driver
 from trainers.errors import InputError
 
@@ -37,11 +36,6 @@ def unwritable(folder: Path) -> str | None:
 def free(folder: Path) -> str:
     """The free space on the disk of `folder`, as text."""
     return f"{shutil.disk_usage(existing(folder)).free / GB:.0f} GB"
-
-
-def use(objects: Objects) -> None:
-    """Writes, reads and deletes an object. Raises what objects do, and InputError where a condition is ignored."""
-    probe(objects)
 
 
 def write_to_database(url: str, table: str, column: str, makes_folder: bool = False) -> bool:

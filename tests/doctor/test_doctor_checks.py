@@ -23,16 +23,12 @@ from orchestrator.cli.__main__ import app
 from orchestrator.cluster import nodes as cluster
 from orchestrator.cluster.nodes import Node
 from orchestrator.doctor import checks as doctor_checks
-from orchestrator.doctor import probes as doctor_probes
 from orchestrator.doctor.checks import Case, Finding, Gpu
 from orchestrator.doctor.command import doctor
 from orchestrator.paths import JOURNAL
-from orchestrator.store import UnavailableError
 from orchestrator.study.study import SweepStudy
 from tests.doctor.test_doctor import SHARED, failed, made, sweep_of
-from tests.support.objects import MemoryObjects, Watched
 from trainers.data.files import digest
-from trainers.errors import InputError
 
 
 @pytest.fixture
@@ -159,37 +155,6 @@ def test_a_journal_or_a_database_that_cannot_be_written_fails(tmp_path: Path) ->
     assert doctor_checks.tracking(case).verdict == "failed"
     assert "not a database" in doctor_checks.tracking(case).found
     assert doctor_checks.tracking(case).remedy == "name another --root"
-
-
-@pytest.mark.parametrize(("broken", "said"), [("ignores", "put if absent"), ("forgets", "not what was written")])
-def test_a_store_that_breaks_a_promise_is_found_out_and_left_empty(broken: str, said: str) -> None:
-    class Broken(MemoryObjects):
-        def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
-            if broken == "ignores":
-                return super().put(key, data)
-            return super().put(key, data, if_absent=if_absent, if_match=if_match)
-
-        def get(self, key: str) -> tuple[bytes, str]:
-            return b"", super().get(key)[1]
-
-    objects = Broken()
-    with pytest.raises(InputError, match=said):
-        doctor_probes.use(objects)
-    assert objects.data == {}
-
-
-@pytest.mark.parametrize("operation", ["find", "put", "get", "delete"])
-def test_a_store_that_fails_in_the_middle_is_cleaned_as_far_as_it_allows(operation: str) -> None:
-    def fail_once(called: str, key: str) -> None:
-        if called == operation and not failures:
-            failures.append(called)
-            raise UnavailableError("gone")
-
-    failures: list[str] = []
-    objects = MemoryObjects()
-    with pytest.raises(UnavailableError, match="gone"):
-        doctor_probes.use(Watched(objects, fail_once))  # type: ignore[arg-type]
-    assert operation == "delete" or objects.data == {}
 
 
 @pytest.mark.parametrize(("gpus", "verdict"), [("0", "warning"), ("1", "failed")])

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.store import ConflictError, MissingError, Objects, probe
+from orchestrator.store import ConflictError, MissingError, Objects, UnavailableError, probe
 from orchestrator.store import s3 as s3_module
 from orchestrator.store.folder import FolderObjects
 from orchestrator.store.s3 import S3Objects
-from tests.support.objects import MemoryObjects
+from tests.support.objects import MemoryObjects, Watched
 from tests.support.servers import S3Server
 from trainers.errors import InputError
 
@@ -220,3 +220,26 @@ def test_the_probe_finds_a_store_that_ignores_a_condition(condition: str, monkey
     with pytest.raises(InputError, match="overwritten by a put"):
         probe(objects)
     assert objects.data == {}
+
+
+def test_the_probe_finds_a_store_that_gives_back_another_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = MemoryObjects()
+    get = objects.get
+    monkeypatch.setattr(objects, "get", lambda key: (b"", get(key)[1]))
+    with pytest.raises(InputError, match="not what was written"):
+        probe(objects)
+    assert objects.data == {}
+
+
+@pytest.mark.parametrize("operation", ["find", "put", "get", "delete"])
+def test_the_probe_cleans_a_store_that_fails_in_the_middle_as_far_as_it_allows(operation: str) -> None:
+    def fail_once(called: str, key: str) -> None:
+        if called == operation and not failures:
+            failures.append(called)
+            raise UnavailableError("gone")
+
+    failures: list[str] = []
+    objects = MemoryObjects()
+    with pytest.raises(UnavailableError, match="gone"):
+        probe(Watched(objects, fail_once))  # type: ignore[arg-type]
+    assert operation == "delete" or objects.data == {}
