@@ -140,12 +140,12 @@ def test_notes_are_migrated_on_reading_and_written_by_the_next_driver(
     later = Format((*NOTES.migrations, renamed("old name", "new name")))
     monkeypatch.setattr(study_formats, "NOTES", later)
     study = again(complete)
-    assert study._notes["new name"] == 5
+    assert study._notes.values["new name"] == 5
     assert "new name" not in study._study.user_attrs
     study.renew()
     assert study._study.user_attrs["new name"] == 5
     assert study._study.user_attrs[VERSION] == later.newest
-    assert again(study)._notes["new name"] == 5
+    assert again(study)._notes.values["new name"] == 5
 
 
 def test_a_driver_that_dies_while_it_migrates_leaves_notes_that_are_migrated_again(
@@ -164,7 +164,7 @@ def test_a_driver_that_dies_while_it_migrates_leaves_notes_that_are_migrated_aga
     monkeypatch.setattr(study._study, "set_user_attr", dying)
     with pytest.raises(KeyboardInterrupt):
         study.renew()
-    assert again(complete)._notes["new name"] == 5
+    assert again(complete)._notes.values["new name"] == 5
     again(complete).renew()
     assert again(complete)._study.user_attrs[VERSION] == NOTES.newest + 1
 

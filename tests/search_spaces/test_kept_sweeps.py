@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from search_spaces import load, settings
 from search_spaces.load import Deprecated, check_trials, parse_sweep
+from search_spaces.pruners.rule import Unpruned
 from search_spaces.samplers import Gp, Tpe
 from search_spaces.settings import Finals, Score
 from search_spaces.sweep import FORMAT, Sweep, changed_keys, completed, read_kept
@@ -130,7 +131,7 @@ def test_a_default_of_a_section_changes(later_defaults: Any) -> None:
     known = kept(*file)
     later_defaults(Finals, "samples", 50_000)
     later_defaults(Score, "samples", 500)
-    later_defaults(Sweep, "pruner", settings.Unpruned())
+    later_defaults(Sweep, "pruner", Unpruned())
     again = sweep(*file)
     assert (again.finals.samples, again.score.samples, again.pruner.name) == (50_000, 500, "none")
     assert agrees(again, known)
