@@ -114,7 +114,7 @@ def test_its_report_has_its_best_trial_and_its_final_score(written: Path, tmp_pa
 
 def test_what_it_learnt_from_an_earlier_sweep_is_still_known(written: Path) -> None:
     assert study_in(written).has_prior_trials
-    assert len(study_in(written)._sampling.lessons) == 3
+    assert len(study_in(written)._sampling.prior_trials) == 3
 
 
 @pytest.mark.parametrize("number", PAUSED)

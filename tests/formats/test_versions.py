@@ -10,7 +10,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from orchestrator.cli.commands import app
+from orchestrator.cli.__main__ import app
 from orchestrator.study import formats as study_formats
 from orchestrator.study.formats import NOTES, SWEEP
 from orchestrator.study.storage import keep_sweep
