@@ -1,1 +1,1 @@
-"""All of Ray: nodes, trials and their workers, finals, jobs. No other folder imports it."""
+"""The cluster: nodes, trials and their workers, finals, jobs. No other folder imports ray."""

@@ -1,4 +1,4 @@
-"""The best trials scored once more: on as many images as published scores, by our procedure and by clean-fid's."""
+"""Finals: the best trials are scored again on as many images as published scores, by our code and by clean-fid's."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ METRICS = ("fid", "kid")
 
 
 def score_final(sweep_text: str, folder: Path, cache: Path, number: int, images: int) -> Final:
-    """Scores the checkpoint that trial `number` of the sweep in `folder` has at `images`.
+    """Scores the checkpoint of trial `number` after `images` images; `folder` is the sweep's.
 
-    The images are made from the noise of the rungs' scores, of which there is more here. Raises InputError where the
+    The noise begins with that of the rungs' scores, and goes on, since there are more samples. Raises InputError if the
     checkpoint is missing or damaged.
     """
     start, sweep, device = time.perf_counter(), read_kept(sweep_text), pick_device()
@@ -51,9 +51,10 @@ def score_final(sweep_text: str, folder: Path, cache: Path, number: int, images:
 def run_finals(
     study: SweepStudy, cache: Path, capacity: Capacity, finalists: Sequence[TrialRecord], listener: Listener
 ) -> None:
-    """Scores the best checkpoints of `finalists` where trials run, with a worker's resources; needs a started cluster.
+    """Scores the best checkpoints of `finalists` on the cluster, each with the resources of a trial's worker.
 
-    The study keeps each as it is done; one that fails is kept with its reason. Ends early where the study is leaving.
+    Needs a started cluster. The study keeps each final as soon as it is done, and the reason of each that fails. Ends
+    early if the study is leaving.
     """
     want = capacity.want
     task = ray.remote(num_cpus=want.cpus_per_worker, num_gpus=want.gpu_share, max_retries=MOST_FAILURES - 1)(

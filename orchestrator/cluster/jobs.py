@@ -1,4 +1,4 @@
-"""A sweep as a job of a Ray cluster: the driver runs there, and whoever submits it may go away."""
+"""A sweep as a job of a Ray cluster: the driver runs on the cluster, and the submitting process may end."""
 
 from __future__ import annotations
 
@@ -21,53 +21,55 @@ from trainers.errors import InputError
 
 _PREFIX = "gansweep-"
 _FILE, _SWEEP = "sweep.yaml", "sweep"
-#: Seconds between two looks at a job.
-_LOOK = 1.0
-#: Of a job that is at work or soon will be.
+#: Seconds between two requests for the state of a job.
+_POLL = 1.0
+#: States of a job that has not ended.
 _UNDER_WAY = ("PENDING", "RUNNING")
 
 
 @dataclass(frozen=True)
 class Submitted:
-    """A job of a sweep."""
+    """A job that drives a sweep."""
 
     id: str
     new: bool
-    """Whether it was submitted now; else it was at work already."""
+    """Whether it was submitted now, or was running already."""
 
 
 def run(sweep: Sweep, address: str, root: Path | None, say: Callable[[str], object], wait: bool = True) -> bool:
-    """Has the cluster at `address` drive `sweep`, and shows what the job prints until it ends, or until Ctrl-C.
+    """Submits `sweep` to the cluster at `address`, and prints the job's output with `say` until it ends, or Ctrl-C.
 
-    Whether it did not fail. Arguments and errors as of `server` and `submit`.
+    Without `wait` it returns after submitting. Returns False if the job failed or was stopped. Raises InputError as
+    `server` and `submit`.
     """
     with server(address) as jobs:
         job = jobs.submit(sweep, root)
-        say(f"job {job.id} {'submitted' if job.new else 'is at work already'}; Ctrl-C leaves it at work")
+        say(f"job {job.id} {'submitted' if job.new else 'is running already'}; Ctrl-C leaves it running")
         try:
             outcome = jobs.follow(job.id, say) if wait else "SUCCEEDED"
         except KeyboardInterrupt:
             return True
     if outcome != "SUCCEEDED":
-        say(f"job {job.id} {outcome.lower()}; the same command goes on with the sweep")
+        say(f"job {job.id} {outcome.lower()}; the same command continues the sweep")
     return outcome == "SUCCEEDED"
 
 
 def submit(sweep: Sweep, address: str, root: Path | None = None) -> Submitted:
-    """Has the cluster whose dashboard is at `address`, http://HOST:8265, drive `sweep`.
+    """Submits a job that launches `sweep` to the cluster whose dashboard is at `address`, http://HOST:8265.
 
-    `root` is the folder of sweeps on the cluster, by default $GANSWEEP_HOME there, else one that ends with the job.
+    `root` is the folder of sweeps on the cluster: by default $GANSWEEP_HOME there, else a folder in the job's
+    working directory, which Ray deletes.
 
-    There is one job of a sweep at a time: while one is at work, nothing is submitted. After it has ended, however that
-    was, the next one goes on with the same sweep, since launching one that exists does. Raises InputError where the
-    cluster does not answer, or where the sweep's study or store would be one machine's own.
+    A sweep has one job at a time: while it runs, nothing is submitted. After it has ended for any reason, the next job
+    continues the sweep. Raises InputError if the cluster does not answer or refuses the job, if `root` is a relative
+    path, or if the sweep's study or store is not shared by the machines of the cluster.
     """
     if not re.fullmatch(r"https?://\S+", address):
-        text = "a job is submitted to http://HOST:8265, the cluster's dashboard, or through ray://HOST:10001"
+        text = "jobs go to http://HOST:8265, the cluster's dashboard, or through ray://HOST:10001"
         raise InputError(f"--address {address}: {text}")
     check_shared(sweep)
     if root is not None and not root.is_absolute():
-        raise InputError(f"--root {root}: on another machine a folder must be given from / on")
+        raise InputError(f"--root {root}: on another machine the folder must be an absolute path")
     client = _client(address)
     jobs = _jobs_of(sweep, client)
     if under_way := [name for name, status in jobs.items() if status in _UNDER_WAY]:
@@ -85,48 +87,49 @@ def submit(sweep: Sweep, address: str, root: Path | None = None) -> Submitted:
                 metadata={_SWEEP: sweep.name},
             )
         except RuntimeError as error:
-            if name in _jobs_of(sweep, client):  # another one was as quick
+            if name in _jobs_of(sweep, client):  # somebody else submitted it at the same time
                 return Submitted(name, new=False)
             raise InputError(f"--address {address}: the cluster refused the job: {_reason(error)}") from None
     return Submitted(name, new=True)
 
 
-def look(address: str, job: str, told: int) -> tuple[str, str]:
-    """The state of a job, and what it has printed behind the first `told` characters."""
+def poll(address: str, job: str, seen: int) -> tuple[str, str]:
+    """The state of a job, and its output without the first `seen` characters."""
     client = _client(address)
-    status = str(client.get_job_status(job).value)  # before its output, which is whole then where it has ended
-    return status, str(client.get_job_logs(job))[told:]
+    status = str(client.get_job_status(job).value)  # first the state: if the job has ended, its output is complete
+    return status, str(client.get_job_logs(job))[seen:]
 
 
 @dataclass(frozen=True)
 class Server:
-    """A cluster's job server, and how it is reached."""
+    """The job server of a cluster: functions that call it, directly or through a Ray client."""
 
     submit: Callable[[Sweep, Path | None], Submitted]
-    look: Callable[[str, int], tuple[str, str]]
+    poll: Callable[[str, int], tuple[str, str]]
 
     def follow(self, job: str, say: Callable[[str], object]) -> str:
-        """Passes on what a job prints until it ends; returns its status: SUCCEEDED, FAILED or STOPPED."""
-        told = 0
+        """Prints the output of a job with `say` until it ends; returns SUCCEEDED, FAILED or STOPPED."""
+        seen = 0
         while True:
-            status, text = self.look(job, told)
+            status, text = self.poll(job, seen)
             if text:
                 say(text.rstrip("\n"))
-                told += len(text)
+                seen += len(text)
             if status not in _UNDER_WAY:
                 return status
-            time.sleep(_LOOK)
+            time.sleep(_POLL)
 
 
 @contextmanager
 def server(address: str) -> Iterator[Server]:
     """The job server at http://HOST:8265, or that of the cluster whose client server is at ray://HOST:10001.
 
-    Through a Ray client only the head is asked to do the same: a driver stays where its study is, which Tune through a
-    client would not. Raises InputError, within 10 s, where that needs Ray's extra or where nothing answers.
+    Through a Ray client the head of the cluster is asked to call its own job server. Tune itself is never used through
+    a client, since it would run on another machine than the driver. Raises InputError, within 10 s, if an extra of Ray
+    is missing or nothing answers.
     """
     if not address.startswith(CLIENT):
-        yield Server(lambda sweep, root: submit(sweep, address, root), partial(look, address))
+        yield Server(lambda sweep, root: submit(sweep, address, root), partial(poll, address))
         return
     check_client(address)
     _use_token()
@@ -148,7 +151,7 @@ def server(address: str) -> Iterator[Server]:
                 raise
 
         yield Server(
-            lambda sweep, root: ask(_submit_text, sweep.as_written(), there, root), lambda *job: ask(look, there, *job)
+            lambda sweep, root: ask(_submit_text, sweep.as_written(), there, root), lambda *job: ask(poll, there, *job)
         )
 
 
@@ -163,27 +166,27 @@ def _client(address: str) -> Any:
         from ray.job_submission import JobSubmissionClient
     except ImportError as error:
         raise InputError(f'submit needs Ray\'s job client: pip install "ray[default]" ({error})') from None
-    for name in ("job.sdk", "dashboard_sdk"):  # they tell of each step
+    for name in ("job.sdk", "dashboard_sdk"):  # they print each step
         logging.getLogger(f"ray.dashboard.modules.{name}").setLevel(logging.WARNING)
     logging.getLogger("ray._private.runtime_env.packaging").setLevel(logging.WARNING)
     try:
         return JobSubmissionClient(address)
     except AuthenticationError:
-        text = "the cluster wants its token: set RAY_AUTH_TOKEN, or put it into ~/.ray/auth_token, as the head has it"
+        text = "the cluster needs its token: set RAY_AUTH_TOKEN, or put it into ~/.ray/auth_token, as the head has it"
         raise InputError(f"--address {address}: {text}") from None
     except (ConnectionError, RuntimeError) as error:
         raise InputError(f"--address {address}: no job server answers there: {_reason(error)}") from None
 
 
 def _use_token() -> None:
-    """Has a Ray that is imported after this show the token that this machine has, as Ray's own commands do."""
+    """Makes Ray send the token of this machine, if it has one and ray is imported after this, as Ray's commands do."""
     places = [os.environ.get("RAY_AUTH_TOKEN_PATH"), Path.home() / ".ray" / "auth_token"]
     if os.environ.get("RAY_AUTH_TOKEN") or any(place and Path(place).is_file() for place in places):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 
 def _jobs_of(sweep: Sweep, client: Any) -> dict[str, str]:
-    """Ids and states of the sweep's jobs, oldest first."""
+    """The states of the sweep's jobs by their ids, oldest first."""
     mine = [job for job in client.list_jobs() if job.submission_id and (job.metadata or {}).get(_SWEEP) == sweep.name]
     return {job.submission_id: str(job.status.value) for job in sorted(mine, key=lambda job: job.start_time or 0)}
 

@@ -1,6 +1,6 @@
-"""The Ray cluster that a sweep runs on: this machine's own, for as long as the sweep runs, or one at an address.
+"""The Ray cluster that a sweep runs on: one that this machine starts for the sweep, or an existing one at an address.
 
-Ray is imported by the functions alone: what it binds to is settled before.
+Only functions import ray, since `bind_to_loopback` must be called before its import.
 """
 
 from __future__ import annotations
@@ -22,32 +22,32 @@ from search_spaces.sweep import Sweep
 from trainers.errors import InputError
 from trainers.run import pick_device
 
-#: Despite its name it holds on every system: where it is 0, Ray talks over the loopback interface alone.
+#: If it is 0, Ray uses only the loopback interface; despite its name it works on every system.
 _REACHABLE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-#: Seconds in which a server must take a connection.
+#: Seconds in which a server must accept a connection.
 _CONNECT = 3.0
 CLIENT = "ray://"
 AUTO = "auto"
-#: Seconds between two looks at what nodes there are.
+#: Seconds between two counts of the cluster's nodes.
 _RECOUNT = 2.0
-#: Seconds without any node that could take a trial before a sweep ends: one that was lost may be replaced.
+#: A sweep ends if for so many seconds no trial fits on any node: until then a lost node may be replaced.
 _GRACE = 60.0
-#: Of a node's id, by which people tell nodes of one address apart.
+#: How many digits of a node's id are shown, since several nodes may have one address.
 NODE_DIGITS = 6
 
 
 @dataclass(frozen=True)
 class Node:
-    """What a node has, or has left."""
+    """The resources of a node: all of them, or those that are free."""
 
     cpus: float
     gpus: float
 
 
 def check_address(address: str) -> None:
-    """Whether a driver on this machine can use the cluster at `address`: auto, or HOST:PORT of its head.
+    """Checks that a driver on this machine can use the cluster at `address`: auto, or HOST:PORT of its head.
 
-    Raises InputError, within 10 s, where nothing answers there or where this machine is no node of it.
+    Raises InputError, within 10 s, if nothing answers there, or if this machine is not one of the cluster's nodes.
     """
     here = _clusters_here()
     if address == AUTO:
@@ -55,51 +55,52 @@ def check_address(address: str) -> None:
         if wanted:
             check_address(wanted)
         elif not here:
-            raise InputError("--address auto: no Ray cluster runs on this machine; `ray start --head` begins one")
+            raise InputError("--address auto: no Ray cluster runs on this machine; `ray start --head` starts one")
         return
     host, port = _host_and_port(address)
     ip = _answering(address, host, port)
-    # By way of the loopback interface it is the cluster of this machine, whatever that calls itself.
+    # A loopback address means a cluster of this machine, whatever address that cluster itself uses.
     mine = {each for each in here if each in (f"{host}:{port}", f"{ip}:{port}")}
     mine |= {each for each in here if ip.startswith("127.") and each.endswith(f":{port}")}
     if Path("/proc").exists() and not mine:
+        found = ", ".join(sorted(here)) or "none"
         raise InputError(
-            f"--address {address}: this machine is no node of that cluster ({', '.join(sorted(here)) or 'none'} here); "
+            f"--address {address}: this machine is not a node of that cluster (clusters here: {found}); "
             f"run this on one of its nodes, or `gansweep submit FILE --address http://{host}:8265` from anywhere"
         )
 
 
 def check_client(address: str) -> None:
-    """Raises InputError, within 10 s, where Ray's client is not installed or nothing answers at ray://HOST:PORT."""
+    """Raises InputError, within 10 s, if Ray's client is not installed or nothing answers at ray://HOST:PORT."""
     if find_spec("grpc") is None:
         raise InputError(f'--address {address}: needs Ray\'s client: pip install "ray[client]"')
     _answering(address, *_host_and_port(address.removeprefix(CLIENT)))
 
 
 def check_shared(sweep: Sweep) -> None:
-    """Raises InputError where machines of a cluster would each have a study or a store of their own."""
+    """Raises InputError if each machine of a cluster would have a study or a store of its own."""
     storage, store = sweep.study.storage, sweep.store.path
     if (storage is None or storage.startswith("sqlite")) and not sweep.study.shared:
         kind = "a journal file" if storage is None else "SQLite"
         raise InputError(
             f"study.storage: {kind} is for one machine; name a database that the cluster reaches, "
-            "or say study.shared: true where all its machines see this folder"
+            "or say study.shared: true if all its machines see this folder"
         )
     if not (store or "").startswith(S3) and not sweep.store.shared:
         raise InputError(
             "store.path: a folder is for one machine; name s3://BUCKET/PREFIX, "
-            "or say store.shared: true where all machines of the cluster see this folder"
+            "or say store.shared: true if all machines of the cluster see this folder"
         )
 
 
 def bind_to_loopback() -> None:
-    """Has a Ray that is imported after this talk over the loopback interface alone."""
+    """Makes Ray use only the loopback interface, if it is imported after this."""
     os.environ.setdefault(_REACHABLE, "0")
 
 
 @contextmanager
 def cluster(address: str | None = None) -> Iterator[None]:
-    """Ray, for as long as the block lasts: on this machine alone and without dashboard, or the one at `address`."""
+    """Connects to the cluster at `address` for the block, or starts one on this machine alone, without dashboard."""
     if address is None:
         bind_to_loopback()
     import ray
@@ -117,7 +118,7 @@ def cluster(address: str | None = None) -> Iterator[None]:
 
 
 def check_fits(sweep: Sweep) -> None:
-    """Raises InputError where this machine alone can never run one trial of `sweep`; starts nothing."""
+    """Raises InputError if this machine alone can never run a trial of `sweep`; starts nothing."""
     import torch
 
     gpus = torch.cuda.device_count() if pick_device() == "cuda" else 0
@@ -125,7 +126,7 @@ def check_fits(sweep: Sweep) -> None:
 
 
 class Capacity:
-    """How many trials of `want` fit on the cluster, which nodes join and leave."""
+    """How many trials with the resources `want` fit on the cluster; counted again, since nodes join and leave."""
 
     def __init__(self, want: Resources) -> None:
         self.want = want
@@ -133,9 +134,9 @@ class Capacity:
         self._fits = 0
 
     def trials(self, idle: bool) -> int:
-        """Trials that fit at once, at most `concurrent_trials`; `idle` says that none is running.
+        """The number of trials that fit at once, at most `want.concurrent_trials`; `idle` says that none is running.
 
-        Raises InputError where none is running and none could for as long as `resources.wait` says, a minute at least.
+        Raises InputError if the cluster is idle and no trial has fitted for `want.wait` seconds, at least for a minute.
         """
         now = time.monotonic()
         if now - self._counted >= _RECOUNT:
@@ -150,10 +151,10 @@ class Capacity:
 
 
 def capacity_for(want: Resources) -> Capacity:
-    """The room for trials of `want` on the cluster that this process is connected to.
+    """The capacity for trials with the resources `want` on the cluster that this process is connected to.
 
-    Where not even one fits, an autoscaler is asked for more and waited for as long as `resources.wait` says. Raises
-    InputError where that was in vain.
+    If not even one fits, asks the autoscaler for nodes and waits up to `want.wait` seconds. Raises InputError if none
+    fits then.
     """
     start, asked = time.monotonic(), False
     while not _fitting(want, nodes()) and time.monotonic() - start < want.wait:
@@ -161,19 +162,19 @@ def capacity_for(want: Resources) -> Capacity:
             _request_resources(bundles(want))
             asked = True
         time.sleep(1)
-    if asked:  # else what came would never be taken away again; trials hold what they use
+    if asked:  # else the autoscaler would keep the nodes for ever; running trials keep those that they use
         _request_resources([])
     _refuse_impossible(want, nodes(), want.wait)
     return Capacity(want)
 
 
 def trials_at_once(sweep: Sweep) -> int:
-    """How many trials of `sweep` fit on the cluster at once, as it is now. Raises as `capacity_for`."""
+    """How many trials of `sweep` fit on the cluster at once, as it is now. Raises InputError as `capacity_for`."""
     return capacity_for(sweep.resources).trials(idle=True)
 
 
 def draining(names: Sequence[str]) -> list[str]:
-    """Those of the nodes called `names`, ADDRESS/ID, that are about to be taken away."""
+    """Which of the nodes `names`, each ADDRESS/ID, are draining: Ray will take them away soon."""
     from ray._private.state import state
 
     leaving = [node_id[:NODE_DIGITS] for node_id in state.get_draining_nodes()]
@@ -181,7 +182,7 @@ def draining(names: Sequence[str]) -> list[str]:
 
 
 def nodes() -> list[Node]:
-    """What each living node of the cluster has in all."""
+    """The resources of each living node of the cluster, used ones included."""
     import ray
 
     alive = [each["Resources"] for each in ray.nodes() if each["Alive"]]
@@ -189,7 +190,7 @@ def nodes() -> list[Node]:
 
 
 def free() -> Node:
-    """What all nodes of the cluster together have left at the moment."""
+    """The free resources of all nodes of the cluster together."""
     import ray
 
     left = ray.available_resources()
@@ -197,13 +198,13 @@ def free() -> Node:
 
 
 def bundles(want: Resources) -> list[dict[str, float]]:
-    """What Ray reserves for one trial: one bundle for each of its workers."""
+    """The bundles that Ray reserves for one trial, one for each of its workers."""
     each = {"CPU": want.cpus_per_worker, **({"GPU": want.gpu_share} if want.gpu_share else {})}
     return [dict(each) for _ in range(want.workers_per_trial)]
 
 
 def _fitting(want: Resources, have: Sequence[Node]) -> int:
-    """Trials that fit on the nodes at once; workers of one trial may lie on several."""
+    """The number of trials that fit on the nodes at once; the workers of one trial may be on several nodes."""
     return sum(_workers_on(node, want) for node in have) // want.workers_per_trial
 
 
@@ -211,7 +212,7 @@ def _workers_on(node: Node, want: Resources) -> int:
     fits = node.cpus / want.cpus_per_worker
     if want.gpu_share > 1:
         fits = min(fits, node.gpus // want.gpu_share)
-    elif want.gpu_share:  # a worker has a part of one GPU, never parts of two
+    elif want.gpu_share:  # a worker uses a part of one GPU, never parts of two
         fits = min(fits, node.gpus * int(1 / want.gpu_share + 1e-9))
     return int(fits + 1e-9)
 
@@ -228,14 +229,14 @@ def _refuse_impossible(want: Resources, have: Sequence[Node], waited: float = 0)
 
 
 def _request_resources(wanted: list[dict[str, float]]) -> None:
-    """Tells the autoscaler what there must be room for, in place of what it was told before."""
+    """Asks the autoscaler for nodes on which the bundles `wanted` fit; replaces the request before."""
     from ray.autoscaler.sdk import request_resources
 
     request_resources(bundles=wanted)
 
 
 def _answering(address: str, host: str, port: int) -> str:
-    """The number of the host; InputError where nobody takes a connection."""
+    """The IP address of `host`. Raises InputError if nothing accepts a connection at its `port`."""
     try:
         with socket.create_connection((host, port), _CONNECT):
             return socket.gethostbyname(host)
@@ -251,12 +252,12 @@ def _host_and_port(address: str) -> tuple[str, int]:
 
 
 def _clusters_here() -> set[str]:
-    """HOST:PORT of the clusters of which this machine is a node."""
+    """HOST:PORT of each cluster of which this machine is a node."""
     found = set()
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             words = entry.read_bytes().decode(errors="replace").split("\0")
-        except OSError:  # it has ended
+        except OSError:  # the process has ended
             continue
         if Path(words[0]).name == "raylet":
             found |= {word.partition("=")[2] for word in words if word.startswith("--gcs-address=")}

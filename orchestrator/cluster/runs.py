@@ -1,4 +1,4 @@
-"""What a process trains and scores with, made from a sweep and the parameters of a trial."""
+"""Builds what a process trains and scores with, from a sweep and the parameters of a trial."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from trainers.run import Run, pick_device
 
 
 def new_run(sweep: Sweep, cache: Path, params: dict[str, Any], parallel: Parallel = ALONE) -> Run:
-    """The run of a trial from its beginning, for one of its workers."""
+    """A new run of a trial, without its checkpoint, for one of the trial's workers."""
     system_id, config = sweep.configure(params)
     device = pick_device()
     train, evaluator = _prepared(sweep.normalised(), cache, device)
@@ -39,13 +39,13 @@ def new_run(sweep: Sweep, cache: Path, params: dict[str, Any], parallel: Paralle
 
 @lru_cache(maxsize=1)
 def _prepared(sweep_text: str, cache: Path, device: str) -> tuple[ImageData, Evaluator]:
-    # Kept for the next trial that this process is given: data, extractor and reference are the same for all.
+    # Cached for the next trial of this process: data, extractor and reference are the same for all trials of a sweep.
     sweep = read_kept(sweep_text)
     return prepare_scoring(sweep, cache, device)
 
 
 def prepare_scoring(sweep: Sweep, cache: Path, device: str) -> tuple[ImageData, Evaluator]:
-    """Training images and the evaluator of a sweep; trains or fetches the extractor where the cache lacks it."""
+    """The training images and the evaluator of a sweep; trains or downloads the extractor if `cache` lacks it."""
     train, test = load(sweep.dataset, "train"), load(sweep.dataset, "test")
     extractor = build_extractor(sweep.score.extractor, train, test, cache, device)
     reference = reference_of(extractor, train, cache)

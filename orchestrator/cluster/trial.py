@@ -1,4 +1,4 @@
-"""One trial of a sweep as a run in a process of its own, without study or cluster."""
+"""One trial of a sweep in its own process: trains, scores and publishes checkpoints, without knowing the study."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 class SweepTrial:
-    """A trial that goes on from its newest checkpoint in the store, if it has one."""
+    """A trial that continues from its newest checkpoint in the store, if it has one.
+
+    Raises StaleAttemptError if a later attempt has claimed the trial.
+    """
 
     def __init__(
         self,
@@ -41,19 +44,20 @@ class SweepTrial:
         with self._store.newest(self._number, passed_over.append) as found:
             since = f"goes on from {found.name}" if found else "no checkpoint is whole: begins anew"
             self.damaged = [f"{since}; {text}" for text in dict.fromkeys(passed_over)]
-            """What is to be told of checkpoints that could not be used."""
-            self._untold = found is not None
+            """A sentence for each checkpoint that could not be used."""
+            self._loaded_only = found is not None
+            """Whether the history was loaded and `advance` has not returned it yet."""
             if found is not None:
                 self.run.load(found)
         self.run.share()
 
     def advance(self) -> list[Rung]:
-        """Passes one more rung, or scores the last one on more images where that was asked; returns all so far.
+        """Trains to the next rung, or scores the last one on more images if that was requested; returns all rungs.
 
-        After a restart the first call trains nothing: what the checkpoint knows may never have reached the study,
-        and the study may want no more of this trial.
+        If a checkpoint was loaded, the first call trains nothing and returns its rungs: perhaps the study lacks some of
+        them, and perhaps it decides to end the trial after them.
         """
-        if not self._untold:
+        if not self._loaded_only:
             if not self._measured_again():
                 with self._all("follow", self.run.target):
                     self.run.next_rung()
@@ -65,7 +69,7 @@ class SweepTrial:
                 worth_keeping(self.run.history, self.run.evaluator.metrics[0], keep.best),
                 final=self.run.finished,
             )
-        self._untold = False
+        self._loaded_only = False
         return self.run.history
 
     def _measured_again(self) -> bool:
@@ -78,5 +82,5 @@ class SweepTrial:
             return self.run.measure_again(samples)
 
     def _all(self, method: str, *arguments: Any) -> AbstractContextManager[None]:
-        """The other workers of the trial, if it has any, do their part of what the block does."""
+        """Has the other workers of the trial, if there are any, call `method` while the block runs."""
         return self._team.together(method, *arguments) if self._team else nullcontext()

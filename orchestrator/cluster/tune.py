@@ -1,4 +1,4 @@
-"""Places trials on a Ray cluster and carries their reports to the study."""
+"""Runs the study's trials with Ray Tune: places them on the cluster and reports their rungs to the study."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from ray.tune.search import Searcher
 
 from orchestrator.cluster.listener import Listener
 from orchestrator.cluster.nodes import Capacity, bundles
-from orchestrator.cluster.trainable import Trainable, log_tail
+from orchestrator.cluster.trainable import REPORT, Trainable, log_tail
 from orchestrator.decisions.failures import damaged, failure_of
 from orchestrator.paths import TUNE, process_log
 from orchestrator.store import store_of
 from orchestrator.study.study import Decision, SweepStudy, Ticket
 from trainers.rungs import Rung
 
-# Tune would hand the keys to its processes by way of Ray, which writes them into its logs for everybody to read. On
-# this machine they are inherited; every other one has keys of its own.
+# Tune would pass AWS's keys to its processes through Ray, which writes them into logs that everybody can read.
+# Processes on this machine inherit the keys, and other machines have their own.
 class_cache.ENV_VARS_TO_PROPAGATE.difference_update(
     {name for name in class_cache.ENV_VARS_TO_PROPAGATE if name.startswith("AWS_")}
 )
 
 
 class _Transient:
-    """Tune pickles searcher and scheduler into its experiment state, from which nothing is ever restored here."""
+    """Has an empty pickle: Tune pickles searcher and scheduler into its experiment state, which nothing reads here."""
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
@@ -41,20 +41,20 @@ class _Transient:
 
 
 class _StudySearcher(_Transient, Searcher):  # type: ignore[misc]
-    """Hands Tune the study's trials, as many at a time as there is room for."""
+    """Hands Tune the study's trials, as many at a time as fit on the cluster."""
 
     def __init__(self, study: SweepStudy, common: dict[str, str], capacity: Capacity, listener: Listener) -> None:
         super().__init__()
         self._study, self._common, self._capacity, self._listener = study, common, capacity, listener
         self.live: dict[str, Ticket] = {}
-        """By Tune's id."""
+        """The trials that Tune runs, by Tune's id."""
         self.rungs: dict[str, dict[int, Rung]] = {}
-        """What the attempts in `live` have reported, by images."""
-        self.accounts: dict[str, str] = {}
-        """Ray's, of how the process of a live trial died."""
+        """What the attempts in `live` have reported, by Tune's id and by images."""
+        self.errors: dict[str, str] = {}
+        """Ray's error text of each live trial whose process failed, by Tune's id."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        self._study.check()  # Tune asks ten times a second: the first to learn that another driver has taken over
+        self._study.check()  # Tune calls this ten times a second, so a lost lease is noticed here first
         if len(self.live) >= self._capacity.trials(idle=not self.live):
             return None
         ticket = self._study.next_ticket()
@@ -69,9 +69,9 @@ class _StudySearcher(_Transient, Searcher):  # type: ignore[misc]
         del self.rungs[trial_id]
         if not error:
             return
-        account = self.accounts.pop(trial_id)
-        failure = failure_of(ticket.attempt, account)
-        log = log_tail(process_log(self._study.folder, ticket.number, ticket.attempt), account)
+        text = self.errors.pop(trial_id)
+        failure = failure_of(ticket.attempt, text)
+        log = log_tail(process_log(self._study.folder, ticket.number, ticket.attempt), text)
         goes_on = self._study.crashed(ticket.number, failure, log)
         self._listener.failed(ticket.number, failure)
         if not goes_on:
@@ -81,10 +81,10 @@ class _StudySearcher(_Transient, Searcher):  # type: ignore[misc]
         return True
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: the study keeps all there is to know."""
+        """Does nothing: the study keeps the whole state."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing, likewise."""
+        """Does nothing: the study has the whole state."""
 
 
 class _StudyScheduler(_Transient, FIFOScheduler):  # type: ignore[misc]
@@ -98,30 +98,31 @@ class _StudyScheduler(_Transient, FIFOScheduler):  # type: ignore[misc]
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         ticket = self._searcher.live[trial.trial_id]
         number = ticket.number
-        told = json.loads(result["told"])
-        for message in told["damaged"]:
+        report = json.loads(result[REPORT])
+        for message in report["damaged"]:
             if self._study.note(number, failure := damaged(ticket.attempt, message)):
                 self._listener.failed(number, failure)
         passed = self._searcher.rungs[trial.trial_id]
-        passed |= {rung.images: rung for rung in map(Rung.from_json, told["news"])}
+        passed |= {rung.images: rung for rung in map(Rung.from_json, report["rungs"])}
         history = list(passed.values())
-        self._study.place(number, told["nodes"])
+        self._study.place(number, report["nodes"])
         decision = self._study.report(number, history)
         if decision is Decision.MEASURE:
             samples = self._study.images_to_measure(history)
-            assert samples is not None  # or the study would not ask
+            assert samples is not None  # else the study does not decide to measure
             self._store.request(number, history[-1].images, samples)
             return str(TrialScheduler.CONTINUE)
         self._listener.changed(number)
         return str(TrialScheduler.CONTINUE if decision is Decision.CONTINUE else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        # Of an error the searcher is told right after, but not which one. Tune's line with number and date is left out.
-        self._searcher.accounts[trial.trial_id] = Path(trial.error_file).read_text().partition("\n")[2]
+        # Right after this Tune calls `on_trial_complete` of the searcher, without the error. The first line of the file
+        # is Tune's own, with number and date.
+        self._searcher.errors[trial.trial_id] = Path(trial.error_file).read_text().partition("\n")[2]
 
 
 def run_trials(study: SweepStudy, cache: Path, capacity: Capacity, listener: Listener) -> None:
-    """Works through the study's trials until its budget is used or the user interrupts; needs a started cluster."""
+    """Runs the study's trials until its budget is used or the user presses Ctrl-C; needs a started cluster."""
     scratch = study.folder / TUNE
     shutil.rmtree(scratch, ignore_errors=True)
     common = {
@@ -132,7 +133,7 @@ def run_trials(study: SweepStudy, cache: Path, capacity: Capacity, listener: Lis
     }
     searcher = _StudySearcher(study, common, capacity, listener)
     resources = tune.PlacementGroupFactory(bundles(capacity.want))
-    # A failure's reason is kept by the study; Tune would print its traceback between the lines of progress.
+    # The study keeps the reason of a failure; Tune would print its traceback between the lines of progress.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     tuner = tune.Tuner(
         tune.with_resources(Trainable, resources),
@@ -146,12 +147,12 @@ def run_trials(study: SweepStudy, cache: Path, capacity: Capacity, listener: Lis
             name="trials",
             storage_path=str(scratch.resolve()),
             verbose=0,
-            failure_config=tune.FailureConfig(max_failures=0),  # the study says who goes on
+            failure_config=tune.FailureConfig(max_failures=0),  # the study decides which trials go on
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
     interrupt = signal.getsignal(signal.SIGINT)
     tuner.fit()
     if signal.getsignal(signal.SIGINT) is not interrupt:
-        signal.signal(signal.SIGINT, interrupt)  # Tune leaves its own, which swallows the next Ctrl-C
+        signal.signal(signal.SIGINT, interrupt)  # Tune leaves its own handler, which ignores the next Ctrl-C
     shutil.rmtree(scratch, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""One trial over many GPUs: this process is its first worker, the others are actors in the trial's placement group."""
+"""One trial on several GPUs: its process is the first worker, the others are actors in the trial's placement group."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from trainers.run import Run, pick_device
 
 #: Seconds after which a worker that waits for another one gives up.
 PATIENCE = 600.0
-#: Seconds for Ray to tell of a worker whose death another one has noticed already.
-_NEWS = 15.0
+#: Seconds in which Ray must report the death of a worker after another worker has lost the connection to it.
+_DEATH_REPORT = 15.0
 
 
 class NodeLostError(Exception):
@@ -37,7 +37,7 @@ class WorkerKilledError(Exception):
 
 
 class Worker:
-    """A worker other than the first: trains and scores its part, keeps and reports nothing."""
+    """A worker other than the first: trains and scores its part of each batch, and keeps and reports nothing."""
 
     def __init__(self, rank: int, size: int, host: str, port: int, gpu_share: float) -> None:
         limit_memory(gpu_share)
@@ -45,12 +45,12 @@ class Worker:
         self._run: Run | None = None
 
     def node(self) -> str:
-        """Where it is."""
+        """The node of this worker."""
         return this_node()
 
     def begin(self, sweep_text: str, cache: Path, params: dict[str, Any]) -> None:
-        """Turns to another trial, in the state of the first worker's."""
-        self._run = None  # the one before must leave its memory to the next
+        """Begins another trial and takes over the state of its first worker."""
+        self._run = None  # frees the memory of the trial before
         self._run = new_run(read_kept(sweep_text), cache, params, self._parallel)
         self._run.share()
 
@@ -66,10 +66,10 @@ class Worker:
 
 
 class Team:
-    """All workers of the trials of this process, which is the first one; they end with `dissolve`, or with it."""
+    """The workers of the trials of this process, which is the first one. The others end with `end`, or with it."""
 
     def __init__(self, want: Resources) -> None:
-        """Starts the others where this actor's placement group has room for them. Raises RayError where one dies."""
+        """Starts the other workers in the placement group of this actor. Raises RayError if one dies."""
         group, host = ray.util.get_current_placement_group(), ray.util.get_node_ip_address()
         listening = parallel.listen(host)
         self._others = [
@@ -84,32 +84,35 @@ class Team:
         ]
         self.parallel: Parallel = listening.join(want.workers_per_trial, pick_device(), PATIENCE)
         self.nodes: list[str] = [this_node(), *ray.get([other.node.remote() for other in self._others])]
-        """Where each worker is, in order."""
+        """The node of each worker, by rank."""
 
     @contextmanager
     def together(self, method: str, *arguments: Any) -> Iterator[None]:
-        """Has all others do `method` while this one does its part in the block.
+        """Has all other workers call `method` while this one runs the block.
 
-        Raises NodeLostError or WorkerKilledError where one of them died, and what they raised themselves.
+        Raises NodeLostError or WorkerKilledError if a worker died, else the error that a worker raised.
         """
         calls = [getattr(other, method).remote(*arguments) for other in self._others]
         try:
             yield
         except Exception:
-            # Whoever talks to a worker that died only knows that a connection is gone: its own end says why.
-            _raise_first(calls, _NEWS)
+            # If a worker died, the block only noticed a lost connection: Ray's error says why the worker died.
+            _raise_first(calls, _DEATH_REPORT)
             raise
         _raise_first(calls, None)
 
-    def dissolve(self) -> None:
-        """Ends the others at once."""
+    def end(self) -> None:
+        """Kills the other workers."""
         for other in self._others:
             ray.kill(other)
         self.parallel.leave()
 
 
 def _raise_first(calls: list[Any], timeout: float | None) -> None:
-    """Raises what ended a call within `timeout` seconds; a death before the errors of those that noticed it."""
+    """Raises the error of a call that failed within `timeout` seconds, if any; the death of a worker comes first.
+
+    The errors of other workers may only be that they noticed the death.
+    """
     ready, _ = ray.wait(calls, num_returns=len(calls), timeout=timeout)
     errors: list[RayError] = []
     for call in ready:
@@ -126,12 +129,12 @@ def _raise_first(calls: list[Any], timeout: float | None) -> None:
 
 
 def limit_memory(gpu_share: float) -> None:
-    """Keeps this process to its share of a GPU's memory, where it has no whole one."""
+    """Limits this process to its share of the GPU's memory, if it shares a GPU."""
     if 0 < gpu_share < 1 and pick_device() == "cuda":
         torch.cuda.set_per_process_memory_fraction(gpu_share)
 
 
 @cache
 def this_node() -> str:
-    """This process's node as people tell them apart: its address and the beginning of its id."""
+    """The node of this process as ADDRESS/ID, with the first digits of Ray's id."""
     return f"{ray.util.get_node_ip_address()}/{ray.get_runtime_context().get_node_id()[:NODE_DIGITS]}"

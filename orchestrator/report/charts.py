@@ -1,4 +1,4 @@
-"""The report's figures: data in, plotly figure out."""
+"""The report's figures: functions from a sweep's data to plotly figures, and the style that all pages share."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _INK, BLUE, ORANGE, TEAL = "#1f2933", "#2f6fa7", "#c2410c", "#0f766e"
 AXIS = {"gridcolor": "#e4e8ec", "zeroline": False, "automargin": True}
 LEGEND_ABOVE = {"orientation": "h", "x": 0, "y": 1.02, "yanchor": "bottom"}
 _DARK_TO_LIGHT = ["#08306b", "#3f7fb5", "#b9cbd9"]
-#: Line colour, dash and the marker of the last point, by the kind of a trial's end.
+#: Line colour, dash and marker of the last point, by the kind of a trial as in `kind_of`.
 _STYLES = {
     "complete": (BLUE, "solid", "circle"),
     "running": (TEAL, "solid", "circle-open"),
@@ -33,12 +33,12 @@ _STYLES = {
 
 
 def kind_of(record: TrialRecord) -> str:
-    """How a trial stands: its state, or `diverged` where its last rung has."""
+    """The state of a trial, or `diverged` if its last rung diverged."""
     return "diverged" if record.rungs and record.rungs[-1].diverged else record.state
 
 
 def text_of(value: Any) -> str:
-    """A parameter's or an axis value in short: 2e-5, 0.25, true."""
+    """The value of a parameter or of a tick as short text: 2e-5, 0.25, true."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
@@ -47,9 +47,9 @@ def text_of(value: Any) -> str:
 
 
 def score_curves(records: Sequence[TrialRecord], metric: str, best: int | None, names: Sequence[str]) -> Figure:
-    """The score of each trial over kimg; `best` is drawn last and with bars of ±2 standard errors.
+    """The score of each trial over kimg; trial `best` is drawn last, with bars of ±2 standard errors.
 
-    The hover text shows the parameters `names`. The score's axis is logarithmic where every score is positive.
+    The hover text shows the parameters `names`. The axis of scores is logarithmic if every score is positive.
     """
     scored = [record for record in records if record.best]
     figure = empty_figure(480)
@@ -62,14 +62,14 @@ def score_curves(records: Sequence[TrialRecord], metric: str, best: int | None, 
     figure.update_yaxes(
         title=f"{metric} ({METRICS[metric].better} is better)", type="log" if logarithmic else "linear", **AXIS
     )
-    if logarithmic:  # labels 0.002 0.005 0.01 in place of plotly's 2 5 0.01
+    if logarithmic:  # ticks 0.002 0.005 0.01; plotly's default labels are 2 5 0.01
         figure.update_yaxes(tickformat="~g", dtick="D2")
     figure.update_layout(legend=LEGEND_ABOVE, hovermode="closest")
     return figure
 
 
 def importance_bars(importances: Mapping[str, float]) -> Figure:
-    """The parameters' shares, which add up to 1, the first one on top."""
+    """One bar for each parameter's share of the importance, the first one on top; the shares add up to 1."""
     names, shares = list(importances), list(importances.values())
     figure = empty_figure(40 + 32 * len(names))
     labels = [f"{share:.0%}" for share in shares]
@@ -81,9 +81,9 @@ def importance_bars(importances: Mapping[str, float]) -> Figure:
 
 
 def parallel_coordinates(records: Sequence[TrialRecord], dimensions: Sequence[Dimension], metric: str) -> Figure:
-    """One line per scored trial through its parameters to its best score; dark is good.
+    """One line for each scored trial, through its parameters to its best score; dark lines are good.
 
-    A trial without a conditional parameter crosses that axis at an extra tick below its range.
+    If a trial lacks a conditional parameter, its line crosses that axis at an extra tick below the range.
     """
     scored = [record for record in records if record.best]
     axes = [_parameter_axis(each, [record.params.get(each.name) for record in scored]) for each in dimensions]
@@ -144,7 +144,7 @@ def _curve(record: TrialRecord, metric: str, best: bool, names: Sequence[str]) -
 
 
 def _legend_entry(kind: str) -> Scatter:
-    """A trace without points: one entry stands for all trials of a kind and switches them."""
+    """A trace without points, whose legend entry stands for all trials of a kind and shows or hides them."""
     colour, dash, end = _STYLES[kind]
     line, marker = {"color": colour, "dash": dash, "width": 1.6}, {"symbol": end, "size": 9}
     return Scatter(x=[None], y=[None], mode="lines+markers", line=line, marker=marker, name=kind, legendgroup=kind)
@@ -170,7 +170,7 @@ def _parameter_axis(dimension: Dimension, values: Sequence[Any]) -> dict[str, An
 def _axis(
     label: str, values: Sequence[float | None], low: float, high: float, logarithmic: bool, whole: bool = False
 ) -> dict[str, Any]:
-    """A numerical axis from `low` to `high`; a logarithmic one holds log10 of its values under their real names."""
+    """A numerical axis from `low` to `high`. If it is logarithmic, its values are log10, its labels are not."""
     marks = _log_ticks(low, high) if logarithmic else _linear_ticks(low, high, whole)
 
     def place(value: float) -> float:
@@ -182,7 +182,7 @@ def _axis(
 
 
 def _spanned(label: str, places: Sequence[float | None], ticks: dict[float, str], gap: float) -> dict[str, Any]:
-    """An axis over its ticks, with one more tick `gap` below them where a place is None."""
+    """An axis over its ticks. If a place is None, it is drawn at one more tick, `gap` below the others."""
     low, high = min(ticks), max(ticks)
     if low == high:
         low, high, gap = low - 0.5, high + 0.5, 0.25
@@ -200,7 +200,7 @@ def _spanned(label: str, places: Sequence[float | None], ticks: dict[float, str]
 
 
 def _linear_ticks(low: float, high: float, whole: bool) -> list[float]:
-    """Every whole number where these are few, else five values at equal distances."""
+    """Every whole number if there are at most eleven, else five values at equal distances."""
     if whole and high - low <= 10:
         return list(range(int(low), int(high) + 1))
     marks = [low + (high - low) * part / 4 for part in range(5)]
@@ -208,7 +208,7 @@ def _linear_ticks(low: float, high: float, whole: bool) -> list[float]:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Both ends, and between them the powers of ten; below two decades twice and five times these as well."""
+    """Both ends and the powers of ten between them; for less than two decades also their doubles and fivefolds."""
     span = math.log10(high / low)
     steps = (1, 2, 5) if span < 2 else (1,)
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)

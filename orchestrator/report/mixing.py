@@ -1,4 +1,7 @@
-"""What a study of mixes has come to: a table and a page, each beside what the report says."""
+"""Table and page of a study that trains classifiers on mixes of real and generated images.
+
+Both show our accuracies beside those that narman-2019 reports.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +28,14 @@ from trainers.tools.mixing import (
 
 TABLE, PAGE = "table.md", "mix-study.html"
 _COLOURS = dict(zip(STRATEGIES, (charts.BLUE, charts.ORANGE, charts.TEAL), strict=True))
-#: Errors in % at which the axis of accuracies is marked.
-_MARKS = (90, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1)
+#: Errors in % at which the axis of accuracies has ticks.
+_TICKS = (90, 50, 20, 10, 5, 2, 1, 0.5, 0.2, 0.1)
 #: Percent of real images whose validation curves are drawn.
 _CURVES_AT = 10
 
 
 def write_results(settings: Settings, points: Sequence[Point], folder: Path) -> str:
-    """Writes table and page of at least one point to `folder`; gives the table, in Markdown."""
+    """Writes table and page to `folder`; returns the table, in Markdown. `points` must not be empty."""
     text = table(settings, points)
     for name, content in ((TABLE, text), (PAGE, page(settings, points))):
         with replaced(folder / name) as temporary:
@@ -41,7 +44,10 @@ def write_results(settings: Settings, points: Sequence[Point], folder: Path) -> 
 
 
 def table(settings: Settings, points: Sequence[Point]) -> str:
-    """A row for each number of real images: accuracies in %, reported ones, and seconds, by strategy."""
+    """The facts and a table in Markdown: accuracies in %, reported ones and seconds, by number of real images.
+
+    There is a row for each number of real images, and a column for each strategy.
+    """
     names = [name for name in STRATEGIES if any(point.strategy == name for point in points)]
     titles = [title for name in names for title in (_title(name), "reported")]
     head = ["% real", "real", *titles, *(f"seconds, {_title(name)}" for name in names)]
@@ -59,7 +65,7 @@ def table(settings: Settings, points: Sequence[Point]) -> str:
 
 
 def page(settings: Settings, points: Sequence[Point]) -> str:
-    """One HTML file that loads nothing else: accuracy over the share of real images, and validation curves."""
+    """A self-contained HTML file: accuracy over the share of real images, and validation curves."""
     seeds = sorted({point.seed for point in points})
     share, curves = validation_curves(settings, points)
     facts = "".join(f"<p>{html.escape(line)}</p>" for line in _facts(settings, seeds) if line)
@@ -73,7 +79,7 @@ def page(settings: Settings, points: Sequence[Point]) -> str:
 
 
 def accuracies(settings: Settings, points: Sequence[Point]) -> Figure:
-    """Test accuracy over the share of real images: the mean over seeds, each seed, and what is reported."""
+    """Test accuracy over the share of real images: means over seeds, single seeds, and reported values."""
     reported = reported_at(settings.images, settings.classes)
     sizes = sorted({point.real for point in points})
     figure = _figure("% of the training set that is real", "test accuracy in %")
@@ -91,14 +97,14 @@ def accuracies(settings: Settings, points: Sequence[Point]) -> Figure:
         )
         dotted = {**line, "dash": "dot", "width": 1.2}
         figure.add_trace(Scatter(x=[*known], y=[*known.values()], mode="lines", line=dotted, name=f"{title}, reported"))
-    # The shares are names at equal distances: on a scale of numbers those below 1 % would be one point.
+    # The shares are categories at equal distances: on a numerical axis those below 1 % would be one point.
     order = [_percent(real, settings) for real in sizes]
     figure.update_xaxes(type="category", categoryorder="array", categoryarray=order)
     return figure
 
 
 def validation_curves(settings: Settings, points: Sequence[Point]) -> tuple[str, Figure]:
-    """Validation accuracy over epochs where the share of real images is nearest to 10 %, and that share in %."""
+    """The share of real images in % that is nearest to 10 %, and the validation accuracy over epochs at that share."""
     real = min((point.real for point in points), key=lambda size: abs(100 * size / settings.images - _CURVES_AT))
     figure = _figure("epoch", "validation accuracy in %")
     for name, colour in _COLOURS.items():
@@ -111,7 +117,7 @@ def validation_curves(settings: Settings, points: Sequence[Point]) -> tuple[str,
 
 
 def _facts(settings: Settings, seeds: Sequence[int]) -> list[str]:
-    """How the points were measured, and what keeps them from comparing with the reported ones."""
+    """How the points were measured, and how that differs from the report, in sentences."""
     pairs = (
         ("data set", settings.dataset, REPORTED_DATASET),
         ("images", settings.images, REPORTED_IMAGES),
@@ -146,20 +152,20 @@ def _title(strategy: str) -> str:
 
 
 def _percent(real: int, settings: Settings) -> str:
-    """Two digits of the share of real images: 0.018, 10, 100."""
+    """The share of real images in %, to two digits: 0.018, 10, 100."""
     return f"{float(f'{100 * real / settings.images:.2g}'):g}"
 
 
 def _error(accuracy: float) -> float:
-    """Percent of wrong images, at least the last mark of the logarithmic axis."""
-    return max(100 * (1 - accuracy), _MARKS[-1])
+    """The percentage of wrong images, at least the last tick of the logarithmic axis."""
+    return max(100 * (1 - accuracy), _TICKS[-1])
 
 
 def _figure(x: str, y: str) -> Figure:
-    """Accuracies near 1 are far apart: the axis is logarithmic in the error, and shows what is right."""
+    """An empty figure. Its axis of accuracies is logarithmic in the error, so that accuracies near 1 differ visibly."""
     figure = charts.empty_figure(460)
     figure.update_layout(legend=charts.LEGEND_ABOVE)
     figure.update_xaxes(title=x, **charts.AXIS)
-    labels = [f"{100 - mark:g}" for mark in _MARKS]
-    figure.update_yaxes(title=y, type="log", autorange="reversed", tickvals=_MARKS, ticktext=labels, **charts.AXIS)
+    labels = [f"{100 - tick:g}" for tick in _TICKS]
+    figure.update_yaxes(title=y, type="log", autorange="reversed", tickvals=_TICKS, ticktext=labels, **charts.AXIS)
     return figure

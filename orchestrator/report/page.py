@@ -1,4 +1,4 @@
-"""The report's page: what it says, in words, tables and pictures."""
+"""The report's page: its tables, figures and pictures."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _ENVIRONMENT = Environment(
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of the leaderboard and what it is sorted by; an empty one comes last either way."""
+    """One cell of the leaderboard: its text and its sort key. Empty cells come last in both directions."""
 
     text: str
     key: float | str = ""
@@ -47,14 +47,14 @@ class Cell:
 
 @dataclass(frozen=True)
 class Grid:
-    """One picture of samples as base64 PNG with its caption."""
+    """A sample grid as base64 PNG, with its caption."""
 
     png: str
     caption: str
 
 
 def write_report(status: SweepStatus, study: SweepStudy, path: Path) -> None:
-    """Writes the report of a sweep to `path` in one atomic step: a single HTML file that loads nothing else."""
+    """Writes the report of a sweep to `path` in one atomic step, as a self-contained HTML file."""
     sweep = study.sweep
     searched = [dimension for dimension in sweep.space if dimension.kind != "constant"]
     importances = study.importances()
@@ -69,10 +69,10 @@ def write_report(status: SweepStatus, study: SweepStudy, path: Path) -> None:
         columns=_columns(status, sweep, searched),
         rows=_rows(status, sweep, searched),
         searched=len(searched),
-        beside=_beside(status, sweep),
+        compared=_compared(status, sweep),
         finals=_finals(status),
         figures={name: drawn.get(name) for name in figures},
-        unscored=[_epitaph(record) for record in status.records if not record.best],
+        unscored=[_state(record) for record in status.records if not record.best],
         unranked=[d.name for d in searched if importances and d.name not in importances],
         conditional=[dimension.name for dimension in searched if dimension.when],
         grids=_grids(status, study),
@@ -82,7 +82,7 @@ def write_report(status: SweepStatus, study: SweepStudy, path: Path) -> None:
 
 
 def _winner(status: SweepStatus, searched: Sequence[Dimension]) -> dict[str, Any] | None:
-    """The best trial's line, None before the first score."""
+    """What the page says of the best trial; None before the first score."""
     record = status.best
     if record is None or record.best is None:
         return None
@@ -100,7 +100,7 @@ def _winner(status: SweepStatus, searched: Sequence[Dimension]) -> dict[str, Any
 
 
 def _measures(records: Sequence[TrialRecord]) -> list[tuple[str, int, str, str, int]]:
-    """Every way in which a score was measured: metric, N, extractor, reference and seed."""
+    """All ways in which scores were measured: metric, N, extractor, reference and seed."""
     scores = [score for record in records for rung in record.rungs for score in rung.scores.values()]
     return list(dict.fromkeys((s.metric, s.n, s.extractor, s.reference, s.seed) for s in scores))
 
@@ -112,8 +112,8 @@ def _metrics(status: SweepStatus, sweep: Sweep) -> list[str]:
 
 def _columns(status: SweepStatus, sweep: Sweep, searched: Sequence[Dimension]) -> list[str]:
     metrics, names = _metrics(status, sweep), [dimension.name for dimension in searched]
-    used = ["GPU-hours", "Pareto"] if len(status.objectives) > 1 else []
-    return ["rank", "trial", "state", "kimg", "best at", *metrics, "images/s", *used, *names, "reason"]
+    cost = ["GPU-hours", "Pareto"] if len(status.objectives) > 1 else []
+    return ["rank", "trial", "state", "kimg", "best at", *metrics, "images/s", *cost, *names, "reason"]
 
 
 def _rows(status: SweepStatus, sweep: Sweep, searched: Sequence[Dimension]) -> list[list[Cell]]:
@@ -132,7 +132,7 @@ def _rows(status: SweepStatus, sweep: Sweep, searched: Sequence[Dimension]) -> l
                 _kimg(record.best.images if record.best else None),
                 *(Cell(str(scores[name]), scores[name].value) if name in scores else Cell("") for name in metrics),
                 _speed(record),
-                *(_used(record, front) if len(status.objectives) > 1 else ()),
+                *(_cost(record, front) if len(status.objectives) > 1 else ()),
                 *(_parameter(record, dimension) for dimension in searched),
                 Cell(record.reason or "", record.reason or ""),
             ]
@@ -152,8 +152,8 @@ def _speed(record: TrialRecord) -> Cell:
     return Cell(f"{record.rungs[-1].images / seconds:,.0f}", record.rungs[-1].images / seconds)
 
 
-def _used(record: TrialRecord, front: Sequence[int]) -> list[Cell]:
-    """GPU-hours, and whether the trial is on the Pareto front."""
+def _cost(record: TrialRecord, front: Sequence[int]) -> list[Cell]:
+    """The trial's GPU-hours, and whether it is on the Pareto front."""
     hours = Cell(f"{record.gpu_hours[-1]:.3g}", record.gpu_hours[-1]) if record.gpu_hours else Cell("")
     return [hours, Cell("front", "front") if record.number in front else Cell("")]
 
@@ -165,15 +165,15 @@ def _parameter(record: TrialRecord, dimension: Dimension) -> Cell:
     return Cell(charts.text_of(value), charts.text_of(value) if dimension.kind == "choice" else value)
 
 
-def _epitaph(record: TrialRecord) -> str:
-    """A trial without a score in one phrase."""
+def _state(record: TrialRecord) -> str:
+    """The number of a trial, its state and the reason for it, as one phrase."""
     return f"trial {record.number} ({record.state}{': ' + record.reason if record.reason else ''})"
 
 
 def _figures(
     status: SweepStatus, searched: Sequence[Dimension], importances: dict[str, float]
 ) -> dict[str, Figure | None]:
-    """The page's figures in their order; None where there is too little to draw."""
+    """The page's figures by name, in order; None if there is too little to draw."""
     scored, best, names = status.ranking, status.best, [dimension.name for dimension in searched]
     enough = len(scored) >= 2 and searched
     return {
@@ -183,8 +183,8 @@ def _figures(
     }
 
 
-def _beside(status: SweepStatus, sweep: Sweep) -> list[list[str]]:
-    """Reported numbers next to those of the best trial of each system, with what keeps them from comparing."""
+def _compared(status: SweepStatus, sweep: Sweep) -> list[list[str]]:
+    """Reported numbers beside those of the best trial of each system, and why they are not comparable."""
     rows, seen = [], set()
     for record in status.ranking:
         system = str(record.params["system"])
@@ -203,7 +203,7 @@ def _beside(status: SweepStatus, sweep: Sweep) -> list[list[str]]:
 
 
 def _finals(status: SweepStatus) -> list[list[str]]:
-    """The finalists' scores, ours beside clean-fid's; for one that could not be scored the reason."""
+    """The finalists' scores, ours beside clean-fid's, or the reason if a finalist could not be scored."""
     rows = []
     for record in status.finalists:
         number, final = str(record.number), record.final
@@ -218,7 +218,7 @@ def _finals(status: SweepStatus) -> list[list[str]]:
 
 
 def _grids(status: SweepStatus, study: SweepStudy) -> list[Grid]:
-    """Samples of the best trials: those at the best rung, or the latest there are."""
+    """Sample grids of the best trials: at the best rung, or else the latest one."""
     store, shown = store_of(study.sweep, study.folder), []
     for record in status.ranking[:SHOWN_GRIDS]:
         grids = store.grids(record.number)

@@ -1,4 +1,4 @@
-"""What the reports say their systems reached, as data, and whether a measurement compares with it."""
+"""The scores that documents report of the implemented systems, and whether a measured score is comparable with them."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from trainers.evaluation.scores import Score
 
 @dataclass(frozen=True)
 class Reported:
-    """One number of a report."""
+    """One score that a document reports."""
 
     document: str
     metric: str
     text: str
-    """The number as printed, with what is doubtful about it."""
+    """The score as printed, with a note if it is doubtful."""
     dataset: str
     extractor: str
-    """Kind of the feature extractor or classifier: inception or lenet."""
+    """The kind of feature extractor or classifier: inception or lenet."""
     samples: int | None
-    """Number of generated images; None where the report does not say."""
+    """The number of generated images; None if the document does not say it."""
 
 
 def _monir(text: str) -> tuple[Reported, ...]:
@@ -74,7 +74,7 @@ REPORTED: dict[str, tuple[Reported, ...]] = {
 
 
 def differences(reported: Reported, score: Score, dataset: str) -> str:
-    """Why a measured score does not compare with the reported number; empty where nothing is known against it."""
+    """Why a measured score is not comparable with the reported one; empty if no reason is known."""
     reasons = []
     if dataset != reported.dataset:
         reasons.append(f"data set {dataset}, reported {reported.dataset}")

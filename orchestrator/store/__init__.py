@@ -33,9 +33,9 @@ __all__ = [
 
 
 def store_of(sweep: Sweep, folder: Path) -> TrialStore:
-    """The store a sweep names, or the one in its own folder; what is on its way to S3 lies there too.
+    """The store that `sweep` names, or else the one in the sweep's own `folder`, which also has the spool of S3.
 
-    Raises UnavailableError where AWS is so configured that there can be no client.
+    Raises UnavailableError if AWS's configuration is faulty, so that no client can be made.
     """
     return TrialStore(_objects(sweep, folder), folder / SCRATCH, sweep.store)
 
@@ -46,11 +46,11 @@ def _objects(sweep: Sweep, folder: Path) -> Objects:
         return FolderObjects(folder / STORE)
     if not path.startswith("s3://"):
         return FolderObjects(Path(path) / sweep.name)
-    # boto3 takes half a second to import, which most sweeps need not spend.
+    # boto3 takes half a second to import, and most sweeps do not need it.
     from orchestrator.store.s3 import S3Objects
 
-    where = urlsplit(path)
-    return S3Objects(where.netloc, f"{where.path.strip('/')}/{sweep.name}", sweep.store.endpoint)
+    url = urlsplit(path)
+    return S3Objects(url.netloc, f"{url.path.strip('/')}/{sweep.name}", sweep.store.endpoint)
 
 
 def check_store(sweep: Sweep) -> None:

@@ -1,8 +1,9 @@
 """Checkpoints of one trial as objects: published in one atomic step, fetched whole or not at all.
 
-A checkpoint with the name of the checkpoint's folder and a digest of its state lies below `TRIAL/checkpoints/NAME/`;
-so two states of one rung never mix. Its manifest, written after the state, makes it one; `TRIAL/latest` names the
-newest, so that its loss is noticed. Where objects are files a trial writes them itself, without digest.
+A checkpoint is stored below `TRIAL/checkpoints/NAME/`. NAME is that of the checkpoint's folder with a digest of its
+state, so that two states of one rung never mix. The manifest is written after the state: without it there is no
+checkpoint. `TRIAL/latest` names the newest checkpoint, so that its loss is noticed. If objects are files, the trial
+writes checkpoints itself, without a digest in the name.
 """
 
 from __future__ import annotations
@@ -20,20 +21,20 @@ from trainers.checkpoint import MANIFEST, STATE, CheckpointError, images_of, ret
 LATEST = "latest"
 _NAME = re.compile(r"(\d{10})(-[0-9a-f]{8})?")
 Damaged = Callable[[str], None]
-"""Told of each checkpoint that is passed over."""
+"""Gets a sentence for each damaged checkpoint that is passed over."""
 
 _log = logging.getLogger(__name__)
 
 
 def key_of(trial: str, name: str, file: str = "") -> str:
-    """The key of a checkpoint's file, or where its files begin."""
+    """The key of a file of a checkpoint; without `file`, the prefix of its files."""
     return f"{trial}/checkpoints/{name}/{file}"
 
 
 def publish(objects: Objects, trial: str, folder: Path, sent: set[str]) -> None:
-    """Publishes the checkpoint in `folder`; the state is not sent again where its name is in `sent`, which grows.
+    """Publishes the checkpoint in `folder`, and adds its name to `sent`. A state whose name is there is not sent again.
 
-    Raises CheckpointError where it is damaged: then nothing is published.
+    Raises CheckpointError if the checkpoint is damaged; then nothing is published.
     """
     manifest = checkpoint.read_manifest(folder)
     name = f"{folder.name}-{manifest['files'][STATE]['sha256'][:8]}"
@@ -41,16 +42,16 @@ def publish(objects: Objects, trial: str, folder: Path, sent: set[str]) -> None:
         objects.put_file(key_of(trial, name, STATE), folder / STATE)
         sent.add(name)
     objects.put(key_of(trial, name, MANIFEST), (folder / MANIFEST).read_bytes())
-    point_to(objects, trial, name)
+    set_latest(objects, trial, name)
 
 
-def point_to(objects: Objects, trial: str, name: str) -> None:
+def set_latest(objects: Objects, trial: str, name: str) -> None:
     """Makes `name` the latest checkpoint."""
     objects.put(f"{trial}/{LATEST}", name.encode())
 
 
 def latest(objects: Objects, trial: str) -> str | None:
-    """The name that was published last; None before the first."""
+    """The name of the checkpoint that was published last; None if there is none, or if the object is damaged."""
     try:
         name = objects.get(f"{trial}/{LATEST}")[0].decode(errors="replace")
     except MissingError:
@@ -62,16 +63,16 @@ def latest(objects: Objects, trial: str) -> str | None:
 
 
 def names(objects: Objects, trial: str) -> list[str]:
-    """Every checkpoint that has a manifest or is the latest, newest first."""
+    """The names of all checkpoints that have a manifest or are the latest, newest first."""
     if (parent := objects.local(f"{trial}/checkpoints")) is not None:
         checkpoint.recover(parent)
     last, found = latest(objects, trial), {n for n, files in contents(objects, trial).items() if MANIFEST in files}
-    # Of two states of one rung the one that was published last comes first.
+    # If there are two states of one rung, the one that was published last comes first.
     return sorted(found | ({last} if last else set()), key=lambda n: (images_of(n), n == last, n), reverse=True)
 
 
 def contents(objects: Objects, trial: str) -> dict[str, dict[str, int]]:
-    """Name -> file -> bytes of all checkpoints, the unfinished ones included."""
+    """The files of all checkpoints, unfinished ones included: name -> file -> size in bytes."""
     found: dict[str, dict[str, int]] = {}
     for each in objects.find(f"{trial}/checkpoints/"):
         name, _, file = each.key.removeprefix(f"{trial}/checkpoints/").partition("/")
@@ -83,16 +84,16 @@ def contents(objects: Objects, trial: str) -> dict[str, dict[str, int]]:
 def fetch(
     objects: Objects, trial: str, target: Path, images: int | None = None, damaged: Damaged = lambda text: None
 ) -> Path | None:
-    """The folder of the newest whole checkpoint, or of the one at `images`; None where there is none.
+    """The folder of the newest whole checkpoint, or of the one after `images` images; None if there is none.
 
-    Objects that are no files are brought below `target`. Damaged checkpoints are passed over with a warning, which
-    `damaged` is told; where `images` is given CheckpointError is raised instead.
+    Objects that are not files are downloaded below `target`. Damaged checkpoints are passed over with a warning, and
+    `damaged` gets its text. If `images` is given, raises CheckpointError instead.
     """
     for name in names(objects, trial):
         if images is not None and images_of(name) != images:
             continue
         try:
-            return _bring(objects, trial, name, target)
+            return _fetch_one(objects, trial, name, target)
         except (CheckpointError, MissingError) as error:
             if images is not None:
                 raise CheckpointError(f"{objects.uri(key_of(trial, name))}: {error}") from error
@@ -102,7 +103,7 @@ def fetch(
     return None
 
 
-def _bring(objects: Objects, trial: str, name: str, target: Path) -> Path:
+def _fetch_one(objects: Objects, trial: str, name: str, target: Path) -> Path:
     local = objects.local(key_of(trial, name))
     if local is not None:
         checkpoint.read_manifest(local)
@@ -111,7 +112,7 @@ def _bring(objects: Objects, trial: str, name: str, target: Path) -> Path:
     try:
         return _download(objects, trial, name, folder)
     except CheckpointError:
-        # It may be the part of a download that lay here: once more, from nothing.
+        # Perhaps the folder had a part of an older download: try once more from the beginning.
         shutil.rmtree(folder)
         return _download(objects, trial, name, folder)
 
@@ -119,7 +120,7 @@ def _bring(objects: Objects, trial: str, name: str, target: Path) -> Path:
 def _download(objects: Objects, trial: str, name: str, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MANIFEST).write_bytes(objects.get(key_of(trial, name, MANIFEST))[0])
-    if not (folder / STATE).exists():  # or it arrived before the last block was left
+    if not (folder / STATE).exists():  # else an earlier call, which was interrupted later, got it
         objects.get_file(key_of(trial, name, STATE), folder / STATE)
     checkpoint.read_manifest(folder)
     return folder
@@ -138,13 +139,13 @@ def superseded(found: Iterable[str], last_name: str | None, best: Collection[int
 
 
 def retain(objects: Objects, trial: str, best: Collection[int], last: int) -> None:
-    """Deletes the checkpoints that are superseded."""
+    """Deletes the checkpoints of a trial that are superseded."""
     found = contents(objects, trial)
     whole = [name for name, files in found.items() if MANIFEST in files]
     drop(objects, trial, {name: found[name] for name in superseded(whole, latest(objects, trial), best, last)})
 
 
 def drop(objects: Objects, trial: str, found: dict[str, dict[str, int]]) -> None:
-    """Deletes checkpoints, manifests first: what is half deleted is no checkpoint."""
+    """Deletes checkpoints, manifests first, so that one that is half deleted does not count as a checkpoint."""
     objects.delete(key_of(trial, name, MANIFEST) for name in found)
     objects.delete(key_of(trial, name, file) for name, files in found.items() for file in files if file != MANIFEST)

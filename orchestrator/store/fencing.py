@@ -1,4 +1,4 @@
-"""Which attempt at a trial may write: the one with the highest number that has claimed it."""
+"""Fencing of attempts at a trial: only the highest attempt that has claimed the trial may write."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from orchestrator.store.objects import ConflictError, MissingError, Objects
 
 
 class StaleAttemptError(Exception):
-    """A newer attempt at the same trial has taken over; this one must write nothing more."""
+    """A later attempt at the same trial has taken over; this one must write nothing more."""
 
 
 def trial_key(number: int) -> str:
-    """The key below which all of a trial lies."""
+    """The prefix of the keys of all objects of a trial."""
     return f"trials/{number:05d}"
 
 
@@ -22,11 +22,11 @@ def claim(objects: Objects, number: int, attempt: int) -> None:
             objects.put(f"{trial_key(number)}/attempt", str(attempt).encode(), if_absent=tag is None, if_match=tag)
             return
         except ConflictError:
-            continue  # another attempt was faster: which one?
+            continue  # another attempt was faster; the next round compares its number
 
 
 def check(objects: Objects, number: int, attempt: int) -> None:
-    """Raises StaleAttemptError where a later attempt has claimed the trial (a process that outlived its driver)."""
+    """Raises StaleAttemptError if a later attempt has claimed the trial, as if this process outlived its driver."""
     _checked(objects, number, attempt)
 
 

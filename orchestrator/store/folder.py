@@ -18,7 +18,7 @@ _LOCK = ".lock"
 
 
 class FolderObjects:
-    """Each object is a file; hidden names are those of files that are being written."""
+    """Objects as files below `root`: a key is a path. Files that are being written have hidden names."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -55,7 +55,7 @@ class FolderObjects:
         return data, _tag(data)
 
     def get_file(self, key: str, path: Path) -> None:
-        # A copy on one machine breaks off only with the machine: there is nothing to go on from.
+        # A local copy is interrupted only if the machine or process ends, so nothing is kept for continuing it.
         with _written(path) as temporary:
             try:
                 shutil.copyfile(self.local(key), temporary)
@@ -75,7 +75,7 @@ class FolderObjects:
                     break
                 try:
                     parent.rmdir()
-                except OSError:  # it has something in it, or somebody else was faster
+                except OSError:  # it is not empty, or another process deleted it
                     break
 
     def leftovers(self, prefix: str) -> list[Listed]:
@@ -92,7 +92,7 @@ class FolderObjects:
         return str(self.local(key).resolve())
 
     def _files(self, prefix: str) -> Iterator[Path]:
-        # Only the folder in which the prefix ends need be walked: a study of thousands of trials is one.
+        # Only the folder in which the prefix ends is walked, since a store has thousands of trials' folders.
         start = self.root / prefix.rpartition("/")[0]
         for folder, _, names in os.walk(start):
             for path in (Path(folder, name) for name in names):
@@ -113,7 +113,7 @@ class FolderObjects:
 
 @contextmanager
 def _written(path: Path) -> Iterator[Path]:
-    """A hidden name beside `path` that nobody else uses; what is left there at the end is deleted."""
+    """A unique hidden path beside `path`; a file that is still there at the end of the block is deleted."""
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")
     try:
         yield temporary

@@ -1,4 +1,4 @@
-"""What a store must be able to do with named pieces of data, and what may go wrong."""
+"""The interface of a store of objects (named pieces of data), and the errors of its operations."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from typing import Protocol
 
 
 class MissingError(Exception):
-    """There is no object of this key."""
+    """There is no object with this key."""
 
 
 class ConflictError(Exception):
-    """Somebody else has written the object: the condition of a conditional put does not hold."""
+    """The condition of a conditional put does not hold: somebody else has written the object."""
 
 
 class UnavailableError(Exception):
-    """The store does not answer, or refuses to; the message says why. Whoever can waits and tries again."""
+    """The store does not answer, or refuses the request; the message says why. Trying again later may help."""
 
 
 @dataclass(frozen=True)
 class Listed:
-    """An object, or the leftover of one that was never finished."""
+    """An object in a listing, or the leftover of one that was never finished."""
 
     key: str
     size: int
-    """Bytes; 0 where the leftover's is unknown."""
+    """Bytes; 0 if the size of a leftover is unknown."""
     modified: datetime
     """With time zone."""
     upload: str | None = None
@@ -35,47 +35,48 @@ class Listed:
 
 
 class Objects(Protocol):
-    """Objects by key, such as `trials/00005/latest`; a key's parts are plain words, none of which starts with a dot.
+    """Objects by key, such as `trials/00005/latest`. No part of a key starts with a dot.
 
-    Each put and each delete of one key is atomic: a reader finds the old object or the new one, whole. What has been
-    put is seen by everybody at once. Any operation may raise UnavailableError, and may then have happened or not.
+    Each put and each delete of one key is atomic: a reader gets the old object or the new one, whole. After a put every
+    process reads the new object. Any operation may raise UnavailableError; it may have been carried out all the same.
     """
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
-        """Writes an object and returns its tag; raises ConflictError where it exists, or has another tag.
+        """Writes an object and returns its tag.
 
-        A put that was repeated after a lost answer conflicts with itself: after ConflictError read what is there.
+        Raises ConflictError if it exists, with `if_absent`, or if it does not have the tag `if_match`. A put that is
+        repeated after a lost answer may conflict with itself, so the caller must read the object after ConflictError.
         """
 
     def put_file(self, key: str, path: Path) -> None:
-        """Writes the file `path` as an object, in parts where it is large. Raises FileNotFoundError without one."""
+        """Writes the file `path` as an object. Raises FileNotFoundError if there is no such file."""
 
     def get(self, key: str) -> tuple[bytes, str]:
-        """An object and its tag, which changes with its content; raises MissingError."""
+        """An object and its tag, which changes with its content. Raises MissingError if there is no such object."""
 
     def get_file(self, key: str, path: Path) -> None:
-        """Writes an object to the file `path`, whose folder exists; raises MissingError.
+        """Writes an object to the file `path`, whose folder must exist. Raises MissingError if there is no such object.
 
-        What arrived before a transfer broke off lies beside `path` under a hidden name; the next call goes on from it.
+        If a transfer is interrupted, a hidden file beside `path` may keep what arrived, and the next call continues it.
         """
 
     def find(self, prefix: str) -> list[Listed]:
-        """Every object whose key starts with `prefix`, by key."""
+        """All objects whose keys start with `prefix`, in the order of their keys."""
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Deletes objects; those that are not there are no fault."""
+        """Deletes objects; keys without an object are ignored."""
 
     def leftovers(self, prefix: str) -> list[Listed]:
-        """What writers that died below `prefix` left behind, unseen by `find`."""
+        """What writers left that were killed while writing below `prefix`. `find` does not list it."""
 
     def discard(self, leftover: Listed) -> None:
         """Deletes a leftover."""
 
     def local(self, key: str) -> Path | None:
-        """Where the object, or the folder of objects, lies as a file on this machine; None where objects are no files.
+        """The path of the object, or of the folder of objects; None if objects are not files on this machine.
 
-        Whoever writes there directly does so in one atomic step.
+        Who writes there directly must do so in one atomic step.
         """
 
     def uri(self, key: str) -> str:
-        """How people and other programs name the object."""
+        """The object's path or URI, for people and other programs."""

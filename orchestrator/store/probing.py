@@ -1,4 +1,4 @@
-"""Tries out everything that a store must be able to do, with one object that is deleted again."""
+"""A probe of a store: tries out what a sweep needs of it, with one object that is deleted again."""
 
 from __future__ import annotations
 

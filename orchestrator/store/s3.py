@@ -1,6 +1,6 @@
-"""Objects in a bucket of S3, or of anything that speaks it. The only home of boto3.
+"""Objects in a bucket of Amazon S3, or of a server with the same interface.
 
-Credentials come from the standard chain of AWS (environment, shared files, the machine's role) and go nowhere else.
+Credentials come from the standard chain of AWS (environment, shared files, the machine's role) and are passed nowhere.
 """
 
 from __future__ import annotations
@@ -25,55 +25,55 @@ PART = 32 * MIB
 """Bytes of a part; files of two parts or more are sent in parts, four at a time."""
 _CHUNK = MIB
 _TRIES = 5
-"""How often a transfer that breaks off goes on before the store counts as away."""
+"""How often an interrupted download is continued before UnavailableError is raised."""
 _MOST_DELETED = 1000
-"""Keys of one request; the limit is S3's."""
+"""S3's limit for the number of keys in one request."""
 
 
 class S3Objects:
     """Objects below `prefix` of a bucket; `endpoint` is the URL of a server that is not Amazon's.
 
-    Raises UnavailableError where AWS's own configuration is at fault, such as a profile that is not there.
+    Raises UnavailableError if AWS's own configuration is faulty, for example if it names a profile that does not exist.
     """
 
     def __init__(self, bucket: str, prefix: str, endpoint: str | None = None) -> None:
         self._bucket, self._prefix = bucket, prefix.strip("/")
-        # Servers of one's own have no host name per bucket.
+        # Servers other than Amazon's usually have no host name for each bucket.
         style = {"s3": {"addressing_style": "path"}} if endpoint else {}
         retries = {"mode": "standard", "total_max_attempts": 4}
         config = Config(retries=retries, connect_timeout=5, read_timeout=60, **style)
-        with self._told(""):
+        with self._own_errors(""):
             self._client = boto3.session.Session().client("s3", endpoint_url=endpoint, config=config)
         self._transfer = TransferConfig(multipart_threshold=2 * PART, multipart_chunksize=PART, max_concurrency=4)
 
     def put(self, key: str, data: bytes, *, if_absent: bool = False, if_match: str | None = None) -> str:
         condition = {"IfNoneMatch": "*"} if if_absent else {"IfMatch": if_match} if if_match is not None else {}
         try:
-            with self._told(key):
+            with self._own_errors(key):
                 return str(self._client.put_object(**self._place(key), Body=data, **condition)["ETag"])
-        except MissingError:  # how Amazon says that there is nothing to match
+        except MissingError:  # Amazon's answer to `if_match` if there is no object
             raise ConflictError(self.uri(key)) from None
 
     def put_file(self, key: str, path: Path) -> None:
-        with open(path, "rb") as file, self._told(key):
+        with open(path, "rb") as file, self._own_errors(key):
             self._client.upload_fileobj(file, self._bucket, self._full(key), Config=self._transfer)
 
     def get(self, key: str) -> tuple[bytes, str]:
-        with self._told(key):
+        with self._own_errors(key):
             found = self._client.get_object(**self._place(key))
             return found["Body"].read(), str(found["ETag"])
 
     def get_file(self, key: str, path: Path) -> None:
-        with self._told(key):
+        with self._own_errors(key):
             found = self._client.head_object(**self._place(key))
         tag, size = str(found["ETag"]), int(found["ContentLength"])
         part = path.with_name(f".{path.name}.{hashlib.sha256(tag.encode()).hexdigest()[:16]}.part")
         for other in set(path.parent.glob(f".{path.name}.*.part")) - {part}:
-            other.unlink()  # of an object that has been replaced since
+            other.unlink()  # a part of an object that has been replaced since
         part.touch()
         for attempt in range(_TRIES):
             try:
-                self._go_on(key, tag, part, size)
+                self._continue(key, tag, part, size)
                 break
             except UnavailableError:
                 if attempt == _TRIES - 1:
@@ -82,7 +82,7 @@ class S3Objects:
         part.replace(path)
 
     def find(self, prefix: str) -> list[Listed]:
-        with self._told(prefix):
+        with self._own_errors(prefix):
             pages = self._client.get_paginator("list_objects_v2").paginate(
                 Bucket=self._bucket, Prefix=self._full(prefix)
             )
@@ -92,7 +92,7 @@ class S3Objects:
     def delete(self, keys: Iterable[str]) -> None:
         full = [{"Key": self._full(key)} for key in keys]
         for start in range(0, len(full), _MOST_DELETED):
-            with self._told(""):
+            with self._own_errors(""):
                 answer = self._client.delete_objects(
                     Bucket=self._bucket, Delete={"Objects": full[start : start + _MOST_DELETED], "Quiet": True}
                 )
@@ -100,7 +100,7 @@ class S3Objects:
                 raise UnavailableError(f"{self.uri('')}: {len(faults)} objects not deleted: {faults[0].get('Message')}")
 
     def leftovers(self, prefix: str) -> list[Listed]:
-        with self._told(prefix):
+        with self._own_errors(prefix):
             pages = self._client.get_paginator("list_multipart_uploads").paginate(
                 Bucket=self._bucket, Prefix=self._full(prefix)
             )
@@ -108,7 +108,7 @@ class S3Objects:
         return [Listed(self._short(entry["Key"]), 0, entry["Initiated"], entry["UploadId"]) for entry in found]
 
     def discard(self, leftover: Listed) -> None:
-        with self._told(leftover.key):
+        with self._own_errors(leftover.key):
             self._client.abort_multipart_upload(**self._place(leftover.key), UploadId=leftover.upload)
 
     def local(self, key: str) -> Path | None:
@@ -117,12 +117,12 @@ class S3Objects:
     def uri(self, key: str) -> str:
         return f"s3://{self._bucket}/{self._full(key)}"
 
-    def _go_on(self, key: str, tag: str, part: Path, size: int) -> None:
-        """Appends to `part` what it lacks of the object with `tag`; ConflictError where that has been replaced."""
+    def _continue(self, key: str, tag: str, part: Path, size: int) -> None:
+        """Appends to `part` what it lacks of the object with `tag`. Raises ConflictError if that was replaced."""
         start = part.stat().st_size
         if start >= size:
             return
-        with self._told(key), open(part, "ab") as file:
+        with self._own_errors(key), open(part, "ab") as file:
             found = self._client.get_object(**self._place(key), Range=f"bytes={start}-", IfMatch=tag)
             for chunk in found["Body"].iter_chunks(_CHUNK):
                 file.write(chunk)
@@ -137,8 +137,8 @@ class S3Objects:
         return {"Bucket": self._bucket, "Key": self._full(key)}
 
     @contextmanager
-    def _told(self, key: str) -> Iterator[None]:
-        """Turns what the library raises into the store's own exceptions."""
+    def _own_errors(self, key: str) -> Iterator[None]:
+        """Turns the exceptions of boto3 into the store's own."""
         try:
             yield
         except ClientError as error:

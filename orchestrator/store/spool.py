@@ -1,4 +1,4 @@
-"""Where trials write, on their own machine, what a store that is no folder has not taken yet."""
+"""The spool: a folder on a trial's machine for what a store on S3 has not taken yet."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _LONGEST_PAUSE_S = 30.0
 
 
 class SpoolFullError(InputError):
-    """What waits for a store fills the spool or its disk; the message says what can be done."""
+    """The spool or its disk is full of files that wait for the store; the message says what to do."""
 
 
 class Spool:
     """`FOLDER/NUMBER-ATTEMPT/{checkpoints,samples}`: one folder per attempt at a trial, for one process at a time.
 
-    All that lies there waits for the store, which takes it and deletes it.
+    Every file there waits for the store, and is deleted as soon as the store has it.
     """
 
     def __init__(self, folder: Path, max_gb: float) -> None:
         self.folder, self._most = folder, max_gb * GB
 
     def waiting(self) -> list[tuple[int, int]]:
-        """Trial and attempt of every folder, in order."""
+        """The trial's number and the attempt of every folder, in order."""
         found = [path.name.split("-") for path in self.folder.glob("[0-9]*-[0-9]*")]
         return sorted((int(number), int(attempt)) for number, attempt in found)
 
@@ -40,34 +40,37 @@ class Spool:
 
     @contextmanager
     def held(self, number: int, attempt: int, wait: bool) -> Iterator[Path | None]:
-        """The folder for this process alone; None where another one has it and `wait` is false."""
-        # The lock lies outside of what is deleted: who waits for a deleted one would be let in beside others.
+        """The folder, locked for this process; None if another process has it and `wait` is false."""
+        # The lock is outside the folder: if it were deleted with it, a waiting process and a new one would both get in.
         folder = self.of(number, attempt)
         with locked(folder.with_name(f".{folder.name}.lock"), wait) as alone:
             yield folder if alone else None
 
     @property
     def size(self) -> int:
-        """Bytes that wait for the store, of all trials on this machine."""
+        """Bytes of all files in the spool."""
         return bytes_below(self.folder)
 
     @property
     def full(self) -> bool:
-        """Whether more waits than is allowed."""
+        """Whether more bytes wait than are allowed."""
         return self.size > self._most
 
     def sentence(self, store: str, fault: object, seconds: float) -> str:
-        """What to tell the user when a trial can wait no longer."""
+        """The message for the user when a trial cannot wait any longer."""
         return (
             f"the spool {self.folder} is full: {self.size / GB:.3g} GB wait for {store}, allowed are "
-            f"{self._most / GB:g} GB and what the disk has room for; waited {seconds:.0f} s in vain ({fault}). "
+            f"{self._most / GB:g} GB, as far as the disk has space; waited {seconds:.0f} s without success ({fault}). "
             "Bring the store back, free the disk, or raise store.spool.max_gb"
         )
 
 
 @contextmanager
 def locked(path: Path, wait: bool = True) -> Iterator[bool]:
-    """Whether this process alone has the lock `path`, which dies with it; without `wait` the answer may be no."""
+    """Holds the lock file `path` for the block; the lock also ends with the process.
+
+    Yields True if this process has the lock. If another one has it, waits, or yields False without `wait`.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as file:
         try:
@@ -79,7 +82,7 @@ def locked(path: Path, wait: bool = True) -> Iterator[bool]:
 
 
 def tries(patience: float) -> Iterator[bool]:
-    """Comes back with growing pauses for `patience` seconds; True means for the last time."""
+    """Yields once for each try, with growing pauses, for `patience` seconds; True marks the last try."""
     end, pause = time.monotonic() + patience, 0.25
     while (left := end - time.monotonic()) > 0:
         yield False
@@ -93,14 +96,14 @@ def is_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def forget(folder: Path) -> None:
-    """Deletes `folder`, where it is there."""
+def remove(folder: Path) -> None:
+    """Deletes `folder`, if it exists."""
     if folder.exists():
         shutil.rmtree(folder)
 
 
 def bytes_below(folder: Path) -> int:
-    """Bytes of all files below `folder`; 0 where it is not there."""
+    """Bytes of all files below `folder`; 0 if it does not exist."""
     return sum(_bytes(path) for path in folder.rglob("*"))
 
 
@@ -108,4 +111,4 @@ def _bytes(path: Path) -> int:
     try:
         return path.stat().st_size if path.is_file() else 0
     except FileNotFoundError:
-        return 0  # the store has taken it meanwhile
+        return 0  # it was published and deleted meanwhile

@@ -32,7 +32,7 @@ def test_an_address_where_nobody_answers_is_refused() -> None:
 
 
 def test_a_driver_must_be_on_a_node_of_the_cluster(elsewhere: str) -> None:
-    with pytest.raises(InputError, match=r"this machine is no node of that cluster .*gansweep submit FILE"):
+    with pytest.raises(InputError, match=r"this machine is not a node of that cluster .*gansweep submit FILE"):
         check_address(elsewhere)
 
 
@@ -57,9 +57,9 @@ def test_auto_needs_a_cluster_on_this_machine(monkeypatch: pytest.MonkeyPatch) -
         check_address("auto")
 
 
-def test_auto_heeds_ray_s_own_variable(monkeypatch: pytest.MonkeyPatch, elsewhere: str) -> None:
+def test_auto_uses_ray_s_own_variable(monkeypatch: pytest.MonkeyPatch, elsewhere: str) -> None:
     monkeypatch.setenv("RAY_ADDRESS", elsewhere)
-    with pytest.raises(InputError, match=f"{elsewhere}: this machine is no node"):
+    with pytest.raises(InputError, match=f"{elsewhere}: this machine is not a node"):
         check_address("auto")
 
 

@@ -114,13 +114,13 @@ def test_a_job_whose_driver_is_killed_goes_on_when_it_is_submitted_again(
     sweeps.wait_for(lambda: sum(len(record.rungs) for record in sweeps.records(folder)) >= 3, first, timeout=600)
     again = sweeps.gansweep(*command, "--no-wait", cwd=tmp_path)
     assert again.returncode == 0
-    assert "job gansweep-tiny-job1 is at work already" in again.stdout, again.stdout + again.stderr
+    assert "job gansweep-tiny-job1 is running already" in again.stdout, again.stdout + again.stderr
     for driver in drivers(root):
         os.kill(driver, signal.SIGKILL)
     said, _ = first.communicate(timeout=600)
     assert first.returncode == 1, said
     assert "job gansweep-tiny-job1 submitted" in said
-    assert "the same command goes on with the sweep" in said
+    assert "the same command continues the sweep" in said
     before = sweeps.records(folder)
 
     resumed = sweeps.gansweep(*command, cwd=tmp_path, timeout=800)
@@ -161,7 +161,7 @@ def test_a_sweep_of_one_machine_s_own_study_is_not_submitted(tmp_path: Path) -> 
 @pytest.mark.parametrize("address", ["auto", "127.0.0.1:8265", "head"])
 def test_jobs_are_submitted_to_a_dashboard_alone(tmp_path: Path, address: str) -> None:
     (tmp_path / "tiny.yaml").write_text(TEXT + SHARED)
-    with pytest.raises(InputError, match="a job is submitted to http://HOST:8265"):
+    with pytest.raises(InputError, match="jobs go to http://HOST:8265"):
         submit(load_sweep(tmp_path / "tiny.yaml"), address)
 
 
@@ -175,5 +175,5 @@ def test_a_dashboard_that_does_not_answer_is_told(tmp_path: Path) -> None:
 
 def test_a_folder_on_the_cluster_is_absolute(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(TEXT + SHARED)
-    with pytest.raises(InputError, match="must be given from / on"):
+    with pytest.raises(InputError, match="must be an absolute path"):
         submit(load_sweep(tmp_path / "tiny.yaml"), "http://127.0.0.1:1", Path("runs"))

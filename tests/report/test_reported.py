@@ -43,7 +43,7 @@ def test_a_report_sets_the_reported_number_beside_the_measured_one(tmp_path: Pat
         study.report(0, made_up.history(3.0, 1.0, 2.0)[:count])
     write_report(status_of(study), study, tmp_path / "report.html")
     page = (tmp_path / "report.html").read_text()
-    assert "Beside the reports" in page
+    assert "Compared with the reports" in page
     assert "36 (toh-2024)" in page
     assert "data set shapes32, reported cifar10; extractor lenet-x, reported inception" in page
 
@@ -53,4 +53,4 @@ def test_a_system_without_a_report_has_no_such_table(tmp_path: Path) -> None:
     assert study.next_ticket() is not None
     study.report(0, made_up.history(3.0))
     write_report(status_of(study), study, tmp_path / "report.html")
-    assert "Beside the reports" not in (tmp_path / "report.html").read_text()
+    assert "Compared with the reports" not in (tmp_path / "report.html").read_text()

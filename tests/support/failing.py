@@ -28,7 +28,7 @@ class Failing(tune.Trainable):
             os.system("echo written below Python >&2")
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has 0 bytes free")
         result = super().step()
-        if number in (KILLED, DAMAGED, ALL_DAMAGED) and attempt == 1 and len(self._told) == RUNGS:
+        if number in (KILLED, DAMAGED, ALL_DAMAGED) and attempt == 1 and len(self._reported) == RUNGS:
             self._damage(number)
             print("killed next")
             os.kill(os.getpid(), signal.SIGKILL)
