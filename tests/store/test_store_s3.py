@@ -157,7 +157,7 @@ def test_a_launch_without_its_bucket_ends_with_one_message_and_starts_nothing(s3
     )
     for more in ([], ["--dry-run"]):
         command = [sys.executable, "-m", "orchestrator.cli", "launch", "s.yaml", *more]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
         assert done.returncode == 2, done.stdout + done.stderr
         assert "cannot be used" in done.stderr
         assert "Traceback" not in done.stderr
@@ -209,9 +209,19 @@ def test_a_server_that_refuses_is_as_one_that_is_away(
             store.objects.get_file("k", tmp_path / "k")
 
 
+@pytest.fixture
+def own_s3(s3: S3Server, tmp_path: Path) -> Iterator[S3Server]:
+    """A server that no other test uses; it lets in who has the credentials of the common one."""
+    server = S3Server(tmp_path / "server")
+    server.start()
+    yield server
+    server.stop()
+
+
 def test_a_real_server_that_is_killed_and_comes_back_has_everything(
-    s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    own_s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    s3 = own_s3
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0.0)
     monkeypatch.setattr(spool, "_LONGEST_PAUSE_S", 0.25)
     bucket = s3.bucket(f"b-{uuid.uuid4().hex}")

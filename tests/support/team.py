@@ -15,7 +15,7 @@ import torch
 from trainers.parallel.group import ALONE, join, listen
 
 HOST = "127.0.0.1"
-TIMEOUT_S = 60.0
+TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def module(copy: Path) -> ModuleType:
 def python(*arguments: str, cwd: Path) -> str:
     """The output of a Python process that finds the packages below `cwd` first."""
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=cwd, env=sweeps.environment(), capture_output=True, text=True, timeout=250
+        [sys.executable, *arguments], cwd=cwd, env=sweeps.environment(), capture_output=True, text=True, timeout=900
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
