@@ -1,11 +1,11 @@
-"""What a score costs: clean-fid and ours, stage by stage, side by side in one run.
+"""Measures the cost of a score: clean-fid and ours, stage by stage, in one run.
 
     python -m benchmarks.evaluation [--images N] [--network N] [--weights FILE]
 
 Scores N (default 10,000) images of 32x32 against as many, with 2048 features: resize, network, statistics, Fréchet
-distance and kernel distance, each on the same input for both sides, on one thread of the CPU. The network's time is
-measured on `--network` images (default 64) and scaled to all. Without `--weights`, the official file, the network is a
-stand-in of the same shape with random weights, and the features of the distances are drawn at random either way.
+distance and kernel distance, each on the same input for both, on one thread of the CPU. The network's time is measured
+on `--network` images (default 64) and scaled to all. Without `--weights`, the official file, the network is a stand-in
+of the same shape with random weights. The features for the distances are always random.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ Result = TypeVar("Result")
 
 
 class Stage(NamedTuple):
-    """Seconds of one stage for all images."""
+    """Seconds of one stage for all images, by clean-fid and by our code."""
 
     name: str
     clean_fid: float
@@ -84,7 +84,7 @@ def _resizing(images: Tensor) -> Stage:
 
 
 def _networks(images: Tensor, folder: Path, count: int) -> list[Stage]:
-    """Times of the networks alone, on images of the right size already, for `count` images."""
+    """Times of the networks alone, on images of the final size, scaled to `count` images."""
     large = resize(images, inception.SIZE).round().to(torch.uint8)
     theirs = InceptionV3W(str(folder), download=False)
 
@@ -101,7 +101,7 @@ def _networks(images: Tensor, folder: Path, count: int) -> list[Stage]:
             with full_precision():
                 return torch.cat([network(part) for part in large.split(OURS_BATCH)])
 
-        for run in (clean_fid, ours):  # TorchScript optimises in its first calls
+        for run in (clean_fid, ours):  # TorchScript optimises during its first calls
             run()
         (their_seconds, expected), (our_seconds, features) = _seconds(clean_fid), _seconds(ours)
         error = float(((features - expected).norm(dim=1) / expected.norm(dim=1)).max())
@@ -119,7 +119,7 @@ def _distances(count: int) -> list[Stage]:
     our_statistics, gaussian = _seconds(lambda: gaussian_of(generated))
     reference = gaussian_of(real)
     reference_moments = arrays[1].mean(axis=0), np.cov(arrays[1], rowvar=False)
-    # The reference's root and kernel are kept beside its features, as clean-fid keeps the statistics.
+    # Root and kernel of the reference are computed before, as clean-fid computes its statistics before.
     _, _ = reference.root, (term := mean_kernel(real))
     their_frechet, expected = _seconds(lambda: cleanfid.frechet_distance(mean, cov, *reference_moments))
     our_frechet, value = _seconds(lambda: frechet_distance(gaussian, reference))
@@ -136,7 +136,7 @@ def _distances(count: int) -> list[Stage]:
 
 
 def _features(count: int, seed: int) -> Tensor:
-    """float32 [count, 2048], not negative and correlated like those of networks."""
+    """Features float32 [count, 2048], not negative and correlated like those of networks."""
     generator = torch.Generator().manual_seed(seed)
     mixing = torch.randn(256, inception.DIM, generator=torch.Generator().manual_seed(9)) / 16
     hidden = torch.randn(count, 256, generator=generator) + 0.1 * seed
@@ -145,7 +145,7 @@ def _features(count: int, seed: int) -> Tensor:
 
 
 def _official(path: Path | None, images: Tensor, folder: Path) -> Path:
-    """The folder of a file under the official name."""
+    """A folder that holds the weights under the official name."""
     if path is not None:
         (folder / weights.NAME).symlink_to(path.absolute())
     else:
@@ -155,7 +155,7 @@ def _official(path: Path | None, images: Tensor, folder: Path) -> Path:
 
 
 def _seconds(run: Callable[[], Result]) -> tuple[float, Result]:
-    """Seconds of processor time, which other work on the machine disturbs least, and the result."""
+    """Seconds of processor time, which other processes disturb less than wall-clock time, and the result."""
     start = time.process_time()
     result = run()
     return time.process_time() - start, result

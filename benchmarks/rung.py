@@ -1,9 +1,9 @@
-"""What a rung costs: training, scoring and saving, side by side in one run.
+"""Measures the cost of a rung: training, scoring and saving, in one run.
 
     python benchmarks/rung.py [KIMG]
 
-Prints for each system the images per second in training and the seconds of scoring (2,000 samples: generation,
-features, KID, FID, Inception score) and saving, as shares of the training time of one rung of KIMG (default 1).
+For each system, prints the images per second in training, and the time of scoring (2,000 samples: generation,
+features, KID, FID, Inception score) and of saving as shares of the training time of one rung of KIMG (default 1).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ DATASETS = {(1, 28, 28): "mnist-mini", (3, 32, 32): "shapes32"}
 
 
 def main() -> None:
-    """Measures every system after one rung of warming up."""
+    """Measures every system after one warm-up rung."""
     kimg = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
     device = pick_device()
     print(f"{'system':<16}{'device':<8}{'images/s':>10}{'training s':>12}{'scoring':>10}{'saving':>10}")

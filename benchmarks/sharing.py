@@ -1,10 +1,10 @@
-"""What trials that share one GPU come to: 1, 2, 4 and 8 processes, without MPS and, where it starts, with it.
+"""Measures trials that share one GPU: 1, 2, 4 and 8 processes, without MPS, and with it if it starts.
 
     python -m benchmarks.sharing [SYSTEM]
 
-Trains SYSTEM (default monir-dcgan, at its own batch) on zeros in so many processes at a time for some seconds each, and
-prints images/s of all together and of each, and the memory of each. Needs a GPU that nothing else uses, and
-`nvidia-cuda-mps-control` for the second table; without them it says what was not measured.
+Trains SYSTEM (default monir-dcgan, at its own batch) on blank images in that many processes at a time for a few
+seconds, and prints the total images/s, the images/s of each process and its memory. Needs a GPU that nothing else uses,
+and `nvidia-cuda-mps-control` for the second table; without them it prints what was not measured.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CLASSES = 10
 
 @contextmanager
 def mps() -> Iterator[bool]:
-    """CUDA's multi-process service for as long as the block lasts; whether it started."""
+    """Runs CUDA's multi-process service during the block; yields whether it started."""
     if shutil.which(CONTROL) is None:
         yield False
         return

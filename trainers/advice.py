@@ -1,4 +1,4 @@
-"""What a configuration allows but hardly anybody wants."""
+"""Warnings about configurations that are allowed but rarely intended."""
 
 from __future__ import annotations
 
@@ -10,12 +10,15 @@ from trainers.gan import System
 
 
 def warnings_of(system: System, config: Config) -> list[str]:
-    """One sentence for each doubt about `system` trained with `config`; draws no number and holds no weight."""
+    """One sentence for each doubt about training `system` with `config`.
+
+    Draws no random number and allocates no weights.
+    """
     found = []
     if config.controls("penalty") and _has_batch_norm(system, config):
         found.append(
-            "lipschitz has a gradient penalty but the critic has batch normalisation, which ties the images of a batch "
-            "together where the penalty judges each by itself: use another normalisation, or none"
+            "lipschitz has a gradient penalty, which judges each image by itself, but the critic's batch normalisation "
+            "mixes the images of a batch: use another normalisation, or none"
         )
     if config.loss == "wasserstein" and config.lipschitz == "none":
         found.append("loss is wasserstein but lipschitz is none: nothing bounds the critic, whose loss has no minimum")
@@ -27,6 +30,6 @@ def warnings_of(system: System, config: Config) -> list[str]:
 def _has_batch_norm(system: System, config: Config) -> bool:
     # Spectral normalisation of the critic adds no layer, and its power iterations take seconds.
     plain = overlay(config, {"lipschitz": "penalty"})
-    with torch.device("meta"):  # shapes alone; and whatever the number of classes, the layers are the same
+    with torch.device("meta"):  # no memory is used; the kinds of layers are the same for any number of classes
         critic = system.gan(plain, 2).networks()["d"]
     return any(isinstance(part, _BatchNorm) for part in critic.modules())

@@ -1,6 +1,6 @@
-"""Changes to real images before the discriminator sees them, on their device and without a word from the host.
+"""Changes to real images before the discriminator sees them, on their device and without synchronising with the host.
 
-Images are float [B, C, H, W] in [-1, 1]; labels int64 [B], or float [B, classes] once mixed.
+Images are float [B, C, H, W] in [-1, 1]. Labels are int64 [B], or float [B, classes] after `cutmix`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from trainers.layers import as_one_hot
 
 
 def augment(images: Tensor, labels: Tensor, classes: int, config: Config) -> tuple[Tensor, Tensor]:
-    """Every change that `config` asks for."""
+    """Images and labels after all changes that `config` asks for."""
     if config.sharpening:
         images = sharpen(images, config.sharpening)
     if config.saturation and images.shape[1] == 3:
@@ -28,7 +28,7 @@ def augment(images: Tensor, labels: Tensor, classes: int, config: Config) -> tup
 def sharpen(images: Tensor, amount: float) -> Tensor:
     """Images moved by `amount` in [0, 1] towards 5 x - (sum of the four neighbours), kept in [-1, 1].
 
-    It shifts the training distribution: scores against unsharpened references can rise.
+    This shifts the training distribution: distances to unsharpened references can rise.
     """
     neighbours = images.new_tensor([[0, 1, 0], [1, 0, 1], [0, 1, 0]]).expand(images.shape[1], 1, 3, 3)
     around = conv2d(pad(images, (1, 1, 1, 1), mode="replicate"), neighbours, groups=images.shape[1])
@@ -36,17 +36,20 @@ def sharpen(images: Tensor, amount: float) -> Tensor:
 
 
 def saturate(images: Tensor, strength: float) -> Tensor:
-    """Colour images, each with its distance from gray multiplied by a factor from U(1 - strength, 1 + strength)."""
+    """Colour images with changed saturation, kept in [-1, 1].
+
+    The distance of each image from its gray version is multiplied by a factor from U(1 - strength, 1 + strength).
+    """
     gray = (images * images.new_tensor(LUMA).view(1, 3, 1, 1)).sum(dim=1, keepdim=True)
     factor = 1 + strength * (2 * torch.rand(len(images), 1, 1, 1, device=images.device) - 1)
     return (gray + factor * (images - gray)).clamp(-1, 1)
 
 
 def cutmix(images: Tensor, labels: Tensor, classes: int, share: float, alpha: float) -> tuple[Tensor, Tensor]:
-    """A `share` of the images with a box from another image of the batch, labels mixed by area (Yun et al., 2019).
+    """A `share` of the images gets a box from another image of the batch (Yun et al., 2019).
 
-    The box has sides H sqrt(1 - l) and W sqrt(1 - l), l from Beta(alpha, alpha), a uniform centre, and is cut at the
-    border; the label keeps the share of the area that is left of its own image. Labels come back as [B, classes].
+    The box has the sides H sqrt(1 - l) and W sqrt(1 - l) with l from Beta(alpha, alpha). Its centre is uniform, and the
+    border of the image cuts it. Labels are mixed in proportion to the areas and come back as float [B, classes].
     """
     count, _, height, width = images.shape
     device = images.device
@@ -63,15 +66,17 @@ def cutmix(images: Tensor, labels: Tensor, classes: int, share: float, alpha: fl
 
 
 def _between(size: int, half: Tensor) -> Tensor:
-    """For each image whether a position along one side lies within `half` of a random centre, bool [B, size, 1]."""
+    """Which positions along one side lie within `half` [B] of a centre drawn for each image: bool [B, size, 1]."""
     centre = torch.rand(len(half), device=half.device) * size
     position = torch.arange(size, device=half.device) + 0.5
     return ((position - centre[:, None]).abs() < half[:, None])[:, :, None]
 
 
 def oversampled(labels: Tensor, target: int, generator: torch.Generator) -> Tensor:
-    """Indices of all images and of so many more, drawn with replacement and as evenly over the classes as they go,
-    that there are `target`; int64. All images where `target` is no more than there are."""
+    """Indices of all images, followed by further ones until there are `target`: int64 [max(N, target)].
+
+    The further ones are drawn with replacement, from each class equally many up to a difference of one.
+    """
     indices = torch.arange(len(labels))
     missing = target - len(labels)
     if missing <= 0:

@@ -1,4 +1,4 @@
-"""What a GAN must say: its networks, its phases (who learns, how often) and its losses."""
+"""What a GAN must define: its networks, its phases (which networks learn, how often) and its losses."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from trainers.config import Config
 
 @dataclass(frozen=True)
 class Phase:
-    """One kind of update: `nets` learn from `loss` of the GAN, `repeat` times per iteration, each on fresh noise."""
+    """One kind of update: `nets` minimise the GAN's `loss`, `repeat` times per iteration, each time on fresh noise."""
 
     name: str
     nets: tuple[str, ...]
     repeat: str | int = 1
-    """A number, or the configuration field that holds it."""
+    """A number, or the name of the configuration field that holds it."""
     fresh: bool = True
-    """Whether each update sees new real images, or those of the update before it."""
+    """True: each update gets new real images. False: it gets those of the update before it."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one update sees. B is the batch size."""
+    """The inputs of one update. B is the batch size."""
 
     real: Tensor
     """Float [B, C, H, W] in [-1, 1]."""
     labels: Tensor
-    """Classes of the real images, int64 [B], or their shares, float [B, classes], where images were mixed."""
+    """Classes of the real images: int64 [B], or float [B, classes] if images were mixed."""
     z: Tensor
-    """Noise, float [B, latent], of the law `latent_law`."""
+    """Noise, float [B, latent], from the distribution `latent_law`."""
     fake_labels: Tensor
-    """Classes to generate, int64 [B], uniform."""
+    """Classes to generate, int64 [B], drawn uniformly."""
 
 
 class GAN(ABC):
-    """One system's networks and losses, written for one model on one device.
+    """The networks and losses of one system, written for one model on one device.
 
-    Generators are modules `g(z, labels) -> images` in [-1, 1]; discriminators are `d(images, labels) -> logits [B]`.
+    A generator is a module `g(z, labels) -> images` in [-1, 1], a discriminator `d(images, labels) -> logits [B]`.
     Unconditional networks ignore `labels`.
     """
 
@@ -53,19 +53,19 @@ class GAN(ABC):
 
     @abstractmethod
     def networks(self) -> dict[str, nn.Module]:
-        """Freshly initialised networks by name; the generator that is scored is called `g`."""
+        """Freshly initialised networks by name. The generator that is scored is called `g`."""
 
     @abstractmethod
     def loss(self, phase: str, nets: dict[str, nn.Module], batch: Batch) -> dict[str, Tensor]:
-        """Scalars of one phase; the first one is minimised, the others are only recorded."""
+        """Scalars of one phase: the first is minimised, the others are only recorded."""
 
     def after_step(self, phase: str, nets: dict[str, nn.Module]) -> None:
-        """Called after each optimizer step of `phase`, for constraints on the weights."""
+        """Applies constraints to the weights; called after each optimizer step of `phase`."""
         return None
 
 
 class AdversarialGAN(GAN):
-    """A generator `g` against a discriminator `d` under the loss the configuration names."""
+    """A generator `g` against a discriminator `d` under the loss that the configuration names."""
 
     phases: tuple[Phase, ...] = (Phase("d", nets=("d",), repeat="n_critic"), Phase("g", nets=("g",), fresh=False))
 
@@ -97,6 +97,6 @@ class System:
     shape: tuple[int, int, int]
     """C, H, W of its images."""
     conditional: bool
-    """Whether labels reach the generator, so that samples have classes."""
+    """Whether the generator gets labels, so that samples have classes."""
     summary: str
     """One line for `list systems`."""

@@ -1,4 +1,4 @@
-"""Adversarial losses on logits, as scalars to be minimised."""
+"""Adversarial losses on logits, as scalars that are minimised."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from trainers.config import Config
 def d_loss(real: Tensor, fake: Tensor, config: Config) -> Tensor:
     """The discriminator's loss on its logits for real and generated images, each [B].
 
-    bce (Goodfellow et al., 2014) and least-squares (Mao et al., 2017) see smoothed targets; wasserstein (Arjovsky et
-    al., 2017) and hinge (Lim and Ye, 2017) have none.
+    bce (Goodfellow et al., 2014) and least-squares (Mao et al., 2017) use smoothed targets. wasserstein (Arjovsky et
+    al., 2017) and hinge (Lim and Ye, 2017) have no targets.
     """
     real, fake = wide(real), wide(fake)
     if config.loss == "wasserstein":
@@ -27,7 +27,7 @@ def d_loss(real: Tensor, fake: Tensor, config: Config) -> Tensor:
 
 
 def g_loss(fake: Tensor, config: Config) -> Tensor:
-    """The generator's loss on the discriminator's logits for its images, [B]; its own target is never smoothed."""
+    """The generator's loss on the discriminator's logits [B] for generated images; its target is never smoothed."""
     fake = wide(fake)
     if config.loss in ("wasserstein", "hinge"):
         return -fake.mean()
@@ -37,21 +37,22 @@ def g_loss(fake: Tensor, config: Config) -> Tensor:
 
 
 def judgement(real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-    """What a discriminator says, from its logits [B]: mean on real and on generated images, and its share of hits."""
+    """Scalars to be recorded, from a discriminator's logits [B]: both means, and the share in [0, 1] that is right."""
     real, fake = wide(real.detach()), wide(fake.detach())
     right = ((real > 0).float().mean() + (fake < 0).float().mean()) / 2
     return {"d_real": real.mean(), "d_fake": fake.mean(), "d_accuracy": right}
 
 
 def wide(values: Tensor) -> Tensor:
-    """`values` in a type whose sums keep their digits: bfloat16 as float32, others as they are."""
+    """`values` as float32 if they are bfloat16, whose sums lose digits; other types unchanged."""
     return values.float() if values.dtype == torch.bfloat16 else values
 
 
 def real_target(logits: Tensor, config: Config) -> Tensor:
-    """Targets of real images, shaped like `logits`: 1, 1 - s, or uniform in [1 - s, 1]; flipped ones are 0.
+    """Targets of real images, shaped like `logits`, with s = `smoothing_strength`.
 
-    Smoothing is one-sided unless said otherwise: the target of generated images stays 0 (Salimans et al., 2016).
+    They are 1, 1 - s, or uniform in [1 - s, 1]; a share `label_flip` of them is 0. The target of generated images is
+    that of `fake_target`.
     """
     if config.smoothing == "random":
         target = 1 - config.smoothing_strength * torch.rand_like(logits)
@@ -63,5 +64,5 @@ def real_target(logits: Tensor, config: Config) -> Tensor:
 
 
 def fake_target(config: Config) -> float:
-    """The target of generated images: 0, or s where smoothing is two-sided."""
+    """Target of generated images: `smoothing_strength` if smoothing is two-sided, else 0 (Salimans et al., 2016)."""
     return config.smoothing_strength if config.smoothing == "two-sided" else 0.0

@@ -1,14 +1,15 @@
-"""Failures of a run, told from numbers that its rungs hold anyway.
+"""Detects failures of a run from the numbers that its rungs record.
 
-Every detector is a pure function of the rungs so far; it stays silent where a number that it needs is missing.
+Every detector is a pure function of the rungs so far. It reports nothing if a number that it needs is missing.
 
-All thresholds are start values: those of the failure table of the reference systems (reports in brackets), which asks
-for moving averages and 500 steps of persistence. Rungs hold means over the steps since the rung before, or one look at
-the samples, so persistence is counted here between rungs: from the first rung of an unbroken row of bad ones to the
-last. One bad rung is never enough, but for losses that are not finite and classes that are not drawn.
+The thresholds come from the failure table of the reference systems (the reports are named in brackets) and may need
+tuning. That table asks for moving averages and for 500 steps of persistence. A rung holds means over the steps since
+the previous rung, or measurements of one set of samples, so persistence is counted between rungs: from the first of
+consecutive bad rungs to the last. One bad rung is enough for only two failures: losses that are not finite, and classes
+that are never drawn.
 
-A young run is not judged by levels: measured on narman-dcgan at a quarter of its width, which does well later, all
-samples are alike for its first 800 steps, D is right on 98 % of images for 600, and a classifier sees fewer than 8
+The levels of a young run are not judged. In a run of narman-dcgan at a quarter of its width, which succeeds later, all
+samples are alike for the first 800 steps, D is right on 98 % of the images for 600, and a classifier finds fewer than 8
 classes for 1,600.
 """
 
@@ -26,93 +27,96 @@ from trainers.config import Config
 from trainers.evaluation.scores import METRICS, Score
 from trainers.losses import fake_target
 
-#: Verdicts that are no reason to stop a run.
+#: Verdicts that never stop a run.
 INFORMATIONAL: frozenset[str] = frozenset({"under-trained"})
-#: Generator steps from the first to the last of the bad rungs.
+#: Generator steps from the first to the last of the consecutive bad rungs.
 PERSISTENCE_STEPS = 500
-#: Generator steps at which a run ceases to be young.
+#: Generator steps until which a run counts as young.
 WARMUP_STEPS = 2000
-#: Mode collapse [monir-2019, narman-2019]: distance between samples over that between real images.
+#: Mode collapse [monir-2019, narman-2019]: distance between samples divided by that between real images.
 DIVERSITY = 0.5
-#: exp(entropy) of the classes of the samples, 8 of 10 classes, per class.
+#: exp(entropy) of the classes of the samples, divided by the number of classes: 8 of 10.
 EFFECTIVE_CLASSES = 0.8
-#: Share of the rarest class, 1 % of 10 classes, over its fair share 1 / classes.
+#: Share of the rarest class divided by its fair share 1 / classes: 1 % with 10 classes.
 RAREST_CLASS = 0.1
-#: Images per class that make shares and accuracies of classes certain enough to be judged.
+#: Images per class that are needed to judge shares and accuracies of classes.
 SAMPLES_PER_CLASS = 10
-#: Most that a balanced class is above or below its fair share; exp(entropy) is then at least 0.92 per class.
+#: Largest factor between a balanced class and its fair share; exp(entropy) is then at least 0.92 per class.
 BALANCE = 1.5
-#: Images compared by `diversity`, and by `repeats`.
+#: Images that `diversity` compares, and those that `repeats` compares.
 COMPARED = 64
 REPEATS_COMPARED = 256
-#: A small set of images again and again [monir-2019]: share of samples nearer to another one than real images are.
+#: Few images that repeat [monir-2019]: share of samples nearer to another one than this quantile of real images.
 REPEATED = 0.2
 REAL_QUANTILE = 0.01
 #: Over-confident discriminator [narman-2019, hamed-2019], under bce.
 D_ACCURACY = 0.98
 D_OF_FAKE = 0.02
 D_LOSS_ABOVE_FLOOR = 0.05
-#: Where a logarithm guarded by 1e-7 pins -log D(G(z)), the lowest of the usual guards; logits go on beyond it.
+#: -log D(G(z)) at D(G(z)) = 1e-7, where code that guards its logarithm stops; losses on logits go on beyond it.
 G_LOSS_PINNED = 15.94
-#: Vanishing gradients [monir-2019, toh-2024, hamed-2019]: norm of G's gradient, and its ratio to D's.
+#: Vanishing gradients [monir-2019, toh-2024, hamed-2019]: norm of G's gradient, and its ratio to that of D.
 VANISHED_NORM = 1e-6
 VANISHED_RATIO = 1e-3
 #: Exploding gradients [monir-2019, hamed-2019]: norm of a gradient, and its ratio to the median over the run.
 EXPLODED_NORM = 1e3
 EXPLODED_RATIO = 100.0
-#: Wasserstein critic [hamed-2019]: deviation over mean of E D(x) - E D(G(z)); rung means show slow swings alone.
+#: Wasserstein critic [hamed-2019]: deviation of E D(x) - E D(G(z)) divided by its mean, over means of rungs.
 DRIFT_RATIO = 3.0
 DRIFT_STEPS = 1000
 DRIFT_RUNGS = 5
-#: Share of the clipped parameters that lie on the bound.
+#: Share of the clipped parameters that lie on the clipping bound.
 CLIPPED_SHARE = 0.5
-#: Bounds of the critic's mean slope where a penalty pulls it to 1.
+#: Bounds of the critic's mean slope under a gradient penalty, whose target is 1.
 PENALTY_SLOPES = (0.5, 2.0)
-#: Missing class [narman-2019]: 0.9 ** 100, the chance that 100 draws of 10 classes leave a given one out.
+#: Missing class [narman-2019]: 0.9 ** 100, the probability that 100 draws of 10 classes miss a given class.
 ABSENT_BY_CHANCE = 2.7e-5
 CLASS_ACCURACY = 0.5
-#: Median accuracy from which on all classes ought to be seen: natural images differ widely from class to class before.
+#: Median accuracy from which on single classes are judged: below it, classes of natural images differ widely.
 CLASSES_LEARNT = 0.8
-#: Late decay [toh-2024]: worse than the best by this share of it and by this many standard errors, evaluations in turn.
+#: Late decay [toh-2024]: share of the best score and number of standard errors by which consecutive scores are worse.
 DECAY_SHARE = 0.1
 DECAY_ERRORS = 2.0
 DECAY_EVALUATIONS = 3
-#: Too short a run [hamed-2019, monir-2019]: fall of log FID along a line fitted to the last part of the run.
+#: Too short a run [hamed-2019, monir-2019]: change of log FID along a line fitted to the last part of the run.
 LAST_PART = 0.2
 LOG_FID_FALL = -0.02
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """A failure by its name, and one sentence with the numbers and the threshold."""
+    """A detected failure."""
 
     kind: str
+    """A key of DETECTORS."""
     evidence: str
+    """One sentence with the numbers and the threshold."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What is known after `images` images shown to the generator, less what was not measured."""
+    """The measurements of one rung; what was not measured is None or absent."""
 
     images: int
+    """Images shown to the generator so far."""
     losses: Mapping[str, float] = field(default_factory=dict)
-    """Means since the rung before: loss_d, loss_g, d_real and d_fake (logits), d_accuracy (share of real and generated
-    images on the right side of logit 0), grad_norm_g, grad_norm_d, penalty_slope (norm of the critic's gradient where
-    it is penalised); and clipped_share at the rung. Others are only checked to be finite."""
+    """Means since the previous rung: loss_d, loss_g, d_real and d_fake (logits), d_accuracy (share of images on the
+    right side of logit 0), grad_norm_g, grad_norm_d, penalty_slope (norm of the critic's gradient at the penalised
+    points); and clipped_share at the rung. Other entries are only checked to be finite."""
     scores: Mapping[str, Score] = field(default_factory=dict)
-    """By metric; the first one is what the run is judged by."""
+    """By metric; late decay is judged by the first one."""
     diversity: float | None = None
-    """As `diversity` gives it."""
+    """Result of the function `diversity`."""
     repeats: float | None = None
-    """As `repeats` gives it."""
+    """Result of the function `repeats`."""
     class_shares: tuple[float, ...] | None = None
-    """Shares of the classes among the samples; to be left out where they need not be alike, see `balanced`, and where
-    there are fewer than SAMPLES_PER_CLASS."""
+    """Shares of the classes among the samples. None if they need not be equal (see `balanced`), or if there are fewer
+    than SAMPLES_PER_CLASS samples per class."""
     per_class_accuracy: tuple[float | None, ...] | None = None
-    """Accuracy of the samples asked for each class, None where there are none; conditional generators only, and to be
-    left out likewise where there are few."""
+    """Accuracy of the samples generated for each class, None for a class without samples. Conditional generators only;
+    None if there are fewer than SAMPLES_PER_CLASS samples per class."""
     drawn_classes: tuple[int, ...] | None = None
-    """Classes among which the generator's were drawn since the rung before; conditional generators only."""
+    """Classes that may be drawn for the generator since the previous rung; conditional generators only."""
 
 
 Complaint = Callable[[Observation], str | None]
@@ -120,7 +124,7 @@ Detector = Callable[[Sequence[Observation], Config, int], str | None]
 
 
 def inspect(history: Sequence[Observation], config: Config, classes: int) -> list[Verdict]:
-    """All that is wrong with a run after the last of `history` (increasing in images), in the order of DETECTORS."""
+    """The failures of a run at the last rung of `history`, in the order of DETECTORS; `classes` of the data."""
     found = {kind: detector(history, config, classes) for kind, detector in DETECTORS.items()} if history else {}
     return [Verdict(kind, evidence) for kind, evidence in found.items() if evidence is not None]
 
@@ -134,10 +138,11 @@ def diverged(history: Sequence[Observation], config: Config, classes: int) -> st
 
 
 def mode_collapse(history: Sequence[Observation], config: Config, classes: int) -> str | None:
-    """Samples that are too alike, or leave out classes.
+    """Samples that are too similar, or that lack classes.
 
-    Only classes that the run once had are missed: what a classifier sees in samples yet to be told from noise is its
-    own taste. (Measured on monir-dcgan at an eighth of its width, on shapes32: 2 of 10 classes after 3,000 good steps.)
+    Lacking classes count only if an earlier rung had all classes: as long as samples look like noise, the classes that
+    a classifier assigns to them say nothing. (Measured on monir-dcgan at an eighth of its width, on shapes32: 2 of 10
+    classes after 3,000 good steps.)
     """
 
     def lacking(seen: Observation) -> str | None:
@@ -160,7 +165,7 @@ def mode_collapse(history: Sequence[Observation], config: Config, classes: int) 
 
 
 def over_confident(history: Sequence[Observation], config: Config, classes: int) -> str | None:
-    """A discriminator under bce that is always right, so that the generator learns nothing from it."""
+    """A discriminator under bce that is nearly always right, so that the generator learns nothing from it."""
     if config.loss != "bce":
         return None
     floor, fooled = sum(bce_floor(config)), fake_target(config) + D_OF_FAKE
@@ -180,7 +185,7 @@ def over_confident(history: Sequence[Observation], config: Config, classes: int)
 
 
 def vanishing_gradients(history: Sequence[Observation], config: Config, classes: int) -> str | None:
-    """A generator that gets no gradient, or next to none beside the discriminator's."""
+    """A generator whose gradient is nearly 0, or tiny compared with the discriminator's."""
 
     def complaint(seen: Observation) -> str | None:
         g, d = seen.losses.get("grad_norm_g"), seen.losses.get("grad_norm_d")
@@ -193,7 +198,7 @@ def vanishing_gradients(history: Sequence[Observation], config: Config, classes:
 
 
 def exploding_gradients(history: Sequence[Observation], config: Config, classes: int) -> str | None:
-    """Gradients that are huge, or huge beside those of most of the run."""
+    """Gradients that are huge, or huge compared with their median over the run."""
     names = ("grad_norm_g", "grad_norm_d")
     usual = {name: median([seen.losses.get(name, math.inf) for seen in history]) for name in names}
 
@@ -206,7 +211,7 @@ def exploding_gradients(history: Sequence[Observation], config: Config, classes:
 
 
 def critic_drift(history: Sequence[Observation], config: Config, classes: int) -> str | None:
-    """A Wasserstein critic that swings, is crushed by clipping, or escapes its gradient penalty."""
+    """A Wasserstein critic that oscillates, lies on its clipping bound, or does not follow its gradient penalty."""
     if config.loss != "wasserstein":
         return None
 
@@ -220,11 +225,11 @@ def critic_drift(history: Sequence[Observation], config: Config, classes: int) -
             or _above("slope of the critic", slope, high)
         )
 
-    return _swing(history, config) or _persistent(history, config, complaint)
+    return _oscillation(history, config) or _persistent(history, config, complaint)
 
 
 def missing_class(history: Sequence[Observation], config: Config, classes: int) -> str | None:
-    """A class that is never drawn, or that the samples asked for it do not show while those of most classes do."""
+    """A class that is never drawn, or whose samples are not recognised while those of most other classes are."""
     last = history[-1]
     draws = last.images - (history[-2].images if len(history) > 1 else 0)
     absent = sorted(set(range(classes)) - set(last.drawn_classes)) if last.drawn_classes is not None else []
@@ -242,7 +247,7 @@ def missing_class(history: Sequence[Observation], config: Config, classes: int) 
 
 
 def late_decay(history: Sequence[Observation], config: Config, classes: int) -> str | None:
-    """Scores that stay worse than the best one, by a share of it and beyond what their errors explain."""
+    """Scores that stay worse than the best one by more than a share of it and by more than their errors explain."""
     if not history[-1].scores:
         return None
     metric = METRICS[next(iter(history[-1].scores))]
@@ -262,18 +267,18 @@ def late_decay(history: Sequence[Observation], config: Config, classes: int) -> 
 
 
 def under_trained(history: Sequence[Observation], config: Config, classes: int) -> str | None:
-    """A FID that still falls over the last part of the images so far."""
+    """A FID that still falls over the last part of the run so far."""
     end = history[-1].images
     late = [seen for seen in history if "fid" in seen.scores and end - seen.images <= LAST_PART * end]
     fids = [seen.scores["fid"].value for seen in late]
-    # A line through fewer points is noise, and a FID of 0 has no logarithm.
+    # A line through fewer than three points is noise, and a FID of 0 has no logarithm.
     if len(fids) < 3 or not all(0 < fid < math.inf for fid in fids):
         return None
     slope = linear_regression([seen.images for seen in late], [math.log(fid) for fid in fids]).slope
     return _below(f"change of log FID over the last {LAST_PART:.0%}", slope * LAST_PART * end, LOG_FID_FALL)
 
 
-#: All detectors by the kind of their verdict, the gravest first; each gives its evidence, None where all is well.
+#: All detectors by the kind of their verdict, the most serious first. Each returns its evidence, or None.
 DETECTORS: Mapping[str, Detector] = {
     "diverged": diverged,
     "exploding-gradients": exploding_gradients,
@@ -291,10 +296,10 @@ STOPPING: tuple[str, ...] = tuple(kind for kind in KINDS if kind not in INFORMAT
 
 
 def bce_floor(config: Config) -> tuple[float, float]:
-    """Lowest reachable mean of the two halves of D's bce loss, on real and on generated images.
+    """The lowest possible values of the two terms of D's bce loss, on real and on generated images.
 
-    Cross-entropy is linear in its target, so the best that D can do against targets of mean t that it cannot foresee is
-    D = t, at the entropy -t log t - (1 - t) log(1 - t).
+    Cross-entropy is linear in its target. If D cannot predict the targets, whose mean is t, its best answer is t, and
+    the loss is the entropy -t log t - (1 - t) log(1 - t).
     """
     softened = {"none": 0.0, "random": 0.5}.get(config.smoothing, 1.0) * config.smoothing_strength
     real, fake = (1 - softened) * (1 - config.label_flip), fake_target(config)
@@ -302,10 +307,11 @@ def bce_floor(config: Config) -> tuple[float, float]:
 
 
 def diversity(images: Tensor, real: Tensor, labels: tuple[Tensor, Tensor] | None = None) -> float | None:
-    """Mean distance between generated images over that between real ones, both uint8 [N, C, H, W]; 1 is as diverse.
+    """Mean distance between generated images divided by that between real ones; 1 is equally diverse.
 
-    `labels` (int64 [N], of generated and of real images) compare images of one class only: nothing else tells a
-    conditional generator of one image per class. None where no two compare, or all real images are alike.
+    Images are uint8 [N, C, H, W]. With `labels`, int64 [N] of the generated and of the real images, only images of one
+    class are compared, which detects a conditional generator with one image per class. None if there is no pair to
+    compare, or if all real images are equal.
     """
     own, wanted = labels or (None, None)
     ratio = float(mean_distance(images, own) / mean_distance(real, wanted).to(images.device))
@@ -313,12 +319,12 @@ def diversity(images: Tensor, real: Tensor, labels: tuple[Tensor, Tensor] | None
 
 
 def mean_distance(images: Tensor, labels: Tensor | None = None) -> Tensor:
-    """Mean L2 distance between pairs of the first COMPARED of uint8 images [N, C, H, W], with pixels in [-1, 1].
+    """Mean L2 distance between pairs of the first COMPARED of uint8 images [N, C, H, W], pixels scaled to [-1, 1].
 
-    With `labels` (int64 [N]) between pairs of equal labels; a float64 scalar, NaN where there is no pair.
+    With `labels`, int64 [N], only pairs of equal labels count. The result is a float64 scalar, NaN if there is no pair.
     """
     pixels = images[:COMPARED].flatten(1).double() / 127.5 - 1
-    # Not by matrix products, whose rounding errors part equal images.
+    # Rounding errors of matrix products would give equal images a distance above 0.
     distances = torch.cdist(pixels, pixels, compute_mode="donot_use_mm_for_euclid_dist")
     pairs = torch.ones_like(distances).triu(1)
     if labels is not None:
@@ -328,10 +334,11 @@ def mean_distance(images: Tensor, labels: Tensor | None = None) -> Tensor:
 
 
 def repeats(images: Tensor, real: Tensor) -> float | None:
-    """Share of generated images whose nearest other one is nearer than all but the closest 1 % of real images have it.
+    """Share in [0, 1] of generated images whose nearest neighbour is closer than that of 99 % of the real images.
 
-    Of the first REPEATS_COMPARED of each, uint8 [N, C, H, W]: as many of both, since more lie closer. It tells a small
-    set of unlike images, which are as far from each other as real ones. None for fewer than 100.
+    Both are uint8 [N, C, H, W]; the first REPEATS_COMPARED of each are compared, equally many, since more images lie
+    closer together. This detects a small set of repeated images, which `diversity` misses if they are diverse.
+    None for fewer than 100 images.
     """
     count = min(REPEATS_COMPARED, len(images), len(real))
     if count < 1 / REAL_QUANTILE:
@@ -349,15 +356,15 @@ def _nearest(images: Tensor) -> Tensor:
 def balanced(labels: Tensor, classes: int) -> bool:
     """Whether each class has its fair share among `labels` (int64 [N]), within a factor of BALANCE.
 
-    Samples of an unconditional generator are to have the classes of its real images: of unbalanced ones, unlike shares
-    are no failure. A conditional generator is asked for all classes alike, whatever the real ones are.
+    An unconditional generator should reproduce the shares of the classes in its real images. If those are unbalanced,
+    unequal shares are no failure. A conditional generator is asked for all classes equally often.
     """
     shares = torch.bincount(labels.cpu(), minlength=classes).double() * classes / len(labels)
     return bool(((shares >= 1 / BALANCE) & (shares <= BALANCE)).all())
 
 
 def _persistent(history: Sequence[Observation], config: Config, complaint: Complaint) -> str | None:
-    """The complaint of the last rung, where all rungs for PERSISTENCE_STEPS have one, none of them of a young run."""
+    """The complaint of the last rung, if it has lasted for PERSISTENCE_STEPS; rungs of a young run do not count."""
     evidence, first = complaint(history[-1]), history[-1].images
     for seen in reversed(history):
         if seen.images < WARMUP_STEPS * config.batch or complaint(seen) is None:
@@ -367,7 +374,8 @@ def _persistent(history: Sequence[Observation], config: Config, complaint: Compl
     return f"{evidence}, for {steps:.0f} steps" if evidence and steps >= PERSISTENCE_STEPS else None
 
 
-def _swing(history: Sequence[Observation], config: Config) -> str | None:
+def _oscillation(history: Sequence[Observation], config: Config) -> str | None:
+    """The complaint that the gap between the critic's means varies too much over the last DRIFT_RUNGS rungs."""
     window = history[-DRIFT_RUNGS:]
     gaps = [o.losses["d_real"] - o.losses["d_fake"] for o in window if {"d_real", "d_fake"} <= o.losses.keys()]
     steps = (window[-1].images - window[0].images) / config.batch

@@ -9,7 +9,7 @@ from trainers.config import Config
 
 
 def slots(config: Config) -> tuple[str, ...]:
-    """What the optimizer keeps per parameter from its first step on."""
+    """Names of the tensors that the optimizer keeps for each parameter after its first step."""
     if config.optimizer == "adam":
         return ("step", "exp_avg", "exp_avg_sq")
     if config.optimizer == "rmsprop":
@@ -18,7 +18,7 @@ def slots(config: Config) -> tuple[str, ...]:
 
 
 def make_optimizer(config: Config, parameters: list[nn.Parameter], lr: float) -> torch.optim.Optimizer:
-    """The configuration's optimizer over `parameters`."""
+    """The optimizer that the configuration names, over `parameters` at learning rate `lr`."""
     if config.optimizer == "rmsprop":
         return torch.optim.RMSprop(parameters, lr, alpha=config.beta2)
     if config.optimizer == "sgd":

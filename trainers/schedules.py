@@ -8,9 +8,10 @@ from trainers.config import KIMG, Config
 
 
 def lr_factor(config: Config, iteration: int) -> float:
-    """Factor in [0, 1] on both learning rates at generator step `iteration` (from 0).
+    """The factor in [0, 1] on both learning rates at generator step `iteration`, counted from 0.
 
-    exponential: rate ** (iteration // period), a staircase; linear and cosine fall from 1 to 0 over `kimg`.
+    exponential: schedule_rate ** (iteration // schedule_period), a staircase. linear and cosine fall from 1 to 0 over
+    `kimg`. constant: 1.
     """
     if config.schedule == "exponential":
         return float(config.schedule_rate ** (iteration // config.schedule_period))

@@ -151,7 +151,7 @@ BAD: list[tuple[dict[str, str | None], str]] = [
     ({"score": "{metric: accuracy}", "system": "narman-dcgan"}, "accuracy needs a conditional system, which narman-d"),
     ({"score": "{metric: accuracy}", "system": BOTH}, "accuracy needs a conditional system, which narman-dcgan is not"),
     ({"score": "{also: [accuracy]}", "system": "narman-dcgan"}, "score.also.0: accuracy needs a conditional system"),
-    ({"score": "{metric: tstr}"}, "score.metric: tstr trains a classifier for each value, which is for the end: use "),
+    ({"score": "{metric: tstr}"}, "score.metric: tstr trains a classifier for each value, which is too slow during a"),
     ({"score": "{also: [tstr]}"}, "score.also.0: tstr trains a classifier for each value"),
     ({"score": "{metric: intra-kid}", "system": "narman-dcgan"}, "intra-kid needs a conditional system, which narman"),
     ({"score": "{also: [intra-fid], samples: 19}"}, "score.samples: intra-fid needs at least 20 samples for 10 classe"),

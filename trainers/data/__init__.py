@@ -1,1 +1,1 @@
-"""Data sets: real images as integers, in memory, with their labels."""
+"""Data sets: real images as uint8 tensors in memory, with their labels."""

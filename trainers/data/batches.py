@@ -1,4 +1,4 @@
-"""Which images make up batch number k: a pure function of (seed, k), so the data position is one integer."""
+"""The images of batch k as a pure function of (seed, k), so that the position in the data is one integer."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def seeded(*entropy: int) -> torch.Generator:
 class IndexStream:
     """`stream(k)` gives the indices of batch k, int64 [batch], out of `count` images.
 
-    random: drawn with replacement. shuffled: a fresh permutation per epoch; sequential: the data's own order; the part
-    that fills no batch is dropped. Raises ValueError where an epoch holds no whole batch.
+    `sampling` is random: drawn with replacement; shuffled: a new permutation per epoch; or sequential: the order of the
+    data. The last two drop the rest of an epoch that fills no batch, and raise ValueError if `batch` > `count`.
     """
 
     def __init__(self, count: int, batch: int, sampling: str, seed: int) -> None:

@@ -1,4 +1,4 @@
-"""The data sets that can be named, and how each is checked and loaded."""
+"""The data sets by name, with the functions that check and load each."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from trainers.data.images import ImageData
 from trainers.data.spec import Dataset, DatasetSpec, Split
 from trainers.errors import InputError
 
-#: Fields of DatasetSpec that mean something with every data set.
+#: Fields of DatasetSpec that apply to every data set.
 COMMON_OPTIONS = frozenset({"fit"})
 
 DATASETS: dict[str, Dataset] = {
@@ -53,20 +53,20 @@ DATASETS: dict[str, Dataset] = {
 
 
 def check(spec: DatasetSpec) -> None:
-    """Raises InputError where `load` could not work: an unknown name, a useless option, missing files.
+    """Raises InputError if `load` cannot work: an unknown name, an option that does not apply, missing files.
 
-    Hashes nothing and downloads nothing.
+    It computes no checksums and downloads nothing.
     """
     _dataset(spec).check(spec)
 
 
 def load(spec: DatasetSpec, split: Split) -> ImageData:
-    """All images of a split on the CPU. Raises InputError where files are missing or damaged."""
+    """All images of a split, on the CPU. Raises InputError if files are missing or damaged."""
     return _dataset(spec).load(spec, split)
 
 
 def shape_of(spec: DatasetSpec) -> tuple[tuple[int, int, int], int]:
-    """((C, H, W), number of classes) without reading any pixel. Raises InputError as `check` does."""
+    """((C, H, W), number of classes), without reading pixels. Raises InputError like `check`."""
     dataset = _dataset(spec)
     if dataset.shape is not None and dataset.classes is not None:
         return dataset.shape, dataset.classes

@@ -1,4 +1,4 @@
-"""CIFAR-10 (Krizhevsky, 2009): its Python or its binary version."""
+"""CIFAR-10 (Krizhevsky, 2009), from the files of its Python or its binary version."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PARTS: dict[Split, tuple[str, ...]] = {
     "train": tuple(f"data_batch_{i}" for i in range(1, 6)),
     "test": ("test_batch",),
 }
-#: md5 of the published files of the Python version; none are published for those of the binary version.
+#: md5 of the files of the Python version, as published. None are published for the binary version.
 MD5 = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
     "data_batch_2": "d4bba439e000b95fd0a9bffe97cbabec",
@@ -32,7 +32,7 @@ MD5 = {
     "test_batch": "40351d587109b95175f43aff81a1287e",
 }
 _PIXELS = 3072
-#: What the pickle of an array needs; the first names are those of NumPy 1, the second those of NumPy 2.
+#: The names that the pickle of an array needs, in NumPy 1 and in NumPy 2.
 _ALLOWED = {
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
@@ -44,7 +44,7 @@ _ALLOWED = {
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Reads containers, numbers, strings and arrays; refuses everything that could run code."""
+    """Reads containers, numbers, strings and arrays, and refuses every other class, since it could run code."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ALLOWED:
@@ -53,12 +53,14 @@ class _ArrayUnpickler(pickle.Unpickler):
 
 
 def check(spec: DatasetSpec) -> None:
+    """Raises InputError if a file is missing that is not to be downloaded."""
     if not spec.download:
         _files(spec, "train")
         _files(spec, "test")
 
 
 def load(spec: DatasetSpec, split: Split) -> ImageData:
+    """The images of a split, downloaded first if `spec` says so. Raises InputError for missing or damaged files."""
     if spec.download:
         fetch("CIFAR10", spec, lambda: check(spec.model_copy(update={"download": False})))
     batches = [_read(path, spec.verify) for path in _files(spec, split)]
@@ -73,7 +75,7 @@ def load(spec: DatasetSpec, split: Split) -> ImageData:
 
 
 def _files(spec: DatasetSpec, split: Split) -> list[Path]:
-    """All files of a split, the Python version first; in the folder itself or in the one that the archive makes."""
+    """The files of a split, in the folder itself or in the subfolder that the archive creates; Python version first."""
     versions = (("cifar-10-batches-py", ""), ("cifar-10-batches-bin", ".bin"))
     for archive, suffix in versions:
         for folder in (spec.folder, spec.folder / archive):
@@ -116,6 +118,6 @@ def _read_pickle(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
         with open(path, "rb") as file:
             batch = _ArrayUnpickler(file, encoding="bytes").load()
         return np.asarray(batch[b"data"]), np.asarray(batch[b"labels"], dtype=np.int64)
-    # A damaged pickle can fail at any of its instructions.
+    # A damaged pickle can raise any of these.
     except (pickle.UnpicklingError, EOFError, KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: not a batch of CIFAR-10 ({error}); fetch the file again") from error

@@ -14,16 +14,16 @@ from trainers.errors import InputError
 
 
 def fetch(dataset: Literal["MNIST", "CIFAR10"], spec: DatasetSpec, check: Callable[[], None]) -> None:
-    """Lets torchvision fetch what `check` misses into the folder of `spec`, one process at a time.
+    """Downloads `dataset` by torchvision into the folder of `spec`, if `check` finds files missing.
 
-    Raises InputError where that fails.
+    One process at a time does so. Raises InputError if the download fails.
     """
     try:
         if not _complete(check):
             with locked(spec.folder):
                 if not _complete(check):
                     getattr(import_torchvision().datasets, dataset)(str(spec.folder), download=True)
-    # RuntimeError is torchvision's word for a file that is absent or corrupt at every mirror.
+    # torchvision raises RuntimeError for a file that is missing or damaged at every mirror.
     except (OSError, RuntimeError, HTTPException, TarError, EOFError) as error:
         raise InputError(
             f"data set {spec.name}: the download to {spec.folder} failed ({error}); fetch the files elsewhere, put "

@@ -1,4 +1,4 @@
-"""Files that several processes read and write at once, and their checksums."""
+"""Files that several processes read and write at the same time, and checksums of files."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from pathlib import Path
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends well, and vanishes when it does not."""
+    """A temporary path beside `path`: it replaces `path` if the block succeeds, and is deleted if it fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     os.close(handle)
     temporary = Path(name)
     try:
         yield temporary
-        # Temporary files are private, but a cache may be shared.
+        # mkstemp creates files that only their owner reads, but a cache may be shared.
         temporary.chmod(0o644)
         os.replace(temporary, path)
     finally:
@@ -29,7 +29,7 @@ def replaced(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds the lock of `path`, the file `.<name>.lock` beside it, against other processes and threads."""
+    """Holds the lock of `path` in the block, against other processes and threads: the file `.<name>.lock` beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.with_name(f".{path.name}.lock"), "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

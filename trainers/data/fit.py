@@ -1,4 +1,4 @@
-"""Images of one shape as images of another, so that systems of unlike shapes can share a data set."""
+"""Conversion of images between shapes, so that systems of different shapes can share a data set."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from torch.nn.functional import interpolate
 
 #: Weights of red, green and blue in a gray value (ITU-R BT.601).
 LUMA = (0.299, 0.587, 0.114)
-#: Images converted at once: as floats all of them would not fit in memory.
+#: Images converted at a time: as floats, all of them might not fit into memory.
 _PART = 1000
 
 
 def fitted(images: Tensor, shape: tuple[int, int, int]) -> Tensor:
-    """uint8 [N, C, H, W] as uint8 [N, *shape], bilinear with antialiasing; the same tensor where the shape fits.
+    """Images uint8 [N, C, H, W] as uint8 [N, *shape], by bilinear interpolation with antialiasing.
 
-    Channels are 1 (gray) or 3 (colour): gray is repeated, colour becomes its luma.
+    There are 1 (gray) or 3 (colour) channels: gray is repeated, colour becomes its luma. Images that have the shape
+    already are returned unchanged.
     """
     if tuple(images.shape[1:]) == shape:
         return images

@@ -1,4 +1,4 @@
-"""A folder of pictures of any size, scaled to one size."""
+"""The data set `folder`: pictures of any size, scaled to one size."""
 
 from __future__ import annotations
 
@@ -21,11 +21,13 @@ _TEST_SHARE = 10
 
 
 def check(spec: DatasetSpec) -> None:
+    """Raises InputError if a split has no pictures, or if the class folders are wrong."""
     for split in ("train", "test"):
         _list(spec, split)
 
 
 def load(spec: DatasetSpec, split: Split) -> ImageData:
+    """The pictures of a split, scaled. Raises InputError like `check`, and for a picture that cannot be read."""
     paths, labels, classes = _list(spec, split)
     pixels = np.stack([read_picture(path, shape(spec)[1]) for path in paths])
     return ImageData(
@@ -44,12 +46,12 @@ def shape(spec: DatasetSpec) -> tuple[int, int, int]:
 
 
 def count_classes(spec: DatasetSpec) -> int:
-    """The number of class folders, 1 where there are none."""
+    """The number of class folders, at least 1. Raises InputError like `check`."""
     return _list(spec, "train")[2]
 
 
 def read_picture(path: Path, size: int) -> NDArray[np.uint8]:
-    """The centre square of a picture scaled to uint8 [size, size, 3] by Pillow's Lanczos filter.
+    """The centre square of a picture, scaled to uint8 [size, size, 3] by Pillow's Lanczos filter.
 
     Raises InputError for a file that cannot be read or has more than 8 bits per channel.
     """
@@ -86,7 +88,10 @@ def _list(spec: DatasetSpec, split: Split) -> tuple[list[Path], list[int], int]:
 
 
 def pictures(root: Path) -> tuple[list[Path], list[str]]:
-    """All pictures below `root` and the class folders that hold them, both sorted."""
+    """All pictures below `root`, and the names of the class folders that hold them, both sorted.
+
+    Raises InputError if there are no pictures, or if some lie beside the class folders.
+    """
     parts = {path: path.relative_to(root).parts for path in root.rglob("*") if path.suffix.lower() in SUFFIXES}
     paths = sorted(p for p, names in parts.items() if p.is_file() and not any(name.startswith(".") for name in names))
     if not paths:
@@ -99,7 +104,7 @@ def pictures(root: Path) -> tuple[list[Path], list[str]]:
 
 
 def _part(paths: list[Path], root: Path, split: Split) -> list[Path]:
-    """The tenth with the smallest hashes of their names is the test split, the rest the train split."""
+    """The paths of a split: the tenth with the smallest hashes of their names is the test split, the rest is train."""
 
     def rank(path: Path) -> bytes:
         return hashlib.sha256(path.relative_to(root).as_posix().encode()).digest()

@@ -1,4 +1,4 @@
-"""MNIST and its shipped subset: IDX files, gzipped or raw."""
+"""MNIST and mnist-mini, its subset in this package: IDX files, gzipped or raw."""
 
 from __future__ import annotations
 
@@ -39,6 +39,7 @@ _UNSIGNED_BYTES = 8
 
 
 def check_mnist(spec: DatasetSpec) -> None:
+    """Raises InputError if a file is missing that is not to be downloaded."""
     if spec.download:
         return
     for name in MNIST_SHA256:
@@ -46,6 +47,7 @@ def check_mnist(spec: DatasetSpec) -> None:
 
 
 def load_mnist(spec: DatasetSpec, split: Split) -> ImageData:
+    """The images of a split, downloaded first if `spec` says so. Raises InputError for missing or damaged files."""
     if spec.download:
         fetch("MNIST", spec, lambda: check_mnist(spec.model_copy(update={"download": False})))
     images, labels = (_find(spec, name) for name in PARTS[split])
@@ -53,20 +55,22 @@ def load_mnist(spec: DatasetSpec, split: Split) -> ImageData:
 
 
 def check_mini(spec: DatasetSpec) -> None:
+    """Raises InputError if the installed package lacks a file."""
     for name in MINI_SHA256:
         if not (MINI / f"{name}.gz").is_file():
             raise InputError(f"data set {spec.name}: the installed package lacks {MINI / name}.gz; install it again")
 
 
 def load_mini(spec: DatasetSpec, split: Split) -> ImageData:
+    """The images of a split. Raises InputError for damaged files."""
     images, labels = (MINI / f"{name}.gz" for name in PARTS[split])
     return _load(images, labels, MINI_SHA256, spec.name, split)
 
 
 def read_idx(path: Path, sha256: str | None = None) -> NDArray[np.uint8]:
-    """The array of unsigned bytes in an IDX file (http://yann.lecun.com/exdb/mnist), gzipped where it ends in .gz.
+    """The array of unsigned bytes in an IDX file (http://yann.lecun.com/exdb/mnist), gzipped if its name ends in .gz.
 
-    Raises InputError where the content is no such array, or has not the checksum `sha256`.
+    Raises InputError if the content is no such array, or if its uncompressed sha256 is not `sha256`.
     """
     try:
         content = path.read_bytes()
@@ -106,7 +110,7 @@ def _load(images: Path, labels: Path, checksums: dict[str, str], name: str, spli
 
 
 def _find(spec: DatasetSpec, name: str) -> Path:
-    """The file `name`, raw or gzipped, in the folder itself or where torchvision puts it."""
+    """The file `name`, raw or gzipped, in the folder itself or in the subfolder that torchvision creates."""
     for folder in (spec.folder, spec.folder / "MNIST" / "raw"):
         for path in (folder / name, folder / f"{name}.gz"):
             if path.is_file():

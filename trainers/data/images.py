@@ -14,7 +14,7 @@ from trainers.data.fit import fitted
 
 @dataclass(frozen=True)
 class ImageData:
-    """All images of one split in memory. N images, C channels, height H and width W."""
+    """All N images of one split in memory, with C channels, height H and width W."""
 
     images: Tensor
     """uint8 [N, C, H, W]."""
@@ -26,7 +26,7 @@ class ImageData:
 
     @cached_property
     def sha256(self) -> str:
-        """Checksum of shape, images and labels: equal for equal data, whatever its name."""
+        """Checksum of shape, images and labels, independent of the name."""
         checksum = hashlib.sha256(str(tuple(self.images.shape)).encode())
         checksum.update(self.images.cpu().contiguous().numpy().data)
         checksum.update(self.labels.cpu().contiguous().numpy().data)
@@ -44,7 +44,7 @@ class ImageData:
         return channels, height, width
 
     def fitted(self, shape: tuple[int, int, int]) -> ImageData:
-        """The same images in another size or number of channels, see `fit.fitted`."""
+        """The same data with images of `shape` (C, H, W), converted by `fit.fitted`."""
         return replace(self, images=fitted(self.images, shape))
 
     def to(self, device: torch.device | str) -> ImageData:

@@ -1,6 +1,7 @@
 """Writes mnist-mini, a stratified subset of MNIST: `python -m trainers.data.make_mnist_mini SOURCE DEST`.
 
-SOURCE holds the four gzipped files of MNIST, DEST receives four of the same names. A rerun gives the same content.
+SOURCE holds the four gzipped files of MNIST. Four files of the same names are written to DEST, with the same content
+at every run, and their checksums are printed.
 """
 
 from __future__ import annotations
@@ -20,9 +21,9 @@ COUNTS: dict[Split, int] = {"train": 8000, "test": 2000}
 
 
 def select(labels: NDArray[np.uint8], count: int, seed: str) -> NDArray[np.int64]:
-    """`count` indices in rising order whose classes keep their proportions.
+    """`count` indices into `labels` in ascending order, in which the classes keep their proportions.
 
-    Within a class the smallest hashes win, so that the choice needs no random generator.
+    Within a class the images with the smallest hashes are chosen, so no random generator is needed.
     """
     shares = np.bincount(labels, minlength=CLASSES) * count / len(labels)
     quotas = np.floor(shares).astype(np.int64)
@@ -35,13 +36,14 @@ def select(labels: NDArray[np.uint8], count: int, seed: str) -> NDArray[np.int64
 
 
 def write_idx(array: NDArray[np.uint8], path: Path) -> str:
-    """Writes a gzipped IDX file; gives the sha256 of the uncompressed content."""
+    """Writes a gzipped IDX file and returns the sha256 of the uncompressed content."""
     raw = bytes((0, 0, 8, array.ndim)) + np.array(array.shape, dtype=">u4").tobytes() + array.tobytes()
     path.write_bytes(gzip.compress(raw, compresslevel=9, mtime=0))
     return hashlib.sha256(raw).hexdigest()
 
 
 def main(source: Path, dest: Path) -> None:
+    """Writes the four files and prints their checksums. Raises InputError for damaged files in `source`."""
     dest.mkdir(parents=True, exist_ok=True)
     for split, names in PARTS.items():
         images, labels = (read_idx(source / f"{name}.gz", MNIST_SHA256[name]) for name in names)

@@ -1,4 +1,4 @@
-"""Picture files as they are: not a pixel is scaled, cropped or converted."""
+"""Picture files read pixel by pixel: nothing is scaled, cropped or converted."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch import Tensor
 
 from trainers.errors import InputError
 
-#: Pillow's modes of 8 bits per channel that are read, by number of channels, in words.
+#: By number of channels: Pillow's mode with 8 bits per channel, and its description.
 MODES = {1: ("L", "gray with 8 bits"), 3: ("RGB", "colour with 8 bits per channel")}
-#: What Pillow notes on the decoding of colours with 16 bits per channel, which it would cut to 8 without a word.
+#: Marks in Pillow's decoder settings of colours with 16 bits per channel, which Pillow would silently cut to 8.
 _DEEP = (";16", "65535")
 
 
@@ -31,10 +31,10 @@ def opened(path: Path) -> Iterator[ImageFile.ImageFile]:
 
 
 def read_picture(path: Path, channels: int | None = None, like: str = "") -> Tensor:
-    """A picture as uint8 [C, H, W], C being 1 (gray) or 3 (colour); where `channels` is given, so many.
+    """A picture as uint8 [C, H, W] with C = 1 (gray) or 3 (colour), or C = `channels` if given.
 
-    `like` is what has these channels, for the message. Raises InputError for a file that cannot be read, other channels
-    or more than 8 bits per channel.
+    `like` names what has these channels, for the message. Raises InputError for a file that cannot be read, other
+    channels, or more than 8 bits per channel.
     """
     with opened(path) as picture:
         mode = picture.mode
@@ -44,13 +44,13 @@ def read_picture(path: Path, channels: int | None = None, like: str = "") -> Ten
     if deep or mode not in [name for name, _ in allowed]:
         found = f"mode {mode}{' with 16 bits per channel' if deep else ''}"
         wanted = " or ".join(f"{name}, {words}" for name, words in allowed)
-        raise InputError(f"{path}: {found}; {like or 'what can be read'} is {wanted}: convert it")
+        raise InputError(f"{path}: {found}; {like or 'a readable picture'} is {wanted}: convert it")
     image = torch.from_numpy(pixels)
     return image[None] if image.ndim == 2 else image.permute(2, 0, 1).contiguous()
 
 
 def read_pictures(paths: list[Path], channels: int, like: str) -> Tensor:
-    """Pictures of one size as uint8 [N, C, H, W]; else as `read_picture`."""
+    """Pictures of one size as uint8 [N, C, H, W]. Raises InputError like `read_picture`, and for different sizes."""
     images = [read_picture(path, channels, like) for path in paths]
     for path, image in zip(paths, images, strict=True):
         if image.shape != images[0].shape:
@@ -62,5 +62,5 @@ def read_pictures(paths: list[Path], channels: int, like: str) -> Tensor:
 
 
 def size(image: Tensor) -> str:
-    """Width and height of an image [C, H, W] in words."""
+    """Width and height of an image [C, H, W] as text."""
     return f"{image.shape[2]}x{image.shape[1]}"

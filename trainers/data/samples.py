@@ -1,4 +1,4 @@
-"""Sample grids as pictures."""
+"""Grids of samples, and how pictures are written."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ _SCALE = 2
 def grid(images: Tensor) -> NDArray[np.uint8]:
     """The first ROWS x COLUMNS images of uint8 [N, C, H, W], N >= 1, side by side as uint8 [height, width, 3].
 
-    Samples carry the labels 0, 1, ... in turn, so with ten classes each column shows one class.
+    Each pixel becomes two by two. Samples have the labels 0, 1, ... in turn, so with ten classes each column shows one
+    class.
     """
     columns = min(COLUMNS, len(images))
     rows = min(ROWS, len(images) // columns)
@@ -30,7 +31,7 @@ def grid(images: Tensor) -> NDArray[np.uint8]:
 
 
 def save_png(picture: NDArray[np.uint8], path: Path) -> None:
-    """Writes `picture` to `path` in one atomic step, making its folder where needed."""
+    """Writes `picture`, uint8 [height, width, 3], to `path` atomically; creates its folder. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
     try:

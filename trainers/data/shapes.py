@@ -1,6 +1,6 @@
-"""Generated images: ten shapes in two colours with a little noise, the same bits on every machine.
+"""The data set `shapes32`: drawn images of ten shapes in two colours with little noise, equal on every machine.
 
-Everything is drawn in integers from the raw words of PCG64, whose stream NumPy guarantees.
+Everything is computed in integers from the raw words of PCG64, whose stream NumPy guarantees.
 """
 
 from __future__ import annotations
@@ -25,16 +25,17 @@ Ints = NDArray[np.int64]
 
 
 def check(spec: DatasetSpec) -> None:
-    """Nothing can be missing."""
+    """Does nothing, since there are no files that could be missing."""
 
 
 def load(spec: DatasetSpec, split: Split) -> ImageData:
+    """The images of a split."""
     images, labels = draw(COUNTS[split], _SEEDS[split])
     return ImageData(torch.from_numpy(images), torch.from_numpy(labels), len(NAMES), spec.name, split)
 
 
 def draw(count: int, seed: int) -> tuple[NDArray[np.uint8], Ints]:
-    """`count` images uint8 [count, 3, 32, 32] and their labels, whose classes take turns."""
+    """Images uint8 [count, 3, 32, 32], and their labels 0, 1, ... 9, 0, 1, ..., int64 [count]."""
     source = np.random.PCG64(seed)
     labels = np.arange(count) % len(NAMES)
     radius = _integers(source, 6, 12, (count, 1, 1))
@@ -44,7 +45,7 @@ def draw(count: int, seed: int) -> tuple[NDArray[np.uint8], Ints]:
     for label in range(len(NAMES)):
         of_class = labels == label
         mask[of_class] = _mask(label, dx[of_class], dy[of_class], radius[of_class])
-    # Dark and bright never meet, so that every shape is visible; either may be the shape.
+    # The ranges of dark and bright do not overlap, so every shape is visible. Either may be the shape.
     dark, bright = (_integers(source, low, low + 112, (count, 3, 1, 1)) for low in (_NOISE, 256 - 112 - _NOISE))
     inside = mask[:, None] ^ (_integers(source, 0, 2, (count, 1, 1, 1)) == 1)
     noise = _integers(source, -_NOISE, _NOISE, (count, *SHAPE))
@@ -52,13 +53,13 @@ def draw(count: int, seed: int) -> tuple[NDArray[np.uint8], Ints]:
 
 
 def _integers(source: np.random.PCG64, low: int, high: int, shape: tuple[int, ...]) -> Ints:
-    """Integers in [low, high); the bias of the remainder is below 1e-16."""
+    """Integers in [low, high), int64 of `shape`. The bias of taking the remainder is below 1e-16."""
     words: NDArray[np.uint64] = source.random_raw(int(np.prod(shape)))
     return low + (words % np.uint64(high - low)).astype(np.int64).reshape(shape)
 
 
 def _mask(label: int, dx: Ints, dy: Ints, r: Ints) -> NDArray[np.bool_]:
-    """Which pixels belong to the shape of radius `r`; `dx` [n, 1, W] and `dy` [n, H, 1] count from its centre."""
+    """The pixels of a shape of radius `r`, bool [n, H, W]; `dx` [n, 1, W] and `dy` [n, H, 1] start at its centre."""
     across, down = np.abs(dx), np.abs(dy)
     square = np.maximum(across, down) <= r
     distance = dx * dx + dy * dy

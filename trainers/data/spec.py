@@ -1,4 +1,4 @@
-"""What a person says about a data set, and what comes of it."""
+"""How a sweep file or a command line names a data set, and an entry of the table of data sets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Split = Literal["train", "test"]
 
 
 class DatasetSpec(BaseModel):
-    """A data set by name with where and how to read it; a bare string means `name`."""
+    """A data set by name, with the place of its files and how to read them. A plain string means `name`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -31,7 +31,8 @@ class DatasetSpec(BaseModel):
         default=None, ge=4, le=1024, description="height and width in pixels (folder only; default 32)"
     )
     fit: bool = Field(
-        default=False, description="give each system its own size and colours, and score samples in the data's"
+        default=False,
+        description="convert images to each system's size and colours, and its samples back for scores",
     )
 
     @model_validator(mode="before")
@@ -41,7 +42,7 @@ class DatasetSpec(BaseModel):
 
     @property
     def folder(self) -> Path:
-        """Where the files are expected."""
+        """The folder in which the files are expected."""
         return self.path or Path(os.environ.get("GANSWEEP_DATA", "data")) / self.name
 
 
@@ -52,11 +53,11 @@ class Dataset:
     summary: str
     """One line for a listing."""
     shape: tuple[int, int, int] | None
-    """C, H, W of an image; None where the files decide."""
+    """C, H, W of an image; None if it depends on the files or options."""
     classes: int | None
-    """Number of classes; None where the files decide."""
+    """Number of classes; None if it depends on the files."""
     check: Callable[[DatasetSpec], None]
-    """Raises InputError where `load` could not work; reads no pixels."""
+    """Raises InputError if `load` cannot work; reads no pixels."""
     load: Callable[[DatasetSpec, Split], ImageData]
     options: frozenset[str] = frozenset()
-    """Which of DatasetSpec's fields besides the name mean something here."""
+    """The fields of DatasetSpec that apply to this data set, besides the name and those that apply to all."""

@@ -1,4 +1,4 @@
-"""The one place that imports torchvision."""
+"""The import of torchvision, which fails beside some builds of torch."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from types import ModuleType
 
 import torch
 
-#: Keeps the operators declared: they vanish with the library object.
+#: Keeps the operators declared: their declaration ends with the library object.
 _declared: list[torch.library.Library] = []
 
 
 @functools.cache
 def import_torchvision() -> ModuleType:
-    """torchvision with `torchvision.datasets`, even where its own operators do not load.
+    """torchvision with `torchvision.datasets`, even if its compiled operators do not load.
 
-    PyPI's torchvision is built for CUDA; beside a torch for the CPU its library fails to load, and its import then
-    trips over two operators that it describes but does not have. Declaring both is enough for all that needs neither.
+    PyPI's torchvision is built for CUDA. Beside a torch for the CPU its compiled library fails to load, and its import
+    then fails at two operators that it registers shapes for. We declare both operators, which nothing here calls.
     """
     try:
         return _import()

@@ -1,4 +1,4 @@
-"""What the classes of images add: accuracies in both directions, and distances class by class."""
+"""Scores that use the classes of images: accuracies, and distances within each class."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from trainers.evaluation.reference import Reference
 
 Value = TypeVar("Value")
 
-#: What stands for the extractor in a score of `tstr`: the recipe by which its classifier learns.
+#: The extractor id in a score of `tstr`: the recipe of the classifier that it trains.
 TSTR_RECIPE = f"{lenet.RECIPE.name}-recipe{lenet.RECIPE.version}"
 
 
 @dataclass(frozen=True)
 class OfClass:
-    """What is known of the generated images of one class; None for what cannot be measured."""
+    """Measurements of the generated images of one class; None if they are impossible."""
 
     label: int
     n: int
@@ -38,10 +38,10 @@ class OfClass:
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Share of generated images that a classifier of real ones puts in the class they were generated for.
+    """Share of generated images that a classifier of real images assigns to the class they were generated for.
 
-    This is train-on-real, test-on-synthetic (GAN-test; Shmelkov et al., 2018). Logits [N, K], labels int64 [N]; gives
-    the share in [0, 1] and its binomial standard error. Raises ValueError for non-finite logits.
+    This is GAN-test, train on real and test on synthetic (Shmelkov et al., 2018). `logits` are [N, K], `labels` int64
+    [N]. Returns the share in [0, 1] and its binomial standard error. Raises ValueError for non-finite logits.
     """
     if not torch.isfinite(logits).all():
         raise ValueError("logits are not finite")
@@ -50,12 +50,13 @@ def accuracy(logits: Tensor, labels: Tensor) -> tuple[float, float]:
 
 
 def tstr(images: Tensor, labels: Tensor, test: ImageData) -> tuple[float, float]:
-    """Train on synthetic, test on real (GAN-train; Shmelkov et al., 2018): share of real images classified rightly.
+    """Share of real images that a classifier trained on generated images gets right.
 
-    A fresh LeNet learns uint8 images [N, C, H, W] with the classes int64 [N] that they were generated for, and is
-    tested on all of `test`. Gives the share in [0, 1] and its binomial standard error over the real images, which
-    holds for this very training. A training takes as long as that of the extractor: a number for the end, not for
-    rungs. Raises ValueError for images that are not like those of `test`.
+    This is GAN-train, train on synthetic and test on real (Shmelkov et al., 2018). A new LeNet is trained on uint8
+    images [N, C, H, W] with the classes int64 [N] that they were generated for, and tested on all of `test`. Returns
+    the share in [0, 1] and its binomial standard error over the real images, which leaves out the chance in the
+    training. It takes as long as the training of the extractor, so it is for finished runs, not for rungs. Raises
+    ValueError for images of another shape or type than those of `test`.
     """
     if images.dtype != torch.uint8 or images.shape[1:] != test.images.shape[1:] or len(images) != len(labels):
         raise ValueError(
@@ -68,13 +69,13 @@ def tstr(images: Tensor, labels: Tensor, test: ImageData) -> tuple[float, float]
 
 
 def class_shares(logits: Tensor) -> tuple[float, ...]:
-    """Share of each class among the classifier's decisions, logits [N, K] -> K shares that sum to 1."""
+    """Share of each class among the classifier's decisions: logits [N, K] -> K shares in [0, 1] that sum to 1."""
     counts = torch.bincount(logits.argmax(dim=1).cpu(), minlength=logits.shape[1])
     return tuple((counts.double() / len(logits)).tolist())
 
 
 def per_class_accuracy(logits: Tensor, labels: Tensor) -> tuple[float | None, ...]:
-    """Share of images of each class (labels int64 [N]) with the highest of logits [N, K] there; None without any."""
+    """Share in [0, 1] of the images of each class (int64 [N]) that logits [N, K] assign to it; None without images."""
     wanted = labels.cpu()
     right = wanted[logits.argmax(dim=1).cpu() == wanted]
     hits, images = (torch.bincount(part, minlength=logits.shape[1]).tolist() for part in (right, wanted))
@@ -84,26 +85,27 @@ def per_class_accuracy(logits: Tensor, labels: Tensor) -> tuple[float | None, ..
 def per_class_kid(
     features: Tensor, labels: Tensor, reference: Reference, classes: int
 ) -> tuple[tuple[float, float] | None, ...]:
-    """`kid` with its standard error within each class; features [N, D] generated for the classes int64 [N].
+    """`kid` with its standard error within each class, from features [N, D] generated for the classes int64 [N].
 
-    None for a class with fewer than 2 features on either side. Raises ValueError for non-finite features.
+    None for a class with fewer than 2 generated or fewer than 2 real features. Raises ValueError for non-finite
+    features.
     """
     return _per_class(kid, features, labels, reference, classes)
 
 
 def per_class_fid(features: Tensor, labels: Tensor, reference: Reference, classes: int) -> tuple[float | None, ...]:
-    """`fid` within each class, against the kept features of the reference; as `per_class_kid`.
+    """`fid` within each class, against the kept features of the reference; otherwise as `per_class_kid`.
 
-    The number of features is that of the class: values of classes of unlike size do not compare.
+    FID depends on the number of features, so values of classes of different size do not compare.
     """
     return _per_class(lambda x, y: fid(x, gaussian_of(y)), features, labels, reference, classes)
 
 
 def intra_kid(features: Tensor, labels: Tensor, reference: Reference) -> tuple[float, float]:
-    """Mean over the classes of `per_class_kid`, and its standard error, that of independent classes.
+    """Mean of `per_class_kid` over the classes, and its standard error for independent classes.
 
-    Features [N, D] generated for the classes int64 [N]. Every class counts alike, however many images it has. Raises
-    InputError for a class with fewer than 2 features on either side, ValueError for non-finite features.
+    `features` [N, D] are generated for the classes int64 [N]. All classes have the same weight. Raises InputError for a
+    class with fewer than 2 generated or fewer than 2 real features, and ValueError for non-finite features.
     """
     found = per_class_kid(features, labels, reference, _whole_classes("intra-kid", labels, reference))
     values, errors = zip(*(each for each in found if each is not None), strict=True)
@@ -111,7 +113,7 @@ def intra_kid(features: Tensor, labels: Tensor, reference: Reference) -> tuple[f
 
 
 def intra_fid(features: Tensor, labels: Tensor, reference: Reference) -> float:
-    """Mean over the classes of `per_class_fid` (intra FID; Miyato and Koyama, 2018); as `intra_kid`."""
+    """Mean of `per_class_fid` over the classes (intra FID; Miyato and Koyama, 2018); otherwise as `intra_kid`."""
     found = per_class_fid(features, labels, reference, _whole_classes("intra-fid", labels, reference))
     return fmean(each for each in found if each is not None)
 
@@ -119,9 +121,10 @@ def intra_fid(features: Tensor, labels: Tensor, reference: Reference) -> float:
 def by_class(
     features: Tensor, logits: Tensor | None, labels: Tensor, reference: Reference, classes: int
 ) -> tuple[OfClass, ...]:
-    """All that can be measured of each of `classes`: features [N, D] and logits [N, K] for the classes int64 [N].
+    """All measurements of each of the `classes`.
 
-    There is no accuracy without a classifier of just these classes. Raises ValueError for non-finite features.
+    `features` [N, D] and `logits` [N, K] are of images generated for the classes int64 [N]. Accuracy is None if there
+    are no logits of just these classes. Raises ValueError for non-finite features.
     """
     counts = torch.bincount(labels.cpu(), minlength=classes).tolist()
     accuracies: tuple[float | None, ...] = (None,) * classes
@@ -137,7 +140,7 @@ def by_class(
 
 
 def _whole_classes(metric: str, labels: Tensor, reference: Reference) -> int:
-    """The number of classes, each of which has 2 images or more on both sides."""
+    """The number of classes. Raises InputError unless each has at least 2 generated and 2 real images."""
     classes = 1 + max(int(labels.max()), int(reference.labels.max()))
     made, real = (torch.bincount(part.cpu(), minlength=classes).tolist() for part in (labels, reference.labels))
     for c in range(classes):

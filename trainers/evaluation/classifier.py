@@ -1,4 +1,4 @@
-"""Classifiers trained on the real images and cached: what `lenet` and `cnn` share."""
+"""Training and cache of the classifiers `lenet` and `cnn`, which learn the real images."""
 
 from __future__ import annotations
 
@@ -27,34 +27,34 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Recipe:
-    """A network and its training: Adam at a rate that falls to 0 by a cosine, on randomly shifted images."""
+    """A network and its training: Adam, a learning rate that falls to 0 along a cosine, randomly shifted images."""
 
     name: str
     version: int
-    """Part of the cache's file name: raise it with every change of network or training."""
+    """Part of the file name in the cache. Raise it with every change of the network or the training."""
     build: Callable[[int, int], nn.Module]
-    """(channels, classes) to a network from what `prepare` gives to features [N, dim] and logits [N, classes]."""
+    """Makes a network for (channels, classes): from the result of `prepare` to features [N, dim] and logits."""
     dim: int
     prepare: Callable[[Tensor, torch.dtype], Tensor]
-    """uint8 [N, C, H, W] to the network's input."""
+    """Converts uint8 [N, C, H, W] to the network's input of a type."""
     resize: Callable[[int, int], str]
-    """What `prepare` does to images of height and width, in a word: part of the extractor's id."""
+    """A word for what `prepare` does to images of a height and width: part of the extractor's id."""
     smallest: int
-    """Pixels an image has at least per side."""
+    """Smallest height and width of an image, in pixels."""
     learning_rate: float
-    """The cosine's peak."""
+    """At the start, the highest."""
     steps: tuple[int, int]
-    """For small and for large data; between them `epochs`."""
+    """Lowest and highest number of training steps; `epochs` decides between them."""
     epochs: int
     shift: int
-    """Pixels, at most, up to which a batch is shifted."""
+    """Largest random shift of a batch in each direction, in pixels."""
 
 
 def trained(recipe: Recipe, train: ImageData, test: ImageData, cache: Path) -> tuple[nn.Module, str]:
     """The classifier of a training split, in evaluation mode on the CPU, and the sha256 of its file in `cache`.
 
-    It is trained on first use, by one process at a time, and a damaged file is replaced. Raises InputError for images
-    that are too small or have no classes to tell apart.
+    It is trained at the first use, by one process at a time; a damaged file is replaced. Raises InputError for images
+    that are too small or have fewer than two classes.
     """
     if train.classes < 2:
         raise InputError(
@@ -79,7 +79,7 @@ def trained(recipe: Recipe, train: ImageData, test: ImageData, cache: Path) -> t
 
 
 def fit(recipe: Recipe, train: ImageData) -> nn.Module:
-    """Trains on the CPU; one thread and one seed, so that equal machines get equal weights."""
+    """Trains a network on the CPU, with one thread and a fixed seed, so that equal machines get equal weights."""
     steps = min(max(recipe.steps[0], recipe.epochs * len(train.labels) // BATCH), recipe.steps[1])
     images, labels = train.images.cpu(), train.labels.cpu()
     with one_thread(), torch.random.fork_rng(devices=[]):
@@ -111,7 +111,7 @@ def accuracy(recipe: Recipe, net: nn.Module, data: ImageData) -> float:
 
 
 def _endless_order(count: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Index batches out of shuffled epochs that run into each other."""
+    """Batches of indices, int64 [BATCH], from shuffled epochs; a batch may span two epochs."""
     rest = torch.empty(0, dtype=torch.int64)
     while True:
         while len(rest) < BATCH:
@@ -132,7 +132,7 @@ def one_thread() -> Iterator[None]:
 
 
 def _read(net: nn.Module, path: Path) -> str | None:
-    """Loads the cached weights into `net`; gives their file's sha256, or None where there is no whole file."""
+    """Loads the cached weights into `net` and returns the sha256 of their file; None if there is no intact file."""
     if not path.exists():
         return None
     try:
@@ -149,7 +149,7 @@ def _read(net: nn.Module, path: Path) -> str | None:
 
 
 def _write(recipe: Recipe, net: nn.Module, path: Path, train: ImageData, test: ImageData) -> None:
-    """Caches the weights with their test accuracy in the header, and a summary with the file's sha256 beside them."""
+    """Writes the weights, with their test accuracy in the header, and beside them a summary with the file's sha256."""
     summary = {
         "data": train.name,
         "train_sha256": train.sha256,
@@ -159,7 +159,7 @@ def _write(recipe: Recipe, net: nn.Module, path: Path, train: ImageData, test: I
     }
     _log.info("%s: test accuracy %.4f on %s", path, summary["test_accuracy"], test.name)
     with replaced(path) as temporary:
-        # One entry only: the order of several is not fixed, and equal weights shall give equal files.
+        # One entry only: the order of several is not fixed, and equal weights must give equal files.
         safetensors.torch.save_file(net.state_dict(), temporary, metadata={"summary": json.dumps(summary)})
     with replaced(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(summary | {"sha256": digest(path)}, indent=1) + "\n")

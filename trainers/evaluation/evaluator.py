@@ -30,25 +30,25 @@ from trainers.evaluation.scores import METRICS, SPLITS, TOO_SLOW, Metric, Score
 
 @dataclass(frozen=True)
 class Seen:
-    """What a metric may look at: N generated images as an extractor sees them, and what they are compared with."""
+    """The inputs of a metric: N generated images, their features, and what they are compared with."""
 
     images: Tensor
     """uint8 [N, C, H, W]."""
     features: Tensor
     """float32 or float64 [N, D]."""
     logits: Tensor | None
-    """float32 or float64 [N, K], None where the extractor is no classifier."""
+    """float32 or float64 [N, K]; None if the extractor is no classifier."""
     labels: Tensor
     """int64 [N], the classes the images were generated for."""
     reference: Reference
-    """On the device of the features."""
+    """The reference, on the device of the features."""
     test: ImageData | None
-    """The real images of the test split, None where only the features of the training split are at hand."""
+    """The real images of the test split; None if the evaluator has none."""
     seed: int
 
 
 Measure = Callable[[Seen], tuple[float, float | None]]
-"""Gives the value of a metric and its standard error, which is None if it has no estimate."""
+"""Returns the value of a metric and its standard error, None if there is no estimate."""
 
 
 def _kid(seen: Seen, biased: bool = False) -> tuple[float, float | None]:
@@ -72,7 +72,7 @@ def _tstr(seen: Seen) -> tuple[float, float]:
     return tstr(seen.images, seen.labels, seen.test)
 
 
-#: How each metric of METRICS is measured.
+#: The function that measures each metric of METRICS.
 MEASURES: dict[str, Measure] = {
     "kid": _kid,
     "fid": lambda seen: (fid(seen.features, seen.reference.gaussian), None),
@@ -97,14 +97,14 @@ MEASURES: dict[str, Measure] = {
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All that one pass through the extractor says of generated images."""
+    """The results of one evaluation of generated images."""
 
     scores: dict[str, Score]
-    """By metric, the one that decides first."""
+    """By metric, in the order asked for."""
     class_shares: tuple[float, ...] | None
-    """As `class_shares` gives them; None where the extractor is no classifier."""
+    """Result of `classes.class_shares`; None if the extractor is no classifier."""
     per_class_accuracy: tuple[float | None, ...] | None
-    """As `per_class_accuracy` gives them; None without a classifier or where labels mean nothing."""
+    """Result of `classes.per_class_accuracy`; None if the extractor is no classifier or the labels mean nothing."""
 
 
 class Evaluator:
@@ -118,9 +118,9 @@ class Evaluator:
         seed: int,
         test: ImageData | None = None,
     ) -> None:
-        """`seed` shuffles the images for the inception score, `test` is the real test split for what needs it.
+        """`seed` shuffles the images for the inception score; `test` is the real test split, for metrics that need it.
 
-        Raises InputError for metrics that do not work.
+        Raises InputError for unknown metrics, and for those that `extractor` or `test` cannot serve.
         """
         if not metrics:
             raise InputError(f"metrics: at least one is needed, allowed are {', '.join(METRICS)}")
@@ -149,16 +149,16 @@ class Evaluator:
         metrics: tuple[str, ...] | None = None,
         extract: Callable[[Tensor], Features] | None = None,
     ) -> Evaluation:
-        """Scores uint8 images [N, C, H, W] generated for the classes int64 [N], by `metrics` where given, else its own.
+        """Scores uint8 images [N, C, H, W] generated for the classes int64 [N], by `metrics`, or by its own if None.
 
-        Where `conditional` is False the labels mean nothing, and what needs them is left out. `extract` does the
-        extractor's pass, by several processes perhaps, where given. Raises ValueError for fewer images than a metric
-        needs, InputError for fewer of a class, and what the extractor raises.
+        If `conditional` is False, the labels mean nothing and metrics that need them are left out. `extract`, if given,
+        replaces the call of the extractor, for example by one that uses several processes. Raises ValueError for fewer
+        images than a metric needs, InputError for fewer of a class, and what the extractor raises.
         """
         return self.evaluation(self.see(images, labels, extract), conditional, metrics)
 
     def see(self, images: Tensor, labels: Tensor, extract: Callable[[Tensor], Features] | None = None) -> Seen:
-        """The pass through the extractor; arguments and errors as for a call."""
+        """Only the pass through the extractor; arguments and errors as for a call."""
         if len(images) != len(labels):
             raise ValueError(f"{len(images)} images but {len(labels)} labels")
         features, logits = (extract or self.extractor)(images)
@@ -167,7 +167,7 @@ class Evaluator:
         return Seen(images, features, logits, labels, self.reference, self.test, self.seed)
 
     def evaluation(self, seen: Seen, conditional: bool = True, metrics: tuple[str, ...] | None = None) -> Evaluation:
-        """What a call gives, of images that went through the extractor already."""
+        """The scores of images whose features are known; arguments and errors as for a call."""
         logits, labels = seen.logits, seen.labels
         names = [name for name in metrics or self.metrics if conditional or not METRICS[name].needs_labels]
         return Evaluation(

@@ -1,4 +1,4 @@
-"""Feature extractors: from images to the numbers that the scores compare."""
+"""Feature extractors, which map images to the features that scores compare."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from trainers.evaluation import classifier, cnn, inception, lenet, weights
 from trainers.evaluation.resize import full_precision
 from trainers.evaluation.spec import CLASSIFIERS, DTypeName, ExtractorSpec
 
-#: Images per forward pass; fixed, since single features depend on it in their last bits.
+#: Images per forward pass. Fixed, since the last bits of features depend on it.
 CLASSIFIER_BATCH = 500
 CUSTOM_BATCH = 100
-#: By type of device. On a CPU more than some 20 images of 299x299 make the allocator give the memory back after each
-#: batch, and fetching it again doubles the time of the resize.
+#: By type of device. With more than about 20 images of 299x299 on a CPU, the allocator returns the memory to the system
+#: after each batch, which doubles the time of the resize.
 INCEPTION_BATCH = {"cpu": 16, "cuda": 100}
 
 _DTYPES: dict[DTypeName, torch.dtype] = {"float32": torch.float32, "float64": torch.float64}
 
 
 class Features(NamedTuple):
-    """What an extractor sees in N images."""
+    """The output of an extractor for N images."""
 
     features: Tensor
     """Finite, float32 or float64 [N, D] on the extractor's device."""
     logits: Tensor | None
-    """Finite, of the same type [N, K] over K classes, None where the extractor is no classifier."""
+    """Finite, of the same type, [N, K] for K classes; None if the extractor is no classifier."""
 
 
 @dataclass(frozen=True)
 class Extractor:
-    """Maps images to features in batches of a fixed size; `id` tells apart all that changes a feature."""
+    """Maps images to features in batches of a fixed size. Extractors whose features may differ have different ids."""
 
     id: str
     dim: int
     classes: int | None
-    """Number of logits, None without."""
+    """Number of logits; None if there are none."""
     channels: frozenset[int]
     """Allowed numbers of colour channels."""
     size: tuple[int, int] | None
@@ -54,8 +54,8 @@ class Extractor:
     def __call__(self, images: Tensor) -> Features:
         """Features of uint8 images [N, C, H, W] in [0, 255] on any device, N at least 1.
 
-        Memory is bounded by the batch. Raises ValueError for other images, and InputError where the network's numbers
-        are not finite.
+        Memory is bounded by the batch. Raises ValueError for images of another type or shape, and InputError if the
+        network returns numbers that are not finite.
         """
         if images.dtype != torch.uint8 or images.ndim != 4 or len(images) == 0:
             raise ValueError(f"images are {images.dtype} {tuple(images.shape)}, not uint8 [N, C, H, W]")
@@ -79,9 +79,9 @@ class Extractor:
 
 
 def check_extractor(spec: ExtractorSpec, cache: Path) -> None:
-    """Raises InputError where `build_extractor` would lack weights or a place to keep its own.
+    """Raises InputError if `build_extractor` would lack weights, or if `cache` cannot be written.
 
-    Fetches the official weights on first use, and makes nothing else.
+    Downloads the official weights at the first use; creates nothing else.
     """
     existing = next(folder for folder in (cache, *cache.absolute().parents) if folder.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK):
@@ -93,10 +93,10 @@ def check_extractor(spec: ExtractorSpec, cache: Path) -> None:
 def build_extractor(
     spec: ExtractorSpec, train: ImageData, test: ImageData, cache: Path, device: torch.device | str
 ) -> Extractor:
-    """The extractor of a data set on `device`; trained or fetched into `cache` on first use.
+    """The extractor of a data set, on `device`; trained or downloaded into `cache` at the first use.
 
-    Raises InputError as `check_extractor` does, for a file that holds no such network, and for data that the extractor
-    does not suit.
+    Raises InputError like `check_extractor`, for a file that holds no such network, and for data that the extractor
+    cannot handle.
     """
     if spec.name in CLASSIFIERS:
         recipe = {"lenet": lenet.RECIPE, "cnn": cnn.RECIPE}[spec.name]
@@ -150,7 +150,7 @@ def _inception(name: str, path: Path, sha256: str, dtype: DTypeName, device: tor
 
 
 def _custom(path: Path, sha256: str, dtype: DTypeName, train: ImageData, device: torch.device | str) -> Extractor:
-    """A module from `dtype` [N, C, H, W] in [0, 255], 0 and 255 included, to features [N, D] or (features, logits)."""
+    """The module of the user's file, from `dtype` [N, C, H, W] in [0, 255] to features [N, D] or (features, logits)."""
     module = weights.load_script("custom", path, device).to(device, _DTYPES[dtype])
 
     def forward(images: Tensor) -> tuple[Tensor, Tensor | None]:

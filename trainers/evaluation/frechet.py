@@ -1,4 +1,4 @@
-"""Fréchet inception distance (Heusel et al., 2017), its low-rank form and its limit for endless samples."""
+"""Fréchet inception distance (Heusel et al., 2017): exact, in a low-rank form, and extrapolated to infinite samples."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-#: Sample sizes of `fid_infinity`, evenly spaced from a tenth of the samples to all of them.
+#: Number of sample sizes in `fid_infinity`, evenly spaced from a tenth of the samples to all of them.
 POINTS = 15
 _BLOCK = 256
 
@@ -33,10 +33,10 @@ class Gaussian:
 
 
 class Moments:
-    """Mean and unbiased covariance of features that come in batches, of which none is kept.
+    """Mean and unbiased covariance of features that come in batches, without keeping the batches.
 
-    Batches are centred by themselves and then merged (Chan, Golub and LeVeque, 1983), so a mean far from 0 costs no
-    digits.
+    Each batch is centred on its own mean and then merged (Chan, Golub and LeVeque, 1983), so no digits are lost if the
+    mean is far from 0.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,7 @@ class Moments:
         self._scatter = torch.zeros(0, 0, dtype=torch.float64)
 
     def add(self, features: Tensor) -> None:
-        """Takes features [n, D] in, on the device of the first ones. Raises ValueError where they are not finite."""
+        """Adds features [n, D], on the same device as the first batch. Raises ValueError if they are not finite."""
         _check_finite(features)
         if len(features) == 0:
             return
@@ -55,7 +55,7 @@ class Moments:
         count, total, mean = len(x), self.n + len(x), x.mean(dim=0)
         shift = mean - self._mean
         x = x - mean
-        # It is symmetric: its lower blocks are all that is summed up.
+        # The matrix is symmetric: only its lower blocks are computed.
         for block in _blocks(x.shape[1]):
             self._scatter[block, : block.stop].addmm_(x[:, block].T, x[:, : block.stop])
         if self.n:
@@ -64,7 +64,7 @@ class Moments:
         self.n = total
 
     def gaussian(self) -> Gaussian:
-        """The moments so far. Raises ValueError for fewer than 2 features."""
+        """Mean and covariance of the features so far. Raises ValueError for fewer than 2 features."""
         _check_count(self.n)
         cov = self._scatter / (self.n - 1)
         for block in _blocks(len(cov)):
@@ -82,21 +82,21 @@ def gaussian_of(features: Tensor) -> Gaussian:
 def frechet_distance(x: Gaussian, reference: Gaussian) -> float:
     """|m_x - m_r|^2 + Tr(S_x + S_r - 2 (S_x S_r)^(1/2)), at least 0. Raises ValueError for non-finite moments.
 
-    With S_r = A A^T, S_x S_r has the eigenvalues of the symmetric A^T S_x A. The distance falls with the number of
-    samples like 1/N: values of unlike N do not compare.
+    With S_r = A A^T, S_x S_r has the same eigenvalues as the symmetric A^T S_x A. The expected distance exceeds the
+    true one by about a constant / N: values of different N do not compare.
     """
     _check_moments(x, reference)
     product = reference.root.T @ x.cov @ reference.root
-    # Halves of both triangles: rounding leaves the product slightly asymmetric, and eigvalsh reads one triangle.
+    # Rounding makes the product slightly asymmetric, and eigvalsh reads one triangle only: so both are averaged.
     values = torch.linalg.eigvalsh((product + product.T) / 2)
     return _distance(x.mean, torch.trace(x.cov), reference, values)
 
 
 def fid(features: Tensor, reference: Gaussian) -> float:
-    """`frechet_distance` of features [N, D] from the reference; without any D x D covariance where N <= D.
+    """`frechet_distance` of features [N, D] from the reference; if N <= D without their D x D covariance.
 
-    There, with X the centred features, A^T S_x A shares its eigenvalues other than 0 with the N x N matrix B B^T,
-    B = X A / sqrt(N - 1). Raises ValueError for N < 2 or non-finite features or moments.
+    In that case, with the centred features X, A^T S_x A has the same eigenvalues other than 0 as the N x N matrix B B^T
+    with B = X A / sqrt(N - 1). Raises ValueError for N < 2 or non-finite features or moments.
     """
     _check_count(len(features))
     if len(features) > features.shape[1]:
@@ -107,21 +107,21 @@ def fid(features: Tensor, reference: Gaussian) -> float:
     mean = x.mean(dim=0)
     scaled = (x - mean) / math.sqrt(len(x) - 1)
     b = scaled @ reference.root
-    # Centred rows sum to 0, so the smallest eigenvalue is 0: what is computed for it is the root of a rounding error.
+    # Centred rows sum to 0, so the smallest eigenvalue is 0. The root of its rounding error would not be negligible.
     values = torch.linalg.eigvalsh(b @ b.T)[1:]
     return _distance(mean, scaled.square().sum(), reference, values)
 
 
 def fid_infinity(features: Tensor, reference: Gaussian, seed: int = 0) -> tuple[float, float]:
-    """FID extrapolated to endless samples (Chong and Forsyth, 2020), and the standard error of the fit.
+    """FID extrapolated to infinitely many samples (Chong and Forsyth, 2020), and the standard error of the fit.
 
-    FIDs of random subsets of features [N, D], drawn by `seed`, are fitted by a line in 1/n; its intercept is the value
-    and may be negative. The line holds where the subsets are larger than D; below, the value is a rough guide. The
-    subsets overlap, so the true error is larger than that of the fit. Raises ValueError for N < 20 or non-finite
-    features.
+    A line in 1/n is fitted to the FIDs of random subsets of features [N, D], drawn by `seed`. Its intercept is the
+    value and may be negative. FID is linear in 1/n only for subsets larger than D; for smaller ones the value is
+    a rough estimate. The subsets overlap, so the true error is larger than that of the fit. Raises ValueError for N <
+    20 or non-finite features.
     """
     if len(features) < 20:
-        raise ValueError(f"a FID extrapolated needs at least 20 samples, got {len(features)}")
+        raise ValueError(f"an extrapolated FID needs at least 20 samples, got {len(features)}")
     generator = torch.Generator().manual_seed(seed)
     counts = torch.linspace(len(features) / 10, len(features), POINTS, dtype=torch.float64).round().long()
     subsets = [torch.randperm(len(features), generator=generator)[:count] for count in counts.tolist()]
@@ -139,7 +139,7 @@ def _blocks(size: int) -> Iterator[slice]:
 
 
 def _distance(mean: Tensor, trace: Tensor, reference: Gaussian, eigenvalues: Tensor) -> float:
-    """The distance from the eigenvalues of the product of both covariances, `trace` being that of the samples'."""
+    """The distance, from the mean and the trace of the covariance of the samples and the eigenvalues of the product."""
     traces = trace + torch.trace(reference.cov) - 2 * eigenvalues.clamp(min=0).sqrt().sum()
     return max(0.0, float((mean - reference.mean).square().sum() + traces))
 

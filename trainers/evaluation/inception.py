@@ -1,4 +1,4 @@
-"""Inception-v3 pool features exactly as clean-fid computes them (Parmar, Zhang and Zhu, 2022)."""
+"""Inception-v3 pool features, the same as those of clean-fid (Parmar, Zhang and Zhu, 2022)."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from trainers.evaluation.weights import first_line, load_script, quiet_script
 
 DIM = 2048
 SIZE = 299
-#: How far, relative to their norm, features of the plain and of the scripted network may lie apart.
+#: Largest difference between features of the plain and the scripted network, relative to their norm.
 TOLERANCE = 1e-4
 _EPSILON = 1e-3
 
 
 class Inception:
-    """uint8 images [N, 1 or 3, H, W] to features [N, 2048]; gray counts as three equal channels."""
+    """Maps uint8 images [N, 1 or 3, H, W] to features [N, 2048]; gray counts as three equal channels."""
 
     def __init__(self, layers: nn.Module, device: torch.device | str, dtype: torch.dtype) -> None:
-        """`layers` map [N, 3, 299, 299] in [-1, 1] to 2048 numbers per image, in any shape."""
+        """`layers` maps [N, 3, 299, 299] in [-1, 1] to 2048 numbers per image, in any shape."""
         self._device, self._dtype = torch.device(device), dtype
         # On a CPU convolutions are faster with channels last.
         self._order = torch.channels_last if self._device.type == "cpu" else torch.contiguous_format
@@ -40,17 +40,17 @@ class Inception:
 
 
 def scripted(path: Path, device: torch.device | str, dtype: torch.dtype) -> Inception:
-    """The code in the official TorchScript file. Raises InputError for a file that is no such module."""
+    """The network of the official TorchScript file, run by its own code. Raises InputError for another file."""
     network = _scripted("inception", path, device, dtype)
     _probe("inception", path, network)
     return network
 
 
 def plain(path: Path, device: torch.device | str, dtype: torch.dtype) -> Inception:
-    """The same network in plain PyTorch with the weights of the official file, each used exactly once.
+    """The same network in plain PyTorch, with the weights of the official file.
 
-    Raises InputError where names or shapes of the weights are others, or where the features of one image differ from
-    those of the file's own code.
+    Raises InputError if names or shapes of the weights are not the expected ones, or if the features of a test image
+    differ from those of the file's own code.
     """
     layers = inception_layers()
     fold(layers, _weights_of(path), path)
@@ -66,15 +66,15 @@ def plain(path: Path, device: torch.device | str, dtype: torch.dtype) -> Incepti
 
 
 def _streamlined(layers: nn.Module) -> nn.Module:
-    """The same function, which leaves out what keeps channels from lying last and batch norms from being folded.
+    """The same function, without operations that prevent channels last in memory and the folding of batch norms.
 
-    The official code copies every branch into the default order of memory before it joins them, and casts every weight
-    to the type it has already; clean-fid's time is 1.7 times as long.
+    The official code copies every branch to the default memory order before it joins them, and casts every weight to
+    the type that it already has. clean-fid, which runs it unchanged, takes 1.7 times as long.
     """
     with quiet_script():
         frozen: nn.Module = torch.jit.freeze(layers, optimize_numerics=False)
         graph: Any = frozen.graph
-        # A view alone would depend on the order.
+        # Only a view depends on the memory order.
         copies = [] if graph.findAllNodes("aten::view") else graph.findAllNodes("aten::contiguous")
         for node in copies + [cast for cast in graph.findAllNodes("aten::to") if _keeps_the_type(cast)]:
             node.output().replaceAllUsesWith(next(node.inputs()))
@@ -84,7 +84,7 @@ def _streamlined(layers: nn.Module) -> nn.Module:
 
 
 def _keeps_the_type(cast: Any) -> bool:
-    """Whether a node casts a constant to the type of some activation; all have the type that the module was given."""
+    """Whether a node casts a constant to the type of an activation; all have the type that the module was moved to."""
     value, dtype, *_ = cast.inputs()
     return bool(value.node().kind() == "prim::Constant" and dtype.node().kind() == "prim::dtype")
 
@@ -97,7 +97,7 @@ def _scripted(extractor: str, path: Path, device: torch.device | str, dtype: tor
 
 
 def _probe(extractor: str, path: Path, network: Inception) -> Tensor:
-    """Features of one image of noise. Raises InputError where there are none."""
+    """Features of one image of noise. Raises InputError if the network fails or they are not finite."""
     image = torch.randint(256, (1, 3, SIZE, SIZE), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     try:
         features = network(image)
@@ -112,14 +112,14 @@ def _probe(extractor: str, path: Path, network: Inception) -> Tensor:
 
 
 def _weights_of(path: Path) -> dict[str, Tensor]:
-    """All but the classifier's, without the prefix `layers.`."""
+    """The weights of all layers but the classifier's, named without the prefix `layers.`."""
     weights: dict[str, Tensor] = load_script("inception-pt", path, "cpu").state_dict()
     kept = {name: weight for name, weight in weights.items() if name not in ("output.weight", "output.bias")}
     return {name.removeprefix("layers."): weight for name, weight in kept.items()}
 
 
 class Unit(nn.Conv2d):
-    """Convolution, whose bias and scale hold a batch norm, and ReLU."""
+    """Convolution and ReLU; weight and bias include a folded batch norm."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int | tuple[int, int], stride: int = 1, same: bool = True
@@ -133,17 +133,17 @@ class Unit(nn.Conv2d):
 
 
 class Side(nn.Sequential):
-    """Its modules side by side on one input, joined along the channels."""
+    """Applies its modules to the same input and joins the results along the channels."""
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = []  # TorchScript unrolls a loop over modules, but no comprehension
+        parts = []  # TorchScript supports a loop over modules, but no comprehension
         for branch in self:
             parts.append(branch(x))
         return join(parts)
 
 
 class Split(nn.Module):
-    """The last two blocks, in which two branches split once more."""
+    """The last two blocks, in which two branches split again."""
 
     def __init__(self, inputs: int, pool: nn.Module) -> None:
         super().__init__()
@@ -173,15 +173,15 @@ class Split(nn.Module):
 
 
 def join(parts: list[Tensor]) -> Tensor:
-    """Branches as one tensor, along the channels."""
+    """The branches joined along the channels."""
     return torch.cat(parts, 1)
 
 
 def inception_layers() -> nn.Sequential:
     """Inception-v3 (Szegedy et al., 2016) as of 2015-12-05: [N, 3, 299, 299] in [-1, 1] to [N, 2048, 1, 1].
 
-    Its peculiarities beside the published network: average pooling leaves the padding out of the average, and the last
-    block pools by the maximum. Modules are named as in the official file.
+    It differs from the published network: average pooling ignores the padding, and the last block uses maximum pooling.
+    Modules have the names of the official file.
     """
     return _chain(
         conv=Unit(3, 32, 3, stride=2, same=False),
@@ -207,10 +207,10 @@ def inception_layers() -> nn.Sequential:
 
 
 def fold(layers: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
-    """Gives every Unit of `layers` its convolution and its batch norm without gain out of `weights`.
+    """Sets every Unit of `layers` to its convolution and its batch norm, which has no gain, from `weights`.
 
-    Their names are `<module>.weight`, `.beta`, `.mean` and `.var`. Raises InputError that names `path` where one of
-    them is missing, has another shape, or is left over.
+    The names in `weights` are `<module>.weight`, `.beta`, `.mean` and `.var`. Raises InputError, which names `path`, if
+    one of them is missing, has another shape, or belongs to no Unit.
     """
     rest = dict(weights)
     for name, unit in layers.named_modules():
@@ -227,7 +227,7 @@ def fold(layers: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
                 )
         weight, beta, mean, var = (part.double() for part in parts.values() if part is not None)
         scale = (var + _EPSILON).rsqrt()
-        # Folded in float64, and kept so until the network is given its type.
+        # Folded in float64, which is kept until the network is converted to its type.
         unit.weight = nn.Parameter(weight * scale.view(-1, 1, 1, 1))
         unit.bias = nn.Parameter(beta - mean * scale)
     if rest:

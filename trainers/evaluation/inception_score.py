@@ -1,4 +1,4 @@
-"""Inception score (Salimans et al., 2016) under any classifier, with each of the marginals in use."""
+"""Inception score (Salimans et al., 2016) with any classifier, for the three marginals in use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 Marginal = Literal["split", "pooled", "external"]
-#: A class that a foreign marginal lacks would make the score infinite: its share is at least this, as in narman-2019.
+#: Lower bound of the shares of a marginal, as in narman-2019: a class that an external marginal lacks would make the
+#: score infinite.
 _LEAST_SHARE = torch.finfo(torch.float64).eps
 
 
@@ -18,19 +19,21 @@ def inception_score(
 ) -> tuple[float, float]:
     """Mean and standard deviation over `splits` of exp(mean_i KL(p(y|x_i) || p(y))), logits [N, K].
 
-    `marginal` says of which images p(y) is the mean:
-    split: of the split itself, so that every split lies in [1, K];
-    pooled: of all images, which raises it by a share of about (K - 1) / 2 * splits / N where verdicts are certain;
-    external: of the next split, images that are not scored with it, which raises it as much again: it may pass K, as
-    some published values do.
-    The rows are shuffled by `seed` first: splits of images in the order of their classes would score far too low. The
-    standard deviation is the population's (divided by `splits`), as in published results. Raises ValueError for fewer
-    than 2 rows per split, non-finite logits, or an external marginal of a single split.
+    `marginal` chooses the images whose mean of p(y|x) is p(y):
+
+    - split: the split itself, so that the score of every split lies in [1, K].
+    - pooled: all images. With a certain classifier, this raises the score by about (K - 1) / 2 * splits / N of its
+    value. - external: the next split, whose images are not scored with it. This raises the score by as much again, so
+    it can exceed K, as some published values do.
+
+    The rows are shuffled by `seed` first, since splits of images in the order of their classes would score far too low.
+    The standard deviation is that of the population (divided by `splits`), as in published results. Raises ValueError
+    for fewer than 2 rows per split, non-finite logits, or an external marginal of a single split.
     """
     if len(logits) < 2 * splits:
         raise ValueError(f"{splits} splits need at least {2 * splits} samples, got {len(logits)}")
     if marginal == "external" and splits < 2:
-        raise ValueError("an external marginal is that of another split, and there is but one")
+        raise ValueError("an external marginal is that of another split, so 2 splits or more are needed")
     if not torch.isfinite(logits).all():
         raise ValueError("logits are not finite")
     order = torch.randperm(len(logits), generator=torch.Generator().manual_seed(seed))
@@ -47,6 +50,6 @@ def _log_mean(log_p: Tensor) -> Tensor:
 
 
 def _score(log_p: Tensor, log_marginal: Tensor) -> Tensor:
-    """exp of the mean divergence of the rows, log-probabilities [n, K], from a marginal [K]."""
-    # 0 log 0 is 0, and exp underflows to that 0 where log_p is hugely negative.
+    """exp of the mean divergence of the rows, log-probabilities [n, K], from a log-marginal [K]."""
+    # 0 log 0 is 0: if log_p is very negative, exp underflows to 0.
     return (log_p.exp() * (log_p - log_marginal)).sum(dim=1).mean().exp()

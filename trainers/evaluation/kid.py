@@ -1,4 +1,4 @@
-"""Kernel inception distance (Binkowski et al., 2018): exact, over all pairs, with its standard error."""
+"""Kernel inception distance (Binkowski et al., 2018) over all pairs, with its standard error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from trainers.evaluation.resize import full_precision
 
-#: Pairs of so many rows fit the caches of a CPU.
+#: Rows per block: the kernels of a pair of blocks fit into the caches of a CPU.
 _BLOCK = 1024
 
 
@@ -18,12 +18,12 @@ def kid(
 ) -> tuple[float, float]:
     """Squared MMD between features [N, D] and [M, D] under k(x, y) = (x.y/D + 1)^3, and its standard error.
 
-    Unbiased, it leaves pairs of a row with itself out and may be negative. `biased` keeps them (the V-statistic of
-    toh-2024): never below 0, too large by about 1/N and 1/M, and another metric. The standard error is that of the
-    U-statistic over the samples with the reference held fixed: 2 sd(u) / sqrt(N) with
-    u_i = mean_{j != i} k(x_i, x_j) - mean_r k(x_i, r). It is first-order: too small for a hundred samples of heavy
-    tails, too large between equal distributions. `reference_term` is `mean_kernel(reference)` where it is known
-    already. Raises ValueError for N < 2, M < 2 or non-finite features.
+    The unbiased estimate leaves out pairs of a row with itself and may be negative. `biased` includes them (the
+    V-statistic of toh-2024): it is at least 0, too large by terms of order 1/N and 1/M, and counts as another metric.
+    The standard error is that of the U-statistic over the samples, for a fixed reference: 2 sd(u) / sqrt(N) with
+    u_i = mean_{j != i} k(x_i, x_j) - mean_r k(x_i, r). This is a first-order estimate: too small for about a hundred
+    samples with heavy tails, too large between equal distributions. `reference_term` is `mean_kernel(reference)`, if it
+    is already known. Raises ValueError for N < 2, M < 2 or non-finite features.
     """
     for features in (samples, reference):
         _check(features)
@@ -35,13 +35,13 @@ def kid(
     if biased:
         within = (within + _diagonal(samples)) / n
         term = ((m - 1) * term + float(_diagonal(reference).mean())) / m
-        # Rounding alone can take the square of a distance below 0.
+        # Without rounding errors this square of a distance could not be negative.
         return max(0.0, float((within - 2 * cross).mean()) + term), stderr
     return float(u.mean() + term - cross.mean()), stderr
 
 
 def mean_kernel(features: Tensor) -> float:
-    """Mean of k over all ordered pairs of unlike rows of [N, D]. Raises ValueError as `kid` does."""
+    """Mean of k over all pairs of two different rows of [N, D]. Raises ValueError like `kid`."""
     _check(features)
     return float(kernel_sums(features).mean()) / (len(features) - 1)
 
@@ -49,8 +49,9 @@ def mean_kernel(features: Tensor) -> float:
 def kernel_sums(x: Tensor, y: Tensor | None = None) -> Tensor:
     """Sum over j of k(x_i, y_j) for every i, float64 [N]; without `y` over all x_j but x_i, each pair computed once.
 
-    Products are of the type of `x` and summed up in float64: what float32 rounds off a sum, 1e-7 of it, is far below
-    any standard error. Memory is bounded whatever N and M are.
+    Kernels have the type of `x` and are added in float64: the rounding error of float32, 1e-7 of a sum, is far below
+    any standard error. Pairs are computed in blocks, so memory does not grow
+    with N M.
     """
     sums = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     with full_precision():

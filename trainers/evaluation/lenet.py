@@ -21,7 +21,7 @@ class LeNet(nn.Module):
 
     def __init__(self, channels: int, classes: int) -> None:
         super().__init__()
-        # ReLU after pooling gives what ReLU before it gives, with a quarter of the work.
+        # ReLU after pooling gives the same as ReLU before it, with a quarter of the work.
         self.features = nn.Sequential(
             nn.Conv2d(channels, 6, 5),
             nn.MaxPool2d(2),
@@ -43,7 +43,7 @@ class LeNet(nn.Module):
 
 
 def resize_name(height: int, width: int) -> str:
-    """How images of this size reach 32x32."""
+    """A word for how `prepare` brings images of this size to 32x32: zeropad, asis (unchanged) or bilinear."""
     return {(28, 28): "zeropad", (SIZE, SIZE): "asis"}.get((height, width), "bilinear")
 
 
@@ -74,10 +74,10 @@ RECIPE = classifier.Recipe(
 
 
 def fit(train: ImageData) -> nn.Module:
-    """A LeNet trained by the recipe, without the cache."""
+    """A LeNet trained by the recipe on the CPU, without the cache."""
     return classifier.fit(RECIPE, train)
 
 
 def accuracy(net: nn.Module, data: ImageData) -> float:
-    """Share of the images that the classifier gets right."""
+    """Share in [0, 1] of the images that a LeNet gets right; computed on its device."""
     return classifier.accuracy(RECIPE, net, data)

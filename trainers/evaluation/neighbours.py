@@ -1,7 +1,8 @@
-"""Fidelity and diversity apart: precision and recall, density and coverage, from balls around nearest neighbours.
+"""Fidelity and diversity as two numbers: precision and recall, or density and coverage.
 
-A set of features stands for its support by one closed ball per feature, which reaches to its k-th nearest neighbour in
-the same set. Distances are squared throughout, and float64; memory is bounded whatever N and M are.
+The support of a set of features is estimated by one closed ball around each feature, which reaches to its k-th nearest
+neighbour in the set. All distances are squared and float64. They are computed in blocks, so memory does not grow
+with N M.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ from torch import Tensor
 
 from trainers.evaluation.scores import PRECISION_K
 
-#: Neighbours that make the ball around a point for density and coverage (Naeem et al., 2020).
-
+#: k of the balls for density and coverage (Naeem et al., 2020).
 COVERAGE_K = 5
 
 _BLOCK = 2048
-#: Squared distances below this share of both squared norms are rounding: the features are equal.
+#: Squared distances below this share of the sum of both squared norms are rounding errors: the features are equal.
 _ROUNDING = 1e-12
 
 
 def precision(samples: Tensor, reference: Tensor, radii: Tensor) -> tuple[float, float]:
-    """Share of samples [N, D] within any ball of the reference [M, D], and its binomial standard error.
+    """Share of samples [N, D] within any ball of the reference [M, D] (Kynkäänniemi et al., 2019).
 
-    `radii`, float64 [M], are `ball_radii(reference, PRECISION_K)`; the error holds for this very reference. Raises
+    The second value is its binomial standard error for a fixed reference. `radii`, float64 [M], are
+    `ball_radii(reference, PRECISION_K)`. Raises
     ValueError for N < 2 or non-finite features.
     """
     _check(samples, 2)
@@ -35,7 +36,9 @@ def precision(samples: Tensor, reference: Tensor, radii: Tensor) -> tuple[float,
 
 
 def recall(samples: Tensor, reference: Tensor) -> float:
-    """Share of the reference [M, D] within any ball of the samples [N, D]; more samples have smaller balls.
+    """Share of the reference [M, D] within any ball of the samples [N, D] (Kynkäänniemi et al., 2019).
+
+    It depends on N, since the balls of more samples are smaller.
 
     Raises ValueError for N <= PRECISION_K or non-finite features.
     """
@@ -45,9 +48,10 @@ def recall(samples: Tensor, reference: Tensor) -> float:
 
 
 def density(samples: Tensor, reference: Tensor, radii: Tensor) -> tuple[float, float]:
-    """Mean over samples [N, D] of the number of the reference's balls around each, over k; and its standard error.
+    """Mean number of balls of the reference [M, D] that hold a sample, divided by k (Naeem et al., 2020).
 
-    It may pass 1. `radii` are `ball_radii(reference, COVERAGE_K)`; the error holds for this very reference. Raises
+    The mean is over samples [N, D] and may exceed 1. The second value is its standard error for a fixed reference.
+    `radii`, float64 [M], are `ball_radii(reference, COVERAGE_K)`. Raises
     ValueError for N < 2 or non-finite features.
     """
     _check(samples, 2)
@@ -56,10 +60,11 @@ def density(samples: Tensor, reference: Tensor, radii: Tensor) -> tuple[float, f
 
 
 def coverage(samples: Tensor, reference: Tensor, radii: Tensor) -> float:
-    """Share of the reference's balls that hold any of the samples [N, D]; more samples cover more.
+    """Share of the balls of the reference [M, D] that hold any of the samples [N, D] (Naeem et al., 2020).
 
-    Of one distribution they cover about 1 - (M / (M + N))^k: 0.97 for N = M, 0.67 for a quarter as many. `radii` are
-    `ball_radii(reference, COVERAGE_K)`. Raises ValueError for N < 2 or non-finite features.
+    It grows with N: if samples and reference have the same distribution, it is about 1 - (M / (M + N))^k, which is 0.97
+    for N = M and 0.67 for N = M / 4. `radii`, float64 [M], are `ball_radii(reference, COVERAGE_K)`. Raises ValueError
+    for N < 2 or non-finite features.
     """
     _check(samples, 2)
     _, holds = _hits(samples, reference, radii)
@@ -67,7 +72,7 @@ def coverage(samples: Tensor, reference: Tensor, radii: Tensor) -> float:
 
 
 def ball_radii(features: Tensor, k: int) -> Tensor:
-    """Squared distance of each of features [N, D] to its k-th nearest other one, float64 [N].
+    """Squared distance of each of features [N, D] to its k-th nearest neighbour, float64 [N].
 
     Raises ValueError for N <= k or non-finite features.
     """
@@ -86,7 +91,7 @@ def ball_radii(features: Tensor, k: int) -> Tensor:
 
 
 def _hits(points: Tensor, centres: Tensor, radii: Tensor) -> tuple[Tensor, Tensor]:
-    """Number of balls around each of points [N, D], int64 [N], and which of the M balls hold a point, bool [M]."""
+    """The number of balls that hold each of points [N, D], int64 [N], and whether each ball holds a point, bool [M]."""
     counts, holds = [], torch.zeros(len(centres), dtype=torch.bool, device=centres.device)
     for rows in torch.split(points, _BLOCK):
         count = torch.zeros(len(rows), dtype=torch.int64, device=points.device)

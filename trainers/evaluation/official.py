@@ -1,4 +1,4 @@
-"""FID and KID by clean-fid's own functions (Parmar, Zhang and Zhu, 2022), to stand beside ours."""
+"""FID and KID computed by clean-fid (Parmar, Zhang and Zhu, 2022), for comparison with ours."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from trainers.evaluation.resize import full_precision
 from trainers.evaluation.scores import Score
 from trainers.evaluation.spec import INCEPTIONS, ExtractorSpec
 
-#: Before the extractor's id, so that these scores never count as comparable with ours.
+#: Prefix of the extractor's id, so that these scores never count as comparable with ours.
 PREFIX = "clean-fid:"
 #: Images per forward pass, clean-fid's default.
 BATCH = 32
@@ -44,10 +44,11 @@ def official_scores(
 ) -> dict[str, Score]:
     """`fid` and `kid` of uint8 images [N, C, H, W], N at least 2, by clean-fid's resize, network and distances.
 
-    It has no network for classifiers and custom extractors: there its distances are taken between the features of
-    `extractor`, which `spec` describes. The reference is always ours, whose features are within 1e-4 of the norm of
-    clean-fid's. Its KID is the mean over random subsets, here drawn by `seed`; neither score has a standard error.
-    Raises InputError for weights that are missing, ValueError where clean-fid finds no root of the covariances.
+    If `spec` names a classifier or a custom extractor, for which clean-fid has no network, its distances are computed
+    from the features of `extractor`, which `spec` describes. The reference is always ours; its features differ from
+    clean-fid's by at most 1e-4 of their norm. clean-fid's KID is a mean over random subsets, which `seed` draws here.
+    Neither score has a standard error. Raises InputError for missing weights, and ValueError if the matrix root of the
+    covariances is far from real.
     """
     clean = clean_fid()
     with full_precision(), _quiet():
@@ -67,7 +68,7 @@ def official_scores(
 
 
 def _inception_features(images: Tensor, path: Path, device: torch.device | str) -> Floats:
-    """Features float32 [N, 2048]; of resized images there is never more than one batch."""
+    """Features float32 [N, 2048] by clean-fid's network. At most one batch of resized images is in memory."""
     clean = clean_fid()
     resizer, network = clean.build_resizer("clean"), _inception(path).to(device)
     parts = []
@@ -78,7 +79,7 @@ def _inception_features(images: Tensor, path: Path, device: torch.device | str) 
 
 
 def _inception(path: Path) -> Any:
-    """clean-fid's network, which finds its file by the official name alone."""
+    """clean-fid's network with the weights in `path`. clean-fid finds its file only by the official name."""
     build: Callable[..., Any] = importlib.import_module("cleanfid.inception_torchscript").InceptionV3W
     with TemporaryDirectory() as folder:
         (Path(folder) / weights.NAME).symlink_to(path.resolve())
@@ -87,10 +88,10 @@ def _inception(path: Path) -> Any:
 
 @functools.cache
 def clean_fid() -> Any:
-    """The module `cleanfid.fid`, which works with every scipy from 1.15 on. Whoever needs it gets it from here.
+    """The module `cleanfid.fid`, changed to work with every scipy from 1.15 on. Import it only through this function.
 
-    clean-fid 0.1.35 calls `scipy.linalg.sqrtm(product, disp=False)`; scipy 1.16 deprecates the argument and 1.18
-    removes it. `linalg` is what this one module calls scipy by, so replacing it there changes nothing for others.
+    clean-fid 0.1.35 calls `scipy.linalg.sqrtm(product, disp=False)`. scipy 1.16 deprecates the argument `disp` and 1.18
+    removes it. We replace the name `linalg` in this one module, so scipy itself is unchanged.
     """
     import_torchvision()  # clean-fid's own import fails if torchvision's operators do not load
     module: Any = importlib.import_module("cleanfid.fid")
@@ -99,10 +100,10 @@ def clean_fid() -> Any:
 
 
 def _sqrtm(product: Floats, disp: bool = True) -> Any:
-    """A root of `product` [D, D] by scipy, complex or not finite if scipy's is; clean-fid handles both.
+    """The matrix root of `product` [D, D] by scipy. It may be complex or not finite; clean-fid handles both.
 
-    With `disp=False` it comes with an estimate of its error, as in old scipy. The estimate is NaN, since clean-fid
-    drops it and the true one costs a product of matrices.
+    With `disp=False` an estimate of the error follows, as in old scipy. It is NaN: clean-fid ignores it, and computing
+    it would cost a matrix product.
     """
     root = importlib.import_module("scipy.linalg").sqrtm(product)
     return root if disp else (root, float("nan"))
@@ -110,7 +111,7 @@ def _sqrtm(product: Floats, disp: bool = True) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """No word of what newer libraries miss in clean-fid, nor of features that never change."""
+    """Hides warnings about clean-fid's use of deprecated functions, and about singular covariances."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.filterwarnings("ignore", "Matrix is singular")
@@ -119,7 +120,7 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _numpy_seeded(seed: int) -> Iterator[None]:
-    """NumPy's global random state, from which clean-fid draws, as of `seed`; afterwards as it was."""
+    """Seeds NumPy's global random state, which clean-fid uses, and restores it after the block."""
     before = np.random.get_state()
     np.random.seed(seed)
     try:

@@ -1,4 +1,4 @@
-"""What generated images are compared with: the features of real ones, computed once."""
+"""The features of real images, computed once, with which generated images are compared."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from trainers.evaluation.scores import PRECISION_K
 
 #: Features kept for the kernel distance and for nearest neighbours.
 MOST_FEATURES = 10_000
-#: Part of the cache's file name: raise it with every change of what is kept.
+#: Part of the file name in the cache. Raise it with every change of the content.
 FORMAT = 2
 
 _log = logging.getLogger(__name__)
@@ -30,12 +30,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Reference:
-    """Real images as an extractor sees them. D features, M of n images."""
+    """D features of each of n real images: M of them, and their moments over all n."""
 
     features: Tensor
     """float32 or float64 [M, D]: all, or MOST_FEATURES evenly spaced ones."""
     labels: Tensor
-    """int64 [M], the classes of the kept features."""
+    """Classes of the kept features, int64 [M]."""
     mean: Tensor
     """float64 [D] over all n images."""
     cov: Tensor
@@ -51,7 +51,7 @@ class Reference:
 
     @cached_property
     def mean_kernel(self) -> float:
-        """The part of every kernel distance that depends on this reference alone."""
+        """The part of every kernel distance that depends only on this reference."""
         return mean_kernel(self.features)
 
     @cached_property
@@ -71,7 +71,7 @@ class Reference:
 
 
 def reference_of(extractor: Extractor, data: ImageData, cache: Path) -> Reference:
-    """The reference of a split, on the CPU; kept in `cache` under the data's checksum, split and extractor.
+    """The reference of a split, on the CPU; cached in `cache` by the data's checksum, the split and the extractor.
 
     Raises ValueError for fewer than 2 images, and what the extractor raises.
     """
@@ -85,7 +85,7 @@ def reference_of(extractor: Extractor, data: ImageData, cache: Path) -> Referenc
 
 
 def _computed(extractor: Extractor, data: ImageData) -> dict[str, Tensor]:
-    """The tensors of a reference; at no time more features than those kept and one batch."""
+    """The tensors of a reference. Only the kept features and those of one batch are in memory at a time."""
     count = len(data.images)
     kept = torch.arange(min(count, MOST_FEATURES)) * count // min(count, MOST_FEATURES)
     moments, chosen = Moments(), []
@@ -104,7 +104,7 @@ def _computed(extractor: Extractor, data: ImageData) -> dict[str, Tensor]:
 
 
 def _read(path: Path, dim: int, count: int) -> dict[str, Tensor] | None:
-    """The cached tensors, None where there are none; a damaged file is passed over and will be replaced."""
+    """The cached tensors; None if there is no file, or a damaged one, which will be replaced."""
     if not path.exists():
         return None
     kept = min(count, MOST_FEATURES)

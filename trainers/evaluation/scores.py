@@ -1,4 +1,4 @@
-"""Scores: what each metric wants, and values with all that one must know to compare them. Needs no torch."""
+"""The metrics and their requirements, and scores with all that is needed to compare them. Needs no torch."""
 
 from __future__ import annotations
 
@@ -9,33 +9,33 @@ from enum import StrEnum
 
 #: Parts of the inception score.
 SPLITS = 10
-#: Neighbours that make the ball around a point for precision and recall (Kynkäänniemi et al., 2019).
+#: k of the balls around nearest neighbours for precision and recall (Kynkäänniemi et al., 2019).
 PRECISION_K = 3
-#: Why a metric that needs the test split is for finished images alone.
-TOO_SLOW = "trains a classifier for each value, which is for the end: use `gansweep score`"
+#: Why a metric that needs the test split is only for finished images; the end of a message.
+TOO_SLOW = "trains a classifier for each value, which is too slow during a run: use `gansweep score`"
 
 
 @dataclass(frozen=True)
 class Metric:
-    """What a metric wants and where it points."""
+    """The requirements of a metric, and its direction."""
 
     name: str
     minimise: bool
     needs_logits: bool = False
     needs_labels: bool = False
     needs_test: bool = False
-    """Whether it looks at the real test images instead of the features, and trains on the generated ones."""
+    """Whether it needs the real test images instead of features, and trains a classifier on the generated ones."""
     routine: bool = False
-    """Whether it is recorded where nothing is said about it."""
+    """Whether it is recorded by default."""
     any_n: bool = False
-    """Whether values of unlike numbers of images compare: their expectation does not depend on it."""
+    """Whether values from different numbers of images compare, because their expectation does not depend on it."""
     fewest: int = 2
-    """Fewest images that it is defined for."""
+    """Smallest number of images for which it is defined."""
     within_classes: bool = False
-    """Whether it needs the fewest images of every class."""
+    """Whether every class needs `fewest` images."""
 
     def cost(self, value: float) -> float:
-        """`value` turned so that less is better."""
+        """`value` with the sign that makes lower better."""
         return value if self.minimise else -value
 
     def best(self, values: Iterable[float]) -> float | None:
@@ -44,7 +44,7 @@ class Metric:
 
     @property
     def better(self) -> str:
-        """Where better values lie: lower or higher."""
+        """`lower` or `higher`: the direction of better values."""
         return "lower" if self.minimise else "higher"
 
 
@@ -72,23 +72,23 @@ METRICS: dict[str, Metric] = {
 
 @dataclass(frozen=True)
 class Score:
-    """One value of one metric; `comparable` says which others it compares with."""
+    """One value of one metric. `comparable` tells which other scores it compares with."""
 
     metric: str
     value: float
     stderr: float | None
-    """Standard error of the value, None where it has no estimate."""
+    """Standard error of the value; None if there is no estimate."""
     n: int
     """Number of generated images."""
     extractor: str
-    """Its id, which tells weights, precision and resizing apart; of `tstr` the recipe of its classifier."""
+    """The extractor's id, which names weights, precision and resizing; for `tstr` the recipe of its classifier."""
     reference: str
     """The id of the real images it was measured against."""
     seed: int
 
     @property
     def cost(self) -> float:
-        """The value turned so that less is better."""
+        """The value with the sign that makes lower better."""
         return METRICS[self.metric].cost(self.value)
 
     def __str__(self) -> str:
@@ -96,7 +96,7 @@ class Score:
 
 
 def written(value: float, stderr: float | None) -> str:
-    """A value for people: to the second digit of its standard error, `0.01234 ± 0.00056`; else to four digits."""
+    """A value as text: to two digits of its standard error, `0.01234 ± 0.00056`; without one, to four digits."""
     if not stderr:
         return f"{value:.4g}"
     if not (math.isfinite(value) and 0 < stderr < math.inf):
@@ -106,7 +106,7 @@ def written(value: float, stderr: float | None) -> str:
 
 
 class Judgement(StrEnum):
-    """How a score lies to a threshold."""
+    """The comparison of a score with a threshold."""
 
     BETTER = "better"
     WORSE = "worse"
@@ -114,10 +114,10 @@ class Judgement(StrEnum):
 
 
 def comparable(a: Score, b: Score) -> str | None:
-    """Why two scores do not compare, None where they do.
+    """The reason why two scores do not compare; None if they do.
 
-    Metric, extractor and reference must be the same, and the number of images where the metric's expectation depends
-    on it.
+    Metric, extractor and reference must be equal, and the number of images too, if the metric's expectation depends on
+    it.
     """
     for key in ("metric", "extractor", "reference"):
         own, other = getattr(a, key), getattr(b, key)
@@ -129,9 +129,9 @@ def comparable(a: Score, b: Score) -> str | None:
 
 
 def difference(a: Score, b: Score) -> tuple[float, float | None]:
-    """a - b and its standard error for images drawn independently; no error where either score has none.
+    """a - b, and its standard error for independently drawn images; the latter is None if either score has none.
 
-    Raises ValueError where they do not compare.
+    Raises ValueError if they do not compare.
     """
     if reason := comparable(a, b):
         raise ValueError(f"scores do not compare: {reason}")
@@ -140,14 +140,16 @@ def difference(a: Score, b: Score) -> tuple[float, float | None]:
 
 
 def judge(score: Score, threshold: float, errors: float = 2.0) -> Judgement:
-    """Whether a score lies beyond `threshold` by more than `errors` of its standard errors, and on which side.
+    """Whether a score is better or worse than `threshold` by more than `errors` of its standard errors.
 
-    Without a standard error its value decides; equal to the threshold it is undecided. Raises ValueError for a NaN.
+    A score without a standard error is undecided only if it equals the threshold. Raises ValueError for a NaN.
     """
     margin = errors * (score.stderr or 0.0)
     gain = METRICS[score.metric].cost(threshold) - score.cost
     if math.isnan(gain) or math.isnan(margin):
-        raise ValueError(f"{score.metric} {score.value} with error {score.stderr} cannot be held against {threshold}")
+        raise ValueError(
+            f"{score.metric} {score.value} with error {score.stderr} cannot be compared with the threshold {threshold}"
+        )
     if abs(gain) <= margin:
         return Judgement.UNDECIDED
     return Judgement.BETTER if gain > 0 else Judgement.WORSE

@@ -1,4 +1,4 @@
-"""How alike two images are, pixel by pixel: for systems from image to image, whose output has a known target."""
+"""Similarity of pairs of images, pixel by pixel: for image-to-image systems, whose output has a known target."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BLOCK = 64
 def psnr(images: Tensor, targets: Tensor) -> Tensor:
     """Peak signal-to-noise ratio 10 log10(255^2 / MSE) in dB of pairs of uint8 images [N, C, H, W], float64 [N].
 
-    Infinite between equal images. Raises ValueError for other types or unlike shapes.
+    Infinite for equal images. Raises ValueError for other types or different shapes.
     """
     _check(images, targets)
     errors = (images.double() - targets.double()).square().flatten(1).mean(dim=1)
@@ -29,8 +29,8 @@ def psnr(images: Tensor, targets: Tensor) -> Tensor:
 def ssim(images: Tensor, targets: Tensor) -> Tensor:
     """Mean structural similarity (Wang et al., 2004) of pairs of uint8 images [N, C, H, W], float64 [N] in [-1, 1].
 
-    Gaussian windows of 11x11 with sigma 1.5 that lie whole within the image; the mean is over places and channels.
-    Raises ValueError for other types, unlike shapes, or images smaller than the window.
+    The windows are Gaussian, 11x11 with sigma 1.5, and lie within the image; the mean is over positions and channels.
+    Raises ValueError for other types, different shapes, or images smaller than the window.
     """
     _check(images, targets)
     if min(images.shape[2:]) < WINDOW:
@@ -55,7 +55,7 @@ def _ssim(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _window() -> Tensor:
-    """The Gaussian, float64 [1, 1, 11, 11], of sum 1."""
+    """The Gaussian window, float64 [1, 1, 11, 11], with sum 1."""
     offsets = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
     weights = torch.exp(-offsets.square() / (2 * SIGMA**2))
     return (torch.outer(weights, weights) / weights.sum() ** 2)[None, None]

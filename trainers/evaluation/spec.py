@@ -1,4 +1,4 @@
-"""What a person says about a feature extractor. Needs no torch."""
+"""How a sweep file or a command line names a feature extractor. Needs no torch."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from trainers.names import ExtractorName
 
-#: Trained on the data at hand: they need two classes, and give logits.
+#: Trained on the real images of the data set: they need at least two classes, and return logits.
 CLASSIFIERS: tuple[ExtractorName, ...] = ("lenet", "cnn")
-#: They give no logits; whether `custom` does shows when it is built.
+#: They return no logits. Whether `custom` does is known only when it is built.
 INCEPTIONS: tuple[ExtractorName, ...] = ("inception", "inception-pt")
 DTypeName = Literal["float32", "float64"]
 
 
 class ExtractorSpec(BaseModel):
-    """A feature extractor by name; a bare string means `name`."""
+    """A feature extractor by name. A plain string means `name`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,7 +34,7 @@ class ExtractorSpec(BaseModel):
     sha256: str | None = Field(
         default=None, pattern="^[0-9a-fA-F]{64}$", description="checksum that `weights` must have; recommended"
     )
-    dtype: DTypeName = Field(default="float32", description="arithmetic; float64 only to check float32, it is slow")
+    dtype: DTypeName = Field(default="float32", description="arithmetic; float64 is slow and only for checking float32")
 
     @model_validator(mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""Files of weights: where they are, how they get there, and the proof that they are the right ones."""
+"""Files of weights: their location, download and verification."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _TIMEOUT = 30.0
 
 
 def resolve(extractor: str, weights: Path | None, sha256: str | None, cache: Path) -> tuple[Path, str]:
-    """The file of the weights and its sha256: `weights` where given, else the official Inception.
+    """The file of the weights and its sha256: `weights` if given, else the official Inception.
 
-    The latter is fetched into `cache` on first use. Raises InputError where a file is missing, is not the one promised,
-    or cannot be fetched; a download that fails leaves nothing behind.
+    The latter is downloaded into `cache` at the first use. Raises InputError if a file is missing, has another checksum
+    than promised, or cannot be downloaded; a failed download leaves no files.
     """
     if weights is not None:
         return weights, _verified(extractor, weights, sha256)
@@ -39,13 +39,13 @@ def resolve(extractor: str, weights: Path | None, sha256: str | None, cache: Pat
 
 
 def download(target: Path) -> None:
-    """Writes the official file to `target`, unverified."""
+    """Downloads the official file to `target`, without verification. Raises OSError or HTTPException."""
     with urllib.request.urlopen(URL, timeout=_TIMEOUT) as response, open(target, "wb") as file:
         shutil.copyfileobj(response, file)
 
 
 def load_script(extractor: str, path: Path, device: torch.device | str) -> torch.jit.ScriptModule:
-    """The TorchScript module of a file, in evaluation mode. Runs code of that file. Raises InputError for another."""
+    """The TorchScript module of a file, in evaluation mode. Runs code of that file. Raises InputError for others."""
     try:
         with quiet_script():
             module: torch.jit.ScriptModule = torch.jit.load(str(path), map_location=device)
@@ -56,22 +56,23 @@ def load_script(extractor: str, path: Path, device: torch.device | str) -> torch
 
 @contextmanager
 def quiet_script() -> Iterator[None]:
-    """No word of TorchScript's age: the official weights exist in this format alone."""
+    """Hides the warning that TorchScript is deprecated: the official weights exist only in this format."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.*", category=DeprecationWarning)
         yield
 
 
 def first_line(error: Exception) -> str:
-    """What torch says before it shows its own insides."""
+    """The first line of an error, without torch's internal traceback."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 @contextmanager
 def _traceless(path: Path) -> Iterator[None]:
-    """Takes away the lock of `path` and the folders made for it where `path` has not come to be.
+    """Removes the lock of `path`, and the folders created for it, if `path` does not exist after the block.
 
-    A process that waits for the lock then fetches beside one that comes later, and both write the same file.
+    A process that waits for the removed lock may then download at the same time as a later one. This is harmless, since
+    both write the same file.
     """
     made = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
     try:
@@ -79,13 +80,13 @@ def _traceless(path: Path) -> Iterator[None]:
     finally:
         if not path.exists():
             path.with_name(f".{path.name}.lock").unlink(missing_ok=True)
-            with suppress(OSError):  # somebody else may use the folder by now
+            with suppress(OSError):  # another process may use the folder by now
                 for folder in made:
                     folder.rmdir()
 
 
 def _fetch(extractor: str, path: Path) -> None:
-    """Downloads under a temporary name, so that a broken download never takes the name of the file."""
+    """Downloads to a temporary name, so that an incomplete download never gets the name of the file."""
     try:
         with replaced(path) as temporary:
             download(temporary)
@@ -95,7 +96,7 @@ def _fetch(extractor: str, path: Path) -> None:
     except (OSError, HTTPException) as error:
         raise InputError(
             f"extractor {extractor}: {path} is missing and its download failed ({error}); fetch {URL} elsewhere and "
-            "put it there, name another place by `weights`, or use `lenet` or `cnn`"
+            "put it there, name another file by `weights`, or use `lenet` or `cnn`"
         ) from error
 
 

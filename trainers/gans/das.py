@@ -1,6 +1,6 @@
-"""GANs of `das-2019`: perceptrons, a DCGAN, and three that condition or explain what is generated.
+"""GANs of `das-2019`: perceptrons, a DCGAN, a conditional GAN, an auxiliary classifier GAN and InfoGAN.
 
-The report gives no layer tables; sizes and settings are those of the papers it describes, named at each network.
+The report gives no layer tables. Sizes and settings are those of the papers that it describes, named at each network.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PIXELS = 28 * 28
 
 
 def _initialised(nets: dict[str, nn.Module], config: Config) -> dict[str, nn.Module]:
-    """`nets` with weights from N(0, init_std), the discriminator's under spectral normalisation if configured."""
+    """`nets` initialised by `init_normal`, the discriminator `d` under spectral normalisation if configured."""
     for net in nets.values():
         init_normal(net, config.init_std)
     if config.controls("spectral"):
@@ -43,7 +43,7 @@ def _initialised(nets: dict[str, nn.Module], config: Config) -> dict[str, nn.Mod
 
 
 class DasGAN(AdversarialGAN):
-    """Perceptrons (Goodfellow et al., 2014); batch norm on all hidden layers of G but the first."""
+    """Perceptrons (Goodfellow et al., 2014). All hidden layers of G but the first have batch norm."""
 
     def networks(self) -> dict[str, nn.Module]:
         config = self.config
@@ -64,7 +64,7 @@ class DasGAN(AdversarialGAN):
 
 
 class DasDCGAN(AdversarialGAN):
-    """Radford et al. (2015) on MNIST: four convolutions each, at 28x28, 14x14, 14x14 and 7x7; ReLU in G, leaky in D."""
+    """The DCGAN of Radford et al. (2015) on MNIST: four convolutions in each network, ReLU in G, leaky ReLU in D."""
 
     def networks(self) -> dict[str, nn.Module]:
         config = self.config
@@ -93,7 +93,7 @@ class CGANConfig(Config):
 
 
 class Maxout(nn.Module):
-    """[B, inputs] -> [B, units], each the largest of `pieces` linear maps (Goodfellow et al., 2013)."""
+    """[B, inputs] -> [B, units]: each unit is the maximum of `pieces` linear maps (Goodfellow et al., 2013)."""
 
     def __init__(self, inputs: int, units: int, pieces: int) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ class Maxout(nn.Module):
 
 
 class CGANGenerator(nn.Module):
-    """z [B, latent] and the label -> images [B, 1, 28, 28]; no convolution."""
+    """z [B, latent] and the one-hot label -> images [B, 1, 28, 28] by dense layers."""
 
     def __init__(self, config: Config, classes: int) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ class CGANGenerator(nn.Module):
 
 
 class CGANDiscriminator(nn.Module):
-    """Images [B, 1, 28, 28] and their labels -> logits [B] by maxout layers."""
+    """Images [B, 1, 28, 28] and their one-hot labels -> logits [B] by maxout layers."""
 
     def __init__(self, config: Config, classes: int) -> None:
         super().__init__()
@@ -145,10 +145,10 @@ class CGANDiscriminator(nn.Module):
 
 
 class DasCGAN(AdversarialGAN):
-    """Perceptrons that see the label (Mirza and Osindero, 2014).
+    """Perceptrons with labels as input (Mirza and Osindero, 2014).
 
-    The norm of the weights into each unit of D is bounded, as in the paper's code (after Goodfellow et al., 2013):
-    maxout has no upper bound, and SGD at the paper's rate would diverge.
+    The norm of the weights into each unit of D is bounded, as in the paper's code (Goodfellow et al., 2013). Without it
+    SGD at the paper's learning rate would diverge, since maxout is unbounded.
     """
 
     config: CGANConfig
@@ -167,13 +167,13 @@ class DasCGAN(AdversarialGAN):
 class ACGANConfig(Config):
     """Hyper-parameters of the auxiliary classifier GAN."""
 
-    dropout: float = Field(0.5, ge=0, lt=1, description="dropout behind every convolution of the discriminator")
-    dropout_place: Literal["features"] = Field("features", description="place of dropout, every layer of features here")
-    class_weight: float = Field(1.0, ge=0, le=100, description="weight of the class loss L_C beside the source loss")
+    dropout: float = Field(0.5, ge=0, lt=1, description="dropout after every convolution of the discriminator")
+    dropout_place: Literal["features"] = Field("features", description="place of dropout, here every layer of features")
+    class_weight: float = Field(1.0, ge=0, le=100, description="weight of the class loss L_C; the source loss has 1")
 
 
 class ACGANGenerator(nn.Module):
-    """z [B, latent] with the one-hot label -> images [B, 3, 32, 32]: dense to 4x4, three transposed convolutions."""
+    """z [B, latent] and the one-hot label -> images [B, 3, 32, 32]: dense to 4x4, three transposed convolutions."""
 
     def __init__(self, config: Config, classes: int) -> None:
         super().__init__()
@@ -191,7 +191,7 @@ class ACGANGenerator(nn.Module):
 
 
 class ACGANDiscriminator(nn.Module):
-    """Images [B, 3, 32, 32] -> source logits [B] and class logits [B, classes] by six convolutions; sees no label."""
+    """Images [B, 3, 32, 32] -> source logits [B] and class logits [B, classes] by six convolutions; no label enters."""
 
     def __init__(self, config: Config, classes: int) -> None:
         super().__init__()
@@ -214,8 +214,8 @@ class ACGANDiscriminator(nn.Module):
 
 
 class DasACGAN(AdversarialGAN):
-    """D maximises L_S + L_C, G maximises L_C - L_S: log-likelihoods of source and class, the latter of real images'
-    labels and of the labels that were asked for (Odena et al., 2016)."""
+    """D maximises L_S + L_C and G maximises L_C - L_S: the log-likelihoods of the source, real or generated, and of the
+    class, the label of a real image or the one that an image was generated for (Odena et al., 2016)."""
 
     config: ACGANConfig
 
@@ -242,14 +242,14 @@ class DasACGAN(AdversarialGAN):
 
 
 def _record(total: Tensor, loss: Tensor, real: Tensor, fake: Tensor) -> dict[str, Tensor]:
-    """Scalars of D's phase; loss_d is the adversarial part alone, to be compared between GANs."""
+    """Scalars of D's phase. loss_d is the adversarial part alone, which compares between GANs."""
     return {"total_d": total, "loss_d": loss, **losses.judgement(real, fake)}
 
 
 class InfoGANConfig(Config):
-    """Hyper-parameters of InfoGAN: what its code is and what reading it is worth."""
+    """Hyper-parameters of InfoGAN: its code, and the weights of the information about it."""
 
-    latent: int = Field(74, ge=1, le=4096, description="size of the noise vector z, of which the code is the last part")
+    latent: int = Field(74, ge=1, le=4096, description="size of the noise vector z, whose last part is the code")
     latent_law: Literal["normal"] = Field("normal", description="law of the noise, from which the code is computed")
     categories: int = Field(10, ge=2, le=1000, description="values of the categorical code")
     continuous: int = Field(2, ge=0, le=100, description="continuous codes, uniform in [-1, 1]")
@@ -266,18 +266,19 @@ class InfoGANConfig(Config):
 def split_code(z: Tensor, categories: int, continuous: int) -> tuple[Tensor, Tensor, Tensor]:
     """z [B, latent] as noise, categorical code (one-hot [B, categories]) and continuous code [B, continuous].
 
-    The code is a function of the last normal numbers of z: the place of the largest is a uniform category, their
-    distribution function makes numbers uniform in [-1, 1]. So z alone says everything about an image.
+    The code is computed from the last numbers of z, which are standard normal: the index of the largest of `categories`
+    numbers is a uniform category, and `uniform` maps the others to [-1, 1]. So z alone determines an image.
     """
     noise, scores, normal = z.split([z.shape[1] - categories - continuous, categories, continuous], dim=1)
     return noise, one_hot(scores.argmax(1), categories).to(z.dtype), uniform(normal)
 
 
 def information(answer: Tensor, category: Tensor, continuous: Tensor) -> tuple[Tensor, Tensor]:
-    """L_I = E[log Q(c|x)] + H(c) in nats, of the categorical and of the continuous code: lower bounds of I(c; x).
+    """L_I = E[log Q(c|x)] + H(c) in nats, for the categorical and for the continuous code (Chen et al., 2016).
 
-    `answer` of Q is [B, categories + 2 continuous]: class logits, then means and log-variances of a Gaussian. The
-    entropies are those of a uniform category and of uniform numbers in [-1, 1].
+    Both are lower bounds of the mutual information I(c; x). `answer` is the output of Q, [B, categories + 2
+    continuous]: class logits, then means and log-variances of Gaussians. H(c) is the entropy of a uniform category, and
+    of uniform numbers in [-1, 1].
     """
     n, m = category.shape[1], continuous.shape[1]
     logits, mean, log_variance = answer.split([n, m, m], dim=1)
@@ -288,7 +289,7 @@ def information(answer: Tensor, category: Tensor, continuous: Tensor) -> tuple[T
 
 
 class InfoGANGenerator(nn.Module):
-    """z [B, latent] -> images [B, 1, 28, 28] from noise and code: two dense layers, two transposed convolutions."""
+    """z [B, latent] -> images [B, 1, 28, 28] by two dense layers and two transposed convolutions on noise and code."""
 
     def __init__(self, config: InfoGANConfig) -> None:
         super().__init__()
@@ -306,7 +307,7 @@ class InfoGANGenerator(nn.Module):
 
 
 class InfoGANDiscriminator(nn.Module):
-    """Images [B, 1, 28, 28] -> logits [B]; `features` [B, 1024] is the trunk that Q shares."""
+    """Images [B, 1, 28, 28] -> logits [B]. Q shares the trunk `features`, whose output is [B, 1024] at width 1."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -324,8 +325,8 @@ class InfoGANDiscriminator(nn.Module):
 
 
 class DasInfoGAN(AdversarialGAN):
-    """V(D, G) - lambda L_I(G, Q): a network `q` reads the code back from D's features (Chen et al., 2016). Q learns
-    with G; the shared trunk learns to tell codes apart with D."""
+    """V(D, G) - lambda L_I(G, Q): a network `q`, trained with G, predicts the code from D's features (Chen et al.,
+    2016). The features are trained with D, for both parts of the objective."""
 
     phases = (Phase("d", nets=("d",), repeat="n_critic"), Phase("g", nets=("g", "q"), fresh=False))
     config: InfoGANConfig
@@ -388,6 +389,6 @@ SYSTEMS = {
     "das-infogan": _system(
         DasInfoGAN,
         InfoGANConfig(kimg=3000.0, batch=128, g_lr=1e-3, slope=0.1),
-        "InfoGAN on MNIST: a code in z that can be read back from the image",
+        "InfoGAN on MNIST: a code in z that can be predicted from the image",
     ),
 }

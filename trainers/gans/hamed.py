@@ -1,6 +1,6 @@
 """CIFAR-10 GANs of `hamed-2019`: a DCGAN, and a conditional self-attention Wasserstein GAN (CSAWGAN).
 
-The report draws its networks without sizes; filters, kernels and optimizers are those of Radford et al. (2015) and, for
+The report shows its networks without sizes. Filters, kernels and optimizers are those of Radford et al. (2015) and, for
 the Wasserstein GAN, of Gulrajani et al. (2017).
 """
 
@@ -24,7 +24,7 @@ class CSAWGANConfig(Config):
     """Hyper-parameters of the CSAWGAN."""
 
     g_spectral: bool = Field(True, description="spectral normalisation of the generator's convolutions")
-    attention_residual: bool = Field(True, description="attention as gamma * o + x, or o alone as the report says")
+    attention_residual: bool = Field(True, description="attention as gamma * o + x, or as o alone, as in the report")
     attention_reduction: int = Field(8, ge=1, le=64, description="factor from channels to attention's key channels")
     embedding: int = Field(64, ge=1, le=1024, description="width of the label's embedding in the critic")
     hidden: int = Field(0, ge=0, le=4096, description="width of a dense layer before the critic's output; 0 is none")
@@ -71,7 +71,7 @@ class DCGANDiscriminator(Unconditional):
 
 
 class CSAWGANGenerator(nn.Module):
-    """z [B, latent] with the one-hot label -> images [B, 3, 32, 32]; attention at 16x16, after the third block."""
+    """z [B, latent] and the one-hot label -> images [B, 3, 32, 32], with attention at 16x16, after the third block."""
 
     def __init__(self, config: CSAWGANConfig, classes: int) -> None:
         super().__init__()
@@ -91,11 +91,12 @@ class CSAWGANGenerator(nn.Module):
 
 
 class CSAWGANCritic(nn.Module):
-    """Images [B, 3, 32, 32] -> scores [B]; attention at 8x8, the embedded label beside the flat features.
+    """Images [B, 3, 32, 32] and labels -> scores [B].
 
-    No batch norm, since a gradient penalty looks at each image by itself (Gulrajani et al., 2017, section 4). Without a
-    `hidden` layer the score is a(image) + b(label): the label cancels between real and generated images of the same
-    labels, and the generator never learns what a label means.
+    Attention is at 8x8; the embedded label is joined to the flat features. There is no batch norm, since a gradient
+    penalty judges each image by itself (Gulrajani et al., 2017, section 4). Without a `hidden` layer the score is
+    a(image) + b(label): b cancels between real and generated images of the same labels, and the generator never learns
+    what a label means.
     """
 
     def __init__(self, config: CSAWGANConfig, classes: int) -> None:
@@ -124,6 +125,7 @@ class CSAWGANCritic(nn.Module):
 
 
 def _initialise(net: nn.Module, std: float, normalised: bool) -> nn.Module:
+    """`net` after `init_normal`, its convolutions under spectral normalisation if `normalised`."""
     init_normal(net, std)
     if normalised:
         spectral_layers(net, (nn.Conv2d, nn.ConvTranspose2d))
@@ -131,6 +133,8 @@ def _initialise(net: nn.Module, std: float, normalised: bool) -> nn.Module:
 
 
 class HamedDCGAN(AdversarialGAN):
+    """The DCGAN of the report; spectral normalisation, if configured, is on the convolutions of D."""
+
     def networks(self) -> dict[str, nn.Module]:
         config = self.config
         return {
@@ -140,7 +144,10 @@ class HamedDCGAN(AdversarialGAN):
 
 
 class HamedCSAWGAN(AdversarialGAN):
-    """Spectral normalisation is on every convolution, those of attention included; dense layers are plain."""
+    """The CSAWGAN of the report.
+
+    Spectral normalisation is on every convolution, attention included, and on no dense layer.
+    """
 
     def networks(self) -> dict[str, nn.Module]:
         config = self.config

@@ -26,13 +26,13 @@ _FILTERS = (512, 256, 128, 64)
 
 
 class MonirConfig(Config):
-    """What the two networks of the report differ in."""
+    """The difference between the two DCGANs of the report."""
 
     extra_layer: bool = Field(False, description="one more layer of stride 1 at 16x16 in both networks")
 
 
 class SaganConfig(Config):
-    """Open points of the report's attention GAN."""
+    """Settings of the attention GAN that the report leaves open."""
 
     attention_reduction: int = Field(8, ge=1, le=64, description="factor by which attention narrows its channels")
     d_conv_bias: bool = Field(True, description="whether D's convolutions have biases; the report's counts allow both")
@@ -55,7 +55,7 @@ class Generator(Unconditional):
 
 
 class Discriminator(Unconditional):
-    """Images [B, 3, 32, 32] -> logits [B]: four 5x5 convolutions, batch norm on all but the first, dropout, dense."""
+    """Images [B, 3, 32, 32] -> logits [B]: four 5x5 convolutions, all but the first with batch norm, dropout, dense."""
 
     def __init__(self, config: MonirConfig) -> None:
         a, b, c, d = (scaled(filters, config.width) for filters in reversed(_FILTERS))
@@ -76,9 +76,9 @@ class Discriminator(Unconditional):
 
 
 class SaganGenerator(nn.Module):
-    """z with the one-hot label -> images: nearest upsampling and 5x5 convolutions, attention at 16x16.
+    """z [B, latent] and the one-hot label -> images [B, 3, 32, 32], with attention at 16x16.
 
-    The report's table shows upsampling with convolutions where its prose says transposed ones; the table is followed.
+    Nearest upsampling and 5x5 convolutions follow the report's table; its prose speaks of transposed convolutions.
     """
 
     def __init__(self, config: SaganConfig, classes: int) -> None:
@@ -103,7 +103,10 @@ class SaganGenerator(nn.Module):
 
 
 class SaganCritic(nn.Module):
-    """Images and labels -> scores [B]: attention after the first convolution, the label joined to the flat features."""
+    """Images [B, 3, 32, 32] and labels -> scores [B].
+
+    Attention follows the first convolution; the one-hot label is joined to the flat features.
+    """
 
     def __init__(self, config: SaganConfig, classes: int) -> None:
         super().__init__()
@@ -134,6 +137,8 @@ class SaganCritic(nn.Module):
 
 
 class MonirDCGAN(AdversarialGAN):
+    """The DCGAN of the report."""
+
     def networks(self) -> dict[str, nn.Module]:
         assert isinstance(self.config, MonirConfig)
         g, d = Generator(self.config), Discriminator(self.config)
@@ -143,6 +148,8 @@ class MonirDCGAN(AdversarialGAN):
 
 
 class MonirSAGAN(AdversarialGAN):
+    """The conditional attention GAN of the report."""
+
     def networks(self) -> dict[str, nn.Module]:
         assert isinstance(self.config, SaganConfig)
         g, d = SaganGenerator(self.config, self.classes), SaganCritic(self.config, self.classes)
@@ -153,7 +160,7 @@ class MonirSAGAN(AdversarialGAN):
 
 def _dcgan(summary: str, **changes: object) -> System:
     settings = {
-        "kimg": 10880.0,  # 170,000 iterations of 64, the length of the report's run
+        "kimg": 10880.0,  # the report's run: 170,000 iterations of 64 images
         "batch": 64,
         "sampling": "random",
         "g_lr": 1e-4,
@@ -169,13 +176,13 @@ def _dcgan(summary: str, **changes: object) -> System:
 SYSTEMS = {
     "monir-dcgan": _dcgan("DCGAN on CIFAR-10 with TTUR and random one-sided label smoothing"),
     "monir-dcgan-collapse": _dcgan(
-        "DCGAN that falls to few modes: equal rates and an extra layer",
+        "DCGAN that collapses to few modes: equal learning rates and an extra layer",
         g_lr=2e-4,
         d_lr=2e-4,
         smoothing="fixed",
         extra_layer=True,
     ),
-    "monir-dcgan-epoch": _dcgan("monir-dcgan fed in the data's own order", sampling="sequential"),
+    "monir-dcgan-epoch": _dcgan("monir-dcgan on images in the order of the data", sampling="sequential"),
     "monir-sagan": System(
         gan=MonirSAGAN,
         defaults=SaganConfig(

@@ -1,4 +1,4 @@
-"""MNIST GANs of `narman-2019`: a DCGAN, and a conditional GAN with label planes at the discriminator."""
+"""MNIST GANs of `narman-2019`: a DCGAN, and a conditional GAN whose discriminator gets label planes."""
 
 from __future__ import annotations
 
@@ -29,33 +29,34 @@ REPORTED_KIMG = 1800.0
 
 
 class Plan(NamedTuple):
-    """Both networks in numbers, from images inwards; the generator runs it backwards."""
+    """The sizes of both networks, from the images to the innermost layer; the generator uses them in reverse order."""
 
     filters: tuple[int, ...]
     strides: tuple[int, ...]
-    """Of the layers between hidden ones; the layer at the images has stride 2."""
+    """Strides of the layers between hidden layers; the layer at the images has stride 2."""
     end: int
-    """Height and width of the innermost features, and kernel of the layer there."""
+    """Height and width of the innermost features, and kernel size of the layer there."""
 
 
-#: By `depth`.
+#: Plans by `depth`.
 PLANS = {3: Plan((32, 64), (2,), end=7), 4: Plan((32, 64, 128), (2, 1), end=7)}
 #: The DCGAN of Radford et al. (2015) on 64x64 images.
 PLAN_64 = Plan((64, 128, 256, 512), (2, 2, 2), end=4)
 
 
 class NarmanConfig(Config):
-    """The shape of both networks beside what every GAN has."""
+    """Hyper-parameters of the structure of both networks."""
 
     depth: Literal[3, 4] = Field(
-        3, description="layers of each network; 4 adds one of stride 1 and wider ends; narman-dcgan-64 has its own five"
+        3,
+        description="layers of each network; 4 adds one of stride 1 with 128 filters; narman-dcgan-64 has five",
     )
-    kernel: Literal[4, 5] = Field(5, description="kernel of the layers that change the size by 2; 7x7 ends stay")
+    kernel: Literal[4, 5] = Field(5, description="kernel size of the layers of stride 2")
     g_activation: Activation = Field("leaky", description="activation of the generator's hidden layers")
 
 
 class Generator(nn.Module):
-    """z [B, latent], with the one-hot label where there are classes -> images [B, 1, H, W]."""
+    """z [B, latent], and the one-hot label if `classes` > 0 -> images [B, 1, H, W]."""
 
     def __init__(self, config: NarmanConfig, plan: Plan, classes: int) -> None:
         super().__init__()
@@ -75,7 +76,7 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images [B, 1, H, W], with one plane per class where there are classes -> logits [B]."""
+    """Images [B, 1, H, W], and one plane per class if `classes` > 0 -> logits [B]."""
 
     def __init__(self, config: NarmanConfig, plan: Plan, classes: int) -> None:
         super().__init__()
@@ -103,6 +104,8 @@ class Discriminator(nn.Module):
 
 
 class NarmanGAN(AdversarialGAN):
+    """The unconditional GAN on 28x28 images."""
+
     conditional = False
 
     def networks(self) -> dict[str, nn.Module]:
@@ -118,10 +121,14 @@ class NarmanGAN(AdversarialGAN):
 
 
 class NarmanCGAN(NarmanGAN):
+    """The conditional GAN on 28x28 images."""
+
     conditional = True
 
 
 class NarmanDCGAN64(NarmanGAN):
+    """The unconditional GAN on 64x64 images, whose `depth` is fixed."""
+
     def plan(self, config: NarmanConfig) -> Plan:
         return PLAN_64
 
@@ -139,7 +146,7 @@ def _cgan(summary: str, **changes: object) -> System:
     return System(NarmanCGAN, overlay(_CGAN, changes), SHAPE, conditional=True, summary=f"{summary} (narman-2019)")
 
 
-#: The report leaves the settings of the two failing runs out; these are ours, chosen to fail in the way it shows.
+#: The report gives no settings for its two failing runs. Ours were chosen to fail in the same way.
 SYSTEMS = {
     "narman-dcgan": _dcgan("DCGAN on MNIST with dropout before the discriminator's output"),
     "narman-dcgan-64": System(
@@ -149,8 +156,8 @@ SYSTEMS = {
         conditional=False,
         summary="DCGAN on MNIST resized to 64x64, four hidden layers (narman-2019)",
     ),
-    "narman-dcgan-collapse": _dcgan("DCGAN that falls to few modes: G learns too fast", g_lr=4e-3, beta1=0.9),
-    "narman-dcgan-overconfident": _dcgan("DCGAN whose D wins: fast D, no dropout", d_lr=2e-3, dropout=0.0),
+    "narman-dcgan-collapse": _dcgan("DCGAN that collapses to few modes: G learns too fast", g_lr=4e-3, beta1=0.9),
+    "narman-dcgan-overconfident": _dcgan("DCGAN with an over-confident D: fast D, no dropout", d_lr=2e-3, dropout=0.0),
     "narman-cgan": _cgan("conditional GAN on MNIST, label planes at the discriminator"),
     "narman-cgan-osls": _cgan("narman-cgan with one-sided label smoothing at 0.9", **_OSLS),
     "narman-cgan-osls-extra": _cgan("smoothed narman-cgan with more hidden layers", **_OSLS, depth=4),
@@ -159,5 +166,5 @@ SYSTEMS = {
     "narman-cgan-x2-osls-dropout": _cgan("narman-cgan-x2-osls with dropout", **_OSLS, width=2.0, dropout=0.3),
     "narman-cgan-x05": _cgan("narman-cgan with half the filters", width=0.5),
     "narman-cgan-x05-15ep": _cgan("narman-cgan-x05 for 15 epochs", width=0.5, kimg=REPORTED_KIMG / 2),
-    "narman-cgan-no9": _cgan("narman-cgan that is never asked for a 9", drawn_classes=9),
+    "narman-cgan-no9": _cgan("narman-cgan that never generates a 9 in training", drawn_classes=9),
 }

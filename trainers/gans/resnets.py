@@ -1,10 +1,10 @@
-"""The two residual networks for 32x32 images that later work compares itself with: SNGAN and WGAN-GP.
+"""The two residual GANs for 32x32 images that later work compares with: SNGAN and WGAN-GP.
 
-SNGAN is the unconditional CIFAR-10 network of Miyato et al. (2018), appendix B.4; WGAN-GP that of Gulrajani et al.
-(2017), section 5.3 and the appendix on CIFAR-10. They share one build and differ in their defaults.
+SNGAN is the unconditional CIFAR-10 network of Miyato et al. (2018), appendix B.4. WGAN-GP is that of Gulrajani et al.
+(2017), section 5.3 and the appendix on CIFAR-10. One code builds both; they differ in their defaults.
 
-Deviations from the authors' code: the generator's step sees a batch of 64, not of 128; real images get no uniform noise
-(WGAN-GP); the dense layer of SNGAN's discriminator has a bias, and its run 100,000 generator steps instead of 50,000.
+Deviations from the authors' code: a generator step uses a batch of 64 instead of 128; real images get no uniform noise
+(WGAN-GP); the dense layer of SNGAN's discriminator has a bias, and its run has 100,000 generator steps, not 50,000.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Resample = Literal["up", "down", "none"]
 
 
 class ResNetConfig(Config):
-    """Hyper-parameters of the residual networks; `slope` 0 is the published ReLU, in both networks."""
+    """Hyper-parameters of the residual networks. `slope` acts in both networks; 0 is the published ReLU."""
 
     g_filters: int = Field(256, ge=1, le=1024, description="filters of each convolution of the generator at width 1")
     d_filters: int = Field(128, ge=1, le=1024, description="filters of each convolution of D at width 1")
@@ -38,9 +38,9 @@ class ResNetConfig(Config):
 class Block(nn.Module):
     """Two 3x3 convolutions beside a shortcut: [B, inputs, H, W] -> [B, outputs, H', W'], He et al. (2016).
 
-    Each convolution follows a normalisation and a (leaky) ReLU; `first` leaves them out ahead of the first one, where
-    the input is an image. H' is 2H by nearest upsampling ahead of the convolutions, or H/2 by mean pooling after them.
-    The shortcut's 1x1 convolution works at the smaller size: it commutes with both.
+    A normalisation and a (leaky) ReLU precede each convolution, but not the first one of a `first` block, whose input
+    is an image. H' is 2H by nearest upsampling before the convolutions, or H/2 by mean pooling after them. The
+    shortcut's 1x1 convolution commutes with both and works at the smaller size, which costs less.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Generator(Unconditional):
 
 
 class Discriminator(nn.Module):
-    """Images [B, 3, 32, 32] -> logits [B]: two blocks that halve the size, two that keep 8x8, pooling, dense."""
+    """Images [B, 3, 32, 32] -> logits [B]: two blocks that halve the size, two at 8x8, pooling, a dense layer."""
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class Discriminator(nn.Module):
 
 
 def _init_glorot(net: nn.Module) -> None:
-    """Uniform weights of Glorot and Bengio (2010), scaled by sqrt(2) in the branches of blocks; biases 0."""
+    """Uniform weights of Glorot and Bengio (2010), times sqrt(2) in the branches of blocks; biases are 0."""
     for name, part in net.named_modules():
         if isinstance(part, nn.Conv2d | nn.Linear):
             nn.init.xavier_uniform_(part.weight, gain=math.sqrt(2) if ".branch." in name else 1.0)
@@ -108,6 +108,8 @@ def _init_glorot(net: nn.Module) -> None:
 
 
 class ResNetGAN(AdversarialGAN):
+    """The residual GAN; spectral normalisation, if configured, is on every layer of D."""
+
     def networks(self) -> dict[str, nn.Module]:
         config = self.config
         assert isinstance(config, ResNetConfig)

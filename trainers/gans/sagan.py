@@ -1,7 +1,7 @@
-"""Self-attention GAN of `das-2019` (Zhang et al., 2018) at 32x32, on the convolutions of `monir-2019`'s.
+"""Self-attention GAN of `das-2019` (Zhang et al., 2018) at 32x32, with the filters of monir-sagan.
 
-Unlike that one: hinge loss, conditional batch norm in G, a projection discriminator without batch norm, and spectral
-normalisation of every layer of both networks.
+Differences from monir-sagan: hinge loss, conditional batch norm in G, a projection discriminator without batch norm,
+and spectral normalisation of every layer of both networks.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class SAGANConfig(Config):
 
 
 class ConditionalBatchNorm(nn.Module):
-    """Batch norm of [B, C, H, W] whose scale and shift are learned per class (de Vries et al., 2017).
+    """Batch norm of [B, C, H, W] with a learned scale and shift for each class (de Vries et al., 2017).
 
-    Scales start at N(1, std), shifts at 0. Soft labels [B, classes] mix the classes' scales and shifts.
+    Scales start from N(1, std^2), shifts at 0. Mixed labels [B, classes] average the scales and shifts of the classes.
     """
 
     def __init__(self, channels: int, classes: int, std: float) -> None:
@@ -46,9 +46,9 @@ class ConditionalBatchNorm(nn.Module):
 
 
 class Generator(nn.Module):
-    """z [B, latent] -> images [B, 3, 32, 32]: nearest upsampling and 5x5 convolutions, attention at 16x16.
+    """z [B, latent] and labels -> images [B, 3, 32, 32]: nearest upsampling, 5x5 convolutions, attention at 16x16.
 
-    The label reaches it through batch norm alone.
+    Labels act through batch norm alone.
     """
 
     def __init__(self, config: SAGANConfig, classes: int) -> None:
@@ -81,8 +81,8 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Images [B, 3, 32, 32] and labels -> logits [B]: psi(h) + <V y, h> of features h [B, 512], attention at 16x16.
 
-    The inner product with the class's embedding is the projection of Miyato and Koyama (2018); h is summed over
-    positions. Soft labels [B, classes] mix the embeddings.
+    h are the last features, summed over positions. V y is the embedding of the class, and its inner product with h the
+    projection of Miyato and Koyama (2018). Mixed labels [B, classes] average the embeddings.
     """
 
     def __init__(self, config: SAGANConfig, classes: int) -> None:
@@ -99,7 +99,7 @@ class Discriminator(nn.Module):
         self.output = nn.Linear(filters[-1], 1)
 
     def features(self, images: Tensor) -> Tensor:
-        """h, float [B, 512]."""
+        """h, float [B, 512] at width 1."""
         summed: Tensor = self.trunk(images).sum(dim=(2, 3))
         return summed
 
@@ -111,6 +111,8 @@ class Discriminator(nn.Module):
 
 
 class DasSAGAN(AdversarialGAN):
+    """The self-attention GAN; spectral normalisation, if configured, is on every layer of both networks."""
+
     def networks(self) -> dict[str, nn.Module]:
         config = self.config
         assert isinstance(config, SAGANConfig)
@@ -118,7 +120,7 @@ class DasSAGAN(AdversarialGAN):
         for part in [part for net in nets.values() for part in net.modules()]:
             if isinstance(part, nn.Conv2d | nn.Linear):
                 init_normal(part, config.init_std)
-                # Normalised last, so that the power iteration starts from the weights that are trained.
+                # After the initialisation, so that the power iteration starts from the weights that are trained.
                 spectral(part, config.controls("spectral"))
         return nets
 

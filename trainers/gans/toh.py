@@ -1,7 +1,7 @@
 """CIFAR-10 GANs of `toh-2024`: DCGANs, conditional GANs, Wasserstein GANs and self-attention DCGANs.
 
-One generator and one discriminator cover the family; each system is a configuration. The report gives kinds and numbers
-of blocks only: filter counts are chosen here.
+One generator and one discriminator serve the whole family; each system is a configuration. The report gives only the
+kinds and numbers of blocks; filter counts are our choice.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from trainers.regularizers import spectral
 SIZE = 32
 CHANNELS = 3
 
-#: A list once dumped, so that a configuration equals its own JSON.
+#: Dumped as a list, so that a dumped configuration equals what is read back from its JSON.
 Filters = Annotated[tuple[Annotated[int, Field(ge=1, le=4096)], ...], PlainSerializer(list)]
 
 
 class TohConfig(Config):
-    """Structure of both networks; the lengths allowed for the filter lists keep 16x16 and 8x8 stages in each.
+    """Structure of both networks. The allowed lengths of the filter lists give each network stages at 16x16 and 8x8.
 
-    The generator's first size is 32 halved once per doubling stage.
+    The size of the generator's first stage is 32, halved for each stage that doubles it.
     """
 
     g_filters: Filters = Field(
@@ -58,10 +58,14 @@ class TohConfig(Config):
     g_activation: Activation = Field("leaky", description="activation of every stage of the generator")
     g_spectral: bool = Field(False, description="spectral normalisation of the generator's doubling convolutions")
     skip: bool = Field(
-        False, description="whether the features of the generator's first doubling stage are added to those of its last"
+        False,
+        description="whether the features of the generator's first doubling stage are added to those of its last",
     )
     d_stem: int = Field(
-        0, ge=0, le=4096, description="filters of a 3x3 convolution at full size in front of the discriminator; 0: none"
+        0,
+        ge=0,
+        le=4096,
+        description="filters of a 3x3 convolution at full size at the discriminator's input; 0: none",
     )
     d_filters: Filters = Field(
         (64, 128, 256),
@@ -79,7 +83,7 @@ class TohConfig(Config):
     )
     attention: Literal["none", "g", "both"] = Field("none", description="networks with self-attention")
     attention_size: Literal[8, 16, 32] = Field(
-        16, description="height and width of the stage that attention follows; the discriminator's at 32 is its stem"
+        16, description="height and width of the stage that attention follows; in the discriminator 32 is its stem"
     )
     attention_reduction: int = Field(8, ge=1, le=64, description="channels per channel of attention's queries and keys")
 
@@ -89,14 +93,14 @@ class TohConfig(Config):
         if full and self.attention != "none" and self.g_output_doubles:
             raise ValueError("attention_size is 32 but g_output_doubles leaves G's stages smaller: allowed is 8 or 16")
         if full and self.attention == "both" and not self.d_stem:
-            raise ValueError("attention_size is 32 but D has such a stage with a d_stem alone: allowed is 8 or 16")
+            raise ValueError("attention_size is 32 but D has such a stage only with a d_stem: allowed is 8 or 16")
         return self
 
 
 class Generator(nn.Module):
     """z [B, latent] -> images [B, 3, 32, 32]: a dense layer, doubling stages, an output convolution.
 
-    `classes` > 0 puts the one-hot label behind z.
+    With `classes` > 0 the one-hot label follows z.
     """
 
     def __init__(self, config: TohConfig, classes: int) -> None:
@@ -128,7 +132,7 @@ class Generator(nn.Module):
         early = self.early(append_one_hot(z, labels, self.classes) if self.classes else z)
         features = self.late(early)
         if self.skip is not None:
-            # A 1x1 convolution commutes with repeating pixels, and costs less before it.
+            # A 1x1 convolution commutes with the repetition of pixels and costs less before it.
             features = features + interpolate(self.skip(early), size=features.shape[2:])
         images: Tensor = self.output(features)
         return images
@@ -137,7 +141,7 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Images [B, 3, 32, 32] -> logits [B]: halving convolutions, dropout, a dense layer.
 
-    `classes` > 0 puts one plane per class behind the images.
+    With `classes` > 0 one plane per class follows the images.
     """
 
     def __init__(self, config: TohConfig, classes: int) -> None:
@@ -173,7 +177,7 @@ def _same(inputs: int, outputs: int) -> nn.Conv2d:
 
 
 def _doubling(config: TohConfig, inputs: int, outputs: int, on: bool = False) -> list[nn.Module]:
-    """Layers that double height and width, under spectral normalisation where `on`."""
+    """Layers that double height and width, under spectral normalisation if `on`."""
     if config.upsampling == "nearest":
         return [nn.Upsample(scale_factor=2), spectral(_same(inputs, outputs), on)]
     if config.upsampling == "shuffle":  # sub-pixel convolution, Shi et al. (2016)
@@ -182,7 +186,10 @@ def _doubling(config: TohConfig, inputs: int, outputs: int, on: bool = False) ->
 
 
 def _critic_attention(config: TohConfig, channels: int, size: int) -> list[SelfAttention]:
-    """Self-attention after the critic's stage of this size, if it is there; spectrally normalised as the critic is."""
+    """Self-attention for the critic's stage of this size, or nothing if the configuration has none there.
+
+    It is under spectral normalisation if the critic is.
+    """
     if config.attention != "both" or size != config.attention_size:
         return []
     module = SelfAttention(channels, config.attention_reduction)
@@ -192,6 +199,8 @@ def _critic_attention(config: TohConfig, channels: int, size: int) -> list[SelfA
 
 
 class TohGAN(AdversarialGAN):
+    """The unconditional GAN of the family."""
+
     config: TohConfig
     conditional: ClassVar[bool] = False
 
@@ -204,7 +213,7 @@ class TohGAN(AdversarialGAN):
 
 
 class TohCGAN(TohGAN):
-    """Labels as one-hot vector behind z and as planes behind the images."""
+    """The conditional GAN: the one-hot label follows z, and planes of the label follow the images."""
 
     conditional = True
 
@@ -232,7 +241,7 @@ _SADCGAN_1 = {
     "attention": "g",
 }
 
-#: The family's systems by id; toh-dcgan-3 is the configuration's defaults.
+#: The systems of the family by id; toh-dcgan-3 has the defaults of TohConfig.
 SYSTEMS: dict[str, System] = {
     "toh-dcgan-1": _system("DCGAN, nearest upsampling, no normalisation", {**_DCGAN_1, "dropout": 0.4}),
     "toh-dcgan-2": _system("DCGAN, transposed convolutions", {"upsampling": "transposed", "d_filters": (64, 128)}),

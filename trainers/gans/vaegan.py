@@ -1,7 +1,7 @@
 """VAE-GAN of `das-2019` (Larsen et al., 2015): an autoencoder whose error is measured in a discriminator's features.
 
-Layers are those of the paper at 64x64 without one of the layers of stride 2 in each network, so that 32x32 images
-have the paper's 8x8 maps between convolutions and dense layers.
+Layers are those of the paper for 64x64 images, without one layer of stride 2 in each network: 32x32 images then have
+the paper's 8x8 maps between convolutions and dense layers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MAP = 8
 class VAEGANConfig(Config):
     """Hyper-parameters of the VAE-GAN."""
 
-    loss: Literal["bce"] = Field("bce", description="adversarial loss; the paper's three terms are logarithms")
+    loss: Literal["bce"] = Field("bce", description="adversarial loss: the paper's three logarithmic terms")
     latent_law: Literal["normal"] = Field("normal", description="law of the noise, the prior of the encoder's z")
     enc_lr: float = Field(3e-4, gt=0, le=1, description="learning rate of the encoder")
     gamma: float = Field(1e-2, gt=0, le=1, description="weight of the mean feature error in the generator's loss")
@@ -71,7 +71,7 @@ class Generator(Unconditional):
 
 
 class Discriminator(nn.Module):
-    """Images [B, 3, 32, 32] -> logits [B]; `features` are its last convolutional block, [B, 256, 8, 8]."""
+    """Images [B, 3, 32, 32] -> logits [B]. `features` is its convolutional part, with output [B, 256, 8, 8]."""
 
     def __init__(self, config: Config) -> None:
         super().__init__()
@@ -93,21 +93,21 @@ class Discriminator(nn.Module):
 
 
 def divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """KL(q || N(0, I)) in nats of each Gaussian, [B, n] -> [B]: -1/2 sum(1 + log s^2 - m^2 - s^2)."""
+    """KL(q || N(0, I)) of Gaussians in nats, [B, n] -> [B]: -1/2 sum(1 + log s^2 - m^2 - s^2), mean m, variance s^2."""
     return -(1 + log_variance - mean.square() - log_variance.exp()).sum(1) / 2
 
 
 def draw(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """One z of each Gaussian by reparametrisation: m + e s with e from N(0, I)."""
+    """One z from each Gaussian by reparametrisation, [B, n]: m + e s with e from N(0, I)."""
     return mean + torch.randn_like(mean) * (log_variance / 2).exp()
 
 
 class DasVAEGAN(GAN):
-    """Each network has terms of its own, on the same images (algorithm 1 of the paper).
+    """Each network minimises terms of its own on the same images (algorithm 1 of the paper).
 
-    enc: L_prior + L_llike. g: gamma L_llike - L_GAN. d: minus L_GAN. L_llike is the squared error of D's features
-    between an image and its reconstruction: summed over features beside L_prior, which is summed over z; their mean
-    beside L_GAN. D never learns from L_llike, nor the encoder from L_GAN.
+    enc: L_prior + L_llike. g: gamma L_llike - L_GAN. d: -L_GAN. L_llike is the squared error between D's features of an
+    image and of its reconstruction. For enc it is summed over the features, as L_prior is summed over z; for g it is
+    their mean. D does not learn from L_llike, and the encoder does not learn from L_GAN.
     """
 
     phases = (
@@ -157,7 +157,7 @@ class DasVAEGAN(GAN):
         with torch.no_grad():
             sampled, rebuilt = nets["g"](batch.z, batch.fake_labels), nets["g"](z, batch.labels)
         real, fake, again = d(batch.real, batch.labels), d(sampled, batch.fake_labels), d(rebuilt, batch.labels)
-        # Reconstructions are a second set of generated images, of the same target.
+        # Reconstructions are a second set of generated images with the same target.
         loss = losses.d_loss(real, fake, config) + (softplus(again) - losses.fake_target(config) * again).mean()
         record = {**losses.judgement(real, fake), "d_rebuilt": again.mean()}
         penalty, penalised = regularizers.weighted_penalty(config, d, batch.real, sampled, batch.labels)
@@ -169,7 +169,7 @@ def _features(d: nn.Module, images: Tensor) -> Tensor:
 
 
 def _feature_error(d: nn.Module, real: Tensor, features: Tensor) -> Tensor:
-    """(y_l - y~_l)^2 for features `features` of reconstructions of `real`."""
+    """Squared difference between D's features of `real` and `features`, those of its reconstructions."""
     with torch.no_grad():
         target = _features(d, real)
     return (features - target).square()
@@ -189,6 +189,6 @@ SYSTEMS = {
         ),
         shape=(3, 32, 32),
         conditional=False,
-        summary="VAE-GAN on CIFAR-10: autoencoder with a discriminator's features as its measure (das-2019)",
+        summary="VAE-GAN on CIFAR-10: autoencoder whose error is measured in a discriminator's features (das-2019)",
     )
 }

@@ -1,1 +1,1 @@
-"""One model trained by several processes, with the results of one."""
+"""Training of one model by several processes, with the same results as by one."""

@@ -1,6 +1,6 @@
-"""Batch normalisation over the batches of all processes, put in place of PyTorch's from outside of the networks.
+"""Batch normalisation over the batches of all processes, which replaces PyTorch's in finished networks.
 
-`nn.SyncBatchNorm` takes no tensors on the CPU and cannot be differentiated twice, as a gradient penalty does.
+`nn.SyncBatchNorm` does not take tensors on the CPU, and cannot be differentiated twice, which a gradient penalty needs.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch.nn.functional import pad
 from trainers import losses
 from trainers.parallel.group import Parallel
 
-#: Whether batch statistics are those of the global batch, or each process's own.
+#: Whether batch statistics are those of the global batch, or those of each process's part.
 BatchNorm = Literal["synchronised", "local"]
 
 
 class _Synchronised(nn.modules.batchnorm._BatchNorm):
-    """Normalises by the statistics of the global batch in training, as its base class where it evaluates."""
+    """Batch norm by the statistics of the global batch in training mode; in evaluation mode the same as its base."""
 
     parallel: Parallel
 
@@ -57,10 +57,10 @@ class _Synchronised2d(_Synchronised, nn.BatchNorm2d):
 
 
 def synchronise(net: nn.Module, parallel: Parallel) -> None:
-    """Makes every batch norm of `net` one over the batches of all processes; names and values of its state stay.
+    """Makes every batch norm in `net` use the batches of all processes; names and values of its state stay the same.
 
-    Each process must give the same number of images. With one process nothing changes. Raises TypeError for a batch
-    norm of a kind that no system has.
+    Each process must pass the same number of images. With one process nothing changes. Raises TypeError for a batch
+    norm other than BatchNorm1d and BatchNorm2d.
     """
     if parallel.size == 1:
         return
@@ -77,10 +77,11 @@ def synchronise(net: nn.Module, parallel: Parallel) -> None:
 
 
 def _statistics(x: Tensor, dims: list[int], parallel: Parallel) -> tuple[Tensor, Tensor, int]:
-    """Mean and biased variance per channel over all processes, and of how many numbers each.
+    """Mean and biased variance of each channel over all processes, and the number of values per channel.
 
-    Every process's own pair, both two-pass, travels in one message; the variance of the whole is the mean of theirs and
-    the variance of their means (Chan et al., 1979), which loses no digits as a difference of sums would.
+    Each process computes its own pair in two passes; one message exchanges them. The variance of the whole is the mean
+    of their variances plus the variance of their means (Chan et al., 1979), which loses no digits, unlike a difference
+    of sums.
     """
     own = torch.stack(torch.var_mean(x, dims, correction=0))
     behind = parallel.size - 1 - parallel.rank

@@ -1,4 +1,4 @@
-"""Random numbers drawn inside of losses and networks, for the global batch where a process has only a part of it."""
+"""Random numbers in losses and networks: drawn for the global batch by a process that has a part of it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from trainers.parallel.group import Parallel
 
 
 def global_draws(parallel: Parallel, batch: int) -> AbstractContextManager[object]:
-    """In its block, what networks and losses draw for their part is drawn for the global batch and cut.
+    """In the block, random numbers for a part of the batch are drawn for the global batch, and the part is cut out.
 
-    All processes have the same random state, so without it images at the same place of two parts would share their
-    noise; with it numbers are those that one process with the whole batch, of `batch` images, would draw.
+    All processes have the same random state. Without this, images at the same position of two parts would get the same
+    noise. With it, the numbers are those that one process would draw for the whole batch of `batch` images.
 
-    Covered are `rand`, `randn`, `randint` and their `_like`, and dropout of elements and of channels. Of a result with
-    k times as many rows as the part has images, k >= 1, it is taken that it stands for k batches one behind the other,
-    such as real and generated images: each of them is drawn for the global batch. Any other result is no part of a
-    batch and is drawn as it is, the same in each process. Other draws raise NotImplementedError: a permutation, say,
-    would have to reach into other parts. With one process it is an empty block.
+    This covers `rand`, `randn`, `randint`, their `_like` versions, and dropout of elements and of channels. A result
+    with k times as many rows as the part has images, k >= 1, is taken as k batches one after the other, such as real
+    and generated images; each of them is drawn for the global batch. Any other result is no part of a batch: it is
+    drawn unchanged, the same in each process. Other random functions raise NotImplementedError: a permutation, for
+    example, would need rows of other parts. With one process the block changes nothing.
     """
     return nullcontext() if parallel.size == 1 else _GlobalDraws(parallel, batch // parallel.size)
 
@@ -53,7 +53,7 @@ class _GlobalDraws(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _made(self, func: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
-        """Of a function whose size is an argument: a keyword, a sequence behind bounds, or all arguments."""
+        """The draw of a function with a size: a keyword, a sequence after bounds, or all positional arguments."""
         size, bounds = kwargs.pop("size", None), args
         if size is None:
             place = next((place for place, value in enumerate(args) if isinstance(value, tuple | list)), None)
@@ -69,12 +69,12 @@ class _GlobalDraws(TorchFunctionMode):
         if not training or p in (0, 1):
             return func(input, p, training, inplace)
         kept = self._cut(lambda shape: func(_empty(shape, input).fill_(1), p, True), tuple(input.shape)) != 0
-        # In bfloat16 the factor would lose digits.
+        # The factor would lose digits in bfloat16.
         mask = kept.to(losses.wide(input.new_empty(0)).dtype) / (1 - p)
         return input.mul_(mask) if inplace else (input * mask).to(input.dtype)
 
     def _cut(self, draw: Callable[[tuple[int, ...]], Tensor], shape: tuple[int, ...]) -> Tensor:
-        """The own rows of what `draw` gives for the global batch; `shape` is that of the own part."""
+        """The rows of this process in what `draw` returns for the global batch; `shape` is that of its part."""
         if not shape or not shape[0] or shape[0] % self._own:
             return draw(shape)
         rows, rest = shape[0], shape[1:]
@@ -83,7 +83,7 @@ class _GlobalDraws(TorchFunctionMode):
 
 
 def _empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
-    # Numbers are drawn in the order in which they lie in memory.
+    # Numbers are drawn in the order of memory, so the memory format must be the same.
     innermost = like.ndim == 4 and like.is_contiguous(memory_format=torch.channels_last)
     layout = torch.channels_last if innermost else torch.contiguous_format
     return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=layout)
@@ -92,7 +92,7 @@ def _empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
 _FACTORIES = frozenset({torch.rand, torch.randn, torch.randint})
 _LIKE = frozenset({torch.rand_like, torch.randn_like, torch.randint_like})
 _DROPOUTS = frozenset({functional.dropout, functional.dropout1d, functional.dropout2d, functional.dropout3d})
-#: Names of what else draws, as function, method or in place.
+#: Names of the other functions and methods that draw random numbers.
 _REFUSED = frozenset(
     {"alpha_dropout", "bernoulli", "bernoulli_", "binomial", "cauchy_", "dropout", "dropout_", "exponential_"}
     | {"feature_alpha_dropout", "feature_dropout", "feature_dropout_", "geometric_", "gumbel_softmax", "log_normal_"}

@@ -1,7 +1,8 @@
-"""One run on several processes at once: each has the whole networks and a part of every batch.
+"""One run on several processes: each has the whole networks and a part of every batch.
 
-Nobody but the loop and the run knows of it: GANs are written for one model on one device. Processes meet at an address
-of the first one (`listen`, `join`) and then talk in collectives, which all of them must call in the same order.
+Only the Trainer and the Run know about this; GANs are written for one model on one device. Processes connect at an
+address of the first one (`listen`, `join`) and then exchange data by collectives, which all of them must call in the
+same order.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor
 from trainers.parallel.interfaces import facing, resolved
 
 _HEADER = "header"
-#: What a part of `spread` may give: one tensor, or a tuple of them with None for what there is not.
+#: Result of a function for `spread`: a tensor, or a tuple of tensors and None.
 _Rows = TypeVar("_Rows", bound="Tensor | tuple[Tensor | None, ...]")
 
 State = tuple[dict[str, Tensor], dict[str, Any]]
@@ -28,36 +29,36 @@ State = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 class Parallel:
-    """This process as number `rank` of `size` that train one model after another together.
+    """This process as number `rank` of the `size` processes that train one model.
 
-    All methods but `shard` are collectives: each of the processes calls them in the same order, and waits until the
-    others do. One that waits in vain raises RuntimeError as soon as a connection breaks, or at the timeout of `join`;
-    under NCCL its own watchdog ends the process then. With size 1 every method gives back what it was given.
+    All methods except `shard` and `leave` are collectives: all processes call them in the same order and wait for each
+    other. A process that waits raises RuntimeError as soon as a connection breaks, or at the timeout of `join`; with
+    NCCL, its watchdog ends the process instead. With size 1 every method returns its argument.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, device: torch.device | str = "cpu") -> None:
         self.rank, self.size, self.device = rank, size, torch.device(device)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Parallel:
-        return self  # modules that hold it are copied, the processes are not
+        return self  # modules that hold it may be copied, the group is not
 
     def shard(self, tensor: Tensor) -> Tensor:
-        """The own rows of a global batch [N, ...], N a multiple of the size: a view [N / size, ...]."""
+        """This process's rows of a global batch [N, ...], a view [N / size, ...]. N must be a multiple of the size."""
         if self.size == 1:
             return tensor
         own = len(tensor) // self.size
         return tensor.narrow(0, self.rank * own, own)
 
     def reduce_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Replaces each gradient by its mean over the processes; one message per dtype.
+        """Replaces each gradient by its mean over the processes, with one message per dtype.
 
-        Parameters without one are left so: all processes run the same graph, so it is missing in all of them.
+        Parameters without a gradient are skipped: all processes run the same graph, so it is missing in all of them.
         """
         if self.size > 1:
             self._flat([p.grad for p in parameters if p.grad is not None], self._average)
 
     def mean(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The mean of each scalar over the processes, in float64; one message for all."""
+        """The mean of each scalar over the processes, in float64, with one message for all."""
         if self.size == 1 or not values:
             return dict(values)
         together = torch.stack([value.detach().to(self.device, torch.float64) for value in values.values()])
@@ -67,17 +68,17 @@ class Parallel:
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over the processes, differentiable any number of times.
 
-        Gradients are those of the sum of what all processes minimise.
+        Gradients are those of the sum of the losses of all processes.
         """
         return tensor if self.size == 1 else cast(Tensor, _Sum.apply(tensor))  # type: ignore[no-untyped-call]
 
     def broadcast(self, tensors: Iterable[Tensor]) -> None:
-        """Overwrites each tensor with that of process 0; one message per dtype."""
+        """Overwrites each tensor with that of process 0, with one message per dtype."""
         if self.size > 1:
             self._flat(list(tensors), lambda flat: dist.broadcast(flat, src=0))
 
     def broadcast_state(self, state: State | None) -> State:
-        """The state that process 0 gives, in every process, on the CPU; the others give None."""
+        """The state of process 0, on the CPU of every process. The other processes pass None."""
         if self.size == 1:
             assert state is not None
             return state
@@ -91,11 +92,11 @@ class Parallel:
         return state if state is not None else _unpacked(content.cpu().numpy().tobytes())
 
     def spread(self, function: Callable[[Tensor], _Rows], tensor: Tensor) -> _Rows:
-        """`function(tensor)` for a function that gives one row for each row, each process doing a contiguous part.
+        """`function(tensor)`, computed in parts by all processes; `function` returns one row per row of its argument.
 
-        `function` gives a tensor [n, ...] or a tuple of such tensors and None, all on one device and of the same kinds
-        in each process; all processes get all rows, in order. Parts differ by one row at most; of fewer rows than
-        processes each does all.
+        `function` returns a tensor [n, ...], or a tuple of such tensors and None, on one device and of the same types
+        in each process. Each process computes a contiguous part; the parts differ by at most one row. All processes get
+        all rows, in order. With fewer rows than processes, each process computes all.
         """
         if self.size == 1 or len(tensor) < self.size:
             return function(tensor)
@@ -108,7 +109,7 @@ class Parallel:
         return cast(_Rows, kind(*columns) if hasattr(kind, "_fields") else kind(columns))
 
     def leave(self) -> None:
-        """Ends the group; the process may join another one. Says nothing to the others, and never waits for them."""
+        """Leaves the group, without a message to the others and without waiting; the process may join another group."""
         if self.size > 1 and dist.is_initialized():
             dist.destroy_process_group()
 
@@ -127,7 +128,7 @@ class Parallel:
                 tensor.copy_(piece.view(tensor.shape))
 
     def _gathered(self, part: Tensor, lengths: list[int]) -> Tensor:
-        """The parts of all processes one behind the other; they have `lengths` rows."""
+        """The parts of all processes joined in order; they have `lengths` rows."""
         padded = torch.zeros((max(lengths), *part.shape[1:]), dtype=part.dtype, device=self.device)
         padded[: len(part)] = part
         parts = [torch.empty_like(padded) for _ in lengths]
@@ -135,12 +136,12 @@ class Parallel:
         return torch.cat([rows[:length] for rows, length in zip(parts, lengths, strict=True)]).to(part.device)
 
 
-#: One process that works for itself.
+#: A single process.
 ALONE = Parallel()
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over all processes; what each minimises is summed too, so the backward pass is the same sum again."""
+    """The sum over all processes. The losses of all are summed too, so the backward pass is the same sum."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
@@ -154,37 +155,37 @@ class _Sum(torch.autograd.Function):
 
 
 class Listening:
-    """An address at which process 0 waits for the others; nothing else on its machine can be reached there."""
+    """An address at which process 0 waits for the others; no other service of its machine is reachable there."""
 
     def __init__(self, host: str) -> None:
-        """A free port of `host`, an address of this machine, and of no other address. Raises OSError."""
+        """Opens a free port at `host`, an address of this machine, and at no other address. Raises OSError."""
         self.host = host
         self._socket = socket.create_server((host, 0), family=resolved(host)[0])
         self.port: int = self._socket.getsockname()[1]
 
     def join(self, size: int, device: torch.device | str, timeout_s: float) -> Parallel:
-        """As `join`, for process 0. An address serves for one group."""
+        """Like `join`, for process 0. The address serves one group."""
         if size == 1:
             self.close()
             return ALONE
         return _meet(self.host, self.port, 0, size, torch.device(device), timeout_s, self._socket.detach())
 
     def close(self) -> None:
-        """Gives the port back where nobody joined."""
+        """Closes the port, if no group was made from it."""
         self._socket.close()
 
 
 def listen(host: str) -> Listening:
-    """A port of `host` for process 0, to be told to the others. Raises OSError where `host` is not of this machine."""
+    """Opens a port at `host` for process 0; the others need its number. Raises OSError if `host` is another machine."""
     return Listening(host)
 
 
 def join(host: str, port: int, rank: int, size: int, device: torch.device | str, timeout_s: float) -> Parallel:
-    """Process `rank` of `size`, of which process 0 listens at `host` and `port`; all come back when all are there.
+    """Joins as process `rank` of `size`, and returns when all have joined; process 0 listens at `host` and `port`.
 
-    They talk by NCCL where `device` is a GPU, else by gloo, over the interface that faces `host`: with a loopback
-    address nobody else can reach them. Raises RuntimeError where not all come within `timeout_s`, which is also how
-    long each collective may wait.
+    The processes use NCCL if `device` is a GPU, else gloo, over the network interface that leads to `host`: with a
+    loopback address, other machines cannot reach them. Raises RuntimeError if not all join within `timeout_s` seconds,
+    which is also the timeout of each collective.
     """
     return _meet(host, port, rank, size, torch.device(device), timeout_s, None)
 
@@ -209,7 +210,7 @@ def _meet(
         )
         met = Parallel(rank, size, device)
         try:
-            # The first message opens the connections; whoever went on without could be gone before the others are here.
+            # The first message opens the connections. Without it a process could end before the others are connected.
             met.mean({"here": torch.ones(())})
         except RuntimeError:
             met.leave()
@@ -218,12 +219,12 @@ def _meet(
 
 
 def _packed(tensors: dict[str, Tensor], header: dict[str, Any]) -> bytearray:
-    # The format of checkpoints: exact, and nothing in it is ever run.
+    # The format of checkpoints: exact, and reading it runs no code.
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     return bytearray(safetensors.torch.save(whole, {_HEADER: json.dumps(header)}))
 
 
 def _unpacked(content: bytes) -> State:
-    length = int.from_bytes(content[:8], "little")  # of the description in front of the numbers
+    length = int.from_bytes(content[:8], "little")  # of the header before the numbers
     header = json.loads(json.loads(content[8 : 8 + length])["__metadata__"][_HEADER])
     return safetensors.torch.load(content), header

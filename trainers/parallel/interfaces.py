@@ -1,4 +1,4 @@
-"""Through which network interface processes talk that meet at an address."""
+"""The network interface that processes use to connect to an address."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-_ASKS_FOR_ADDRESS = 0x8915  # SIOCGIFADDR of Linux; the answer has it behind name, family and port
+_ASKS_FOR_ADDRESS = 0x8915  # SIOCGIFADDR of Linux; the answer holds the address after name, family and port
 
 
 def resolved(host: str) -> tuple[socket.AddressFamily, str]:
-    """Family and number of an address or a name. Raises OSError."""
+    """Address family and numeric address of an address or a host name. Raises OSError."""
     family, _, _, _, address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0]
     return family, str(address[0])
 
 
 @contextmanager
 def facing(host: str) -> Iterator[None]:
-    """Lets the backends of torch.distributed that open in the block use the interface that faces `host`.
+    """Makes backends of torch.distributed that open in the block use the interface that leads to `host`.
 
-    On the loopback interface nobody else can reach them. Elsewhere gloo alone is told, which would take what the own
-    name resolves to, often the loopback address; what the environment already says about it stays.
+    On the loopback interface, other machines cannot reach them. For other addresses only gloo is configured: by default
+    it takes the address of the machine's own name, often the loopback address. A setting in the environment is kept.
     """
     family, address = resolved(host)
     if ipaddress.ip_address(address).is_loopback:
@@ -45,16 +45,16 @@ def facing(host: str) -> Iterator[None]:
 
 
 def _interface_to(family: socket.AddressFamily, address: str) -> str | None:
-    """The name of the interface, None where it cannot be told."""
+    """The name of the interface; None if it is unknown."""
     if sys.platform != "linux" or family != socket.AF_INET:
         return None
-    import fcntl  # which not every system has
+    import fcntl  # not on every system
 
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        probe.connect((address, 9))  # chooses a route, and sends nothing
+        probe.connect((address, 9))  # chooses a route but sends nothing
         own = socket.inet_aton(probe.getsockname()[0])
         for _, name in socket.if_nameindex():
-            with suppress(OSError):  # it has no address
+            with suppress(OSError):  # an interface without an address
                 answer = fcntl.ioctl(probe, _ASKS_FOR_ADDRESS, name.encode().ljust(256, b"\0"))
                 if answer[20:24] == own:
                     return name

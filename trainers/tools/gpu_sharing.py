@@ -1,4 +1,4 @@
-"""How many trainings pay on one device at a time, measured: images/s of all together, and the memory of each."""
+"""Measures how many trainings to run on one device at a time: their total images/s, and the memory of each."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ from trainers.run import pick_device
 from trainers.trainer import Trainer
 
 COUNTS = (1, 2, 4, 8)
-#: Share of the best throughput that is good enough: more trainings at a time only make each of them slower.
+#: Share of the best throughput that is good enough: beyond it, more trainings at a time only slow each other down.
 ENOUGH = 0.95
 #: Share of the device's memory that may be used.
 FULL = 0.9
-#: Seconds of training that are measured, after as many steps to warm up.
+#: Seconds of measured training, and the number of steps before it.
 SECONDS, WARM_UP = 3.0, 3
-#: Seconds in which a process must be ready.
+#: Seconds within which a process must answer.
 PATIENCE = 300.0
 
 
 @dataclass(frozen=True)
 class Shared:
-    """What `trainings` at a time came to."""
+    """The result of `trainings` at a time."""
 
     trainings: int
     images_per_s: float
-    """Of all together."""
+    """Total of all trainings."""
     memory: int
-    """Bytes of the device that one process takes alone, CUDA's own included; 0 on a CPU."""
+    """Bytes of device memory that one process uses, CUDA's own included; 0 on a CPU."""
 
 
 def measured(
     system_id: str, config: Config, classes: int, counts: Sequence[int] = COUNTS, seconds: float = SECONDS
 ) -> Iterator[Shared]:
-    """Trains the system, on zeros, in each of `counts` processes at a time; ends before they would not fit.
+    """Trains the system on blank images with each number of processes in `counts`; stops before memory runs out.
 
-    The first count is 1: then what is missing of the device's memory is that of one process.
+    The first of `counts` must be 1, which measures the memory of one process. Each measurement takes `seconds`.
 
-    Raises RuntimeError where a process dies or is not ready in time.
+    Raises RuntimeError if a process dies or does not answer in time.
     """
     total = torch.cuda.get_device_properties(0).total_memory if pick_device() == "cuda" else 0
-    memory = 0  # known by the first one, which is alone
+    memory = 0  # measured by the first count, a single process
     for count in counts:
         if count * memory > FULL * total:
             return
@@ -60,16 +60,16 @@ def measured(
 
 
 def best(found: Sequence[Shared]) -> int:
-    """The least number of trainings whose throughput is as good as the best one but for a twentieth."""
+    """The smallest number of trainings with at least the share ENOUGH of the best throughput."""
     top = max(each.images_per_s for each in found)
     return min(each.trainings for each in found if each.images_per_s >= ENOUGH * top)
 
 
 class _Processes:
-    """Processes that get ready, start together, and tell images/s and memory."""
+    """Processes that prepare, start training together, and report images/s and memory."""
 
     def __init__(self, count: int, work: tuple[Any, ...]) -> None:
-        context = multiprocessing.get_context("spawn")  # CUDA stands no fork
+        context = multiprocessing.get_context("spawn")  # CUDA does not work after a fork
         pipes = [context.Pipe() for _ in range(count)]
         self._connections: list[Connection] = [mine for mine, _ in pipes]
         self._processes = [context.Process(target=_train, args=(theirs, *work), daemon=True) for _, theirs in pipes]
@@ -86,7 +86,7 @@ class _Processes:
             process.join()
 
     def run(self) -> list[tuple[float, int]]:
-        """Images/s and bytes of each."""
+        """Images/s and bytes of memory of each process."""
         for connection in self._connections:
             self._hear(connection)
         for connection in self._connections:
@@ -95,7 +95,7 @@ class _Processes:
 
     def _hear(self, connection: Connection) -> Any:
         if not connection.poll(PATIENCE):
-            raise RuntimeError(f"a training that shares the device has said nothing for {PATIENCE:g} s")
+            raise RuntimeError(f"a training that shares the device has not answered for {PATIENCE:g} s")
         try:
             return connection.recv()
         except EOFError:
@@ -113,5 +113,6 @@ def _train(connection: Connection, system_id: str, config: Config, classes: int,
     while time.perf_counter() - start < seconds:
         trainer.advance(trainer.images + config.batch)
     speed = (trainer.images - before) / (time.perf_counter() - start)
-    memory = free - torch.cuda.mem_get_info()[0] if device == "cuda" else 0  # what others take meanwhile included
+    # Includes what other processes took meanwhile.
+    memory = free - torch.cuda.mem_get_info()[0] if device == "cuda" else 0
     connection.send((speed, memory))

@@ -1,4 +1,4 @@
-"""The study of `mixing`: a training for each strategy, share of real images and seed, kept as each one ends."""
+"""The study of `mixing`: one training for each strategy, number of real images and seed, saved as each one ends."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ POINTS = "points.jsonl"
 
 @dataclass(frozen=True)
 class Settings:
-    """What the points of one study share."""
+    """The settings that all points of one study share."""
 
     system: str
     shown: int
-    """Images that the generator was shown until its checkpoint."""
+    """Images that the generator had been shown at its checkpoint."""
     checkpoint: str
     """sha256 of the checkpoint's state."""
     dataset: str
@@ -41,31 +41,31 @@ class Settings:
     """Images of the test split."""
     classes: int
     images: int
-    """Of each training set."""
+    """Images of each training set."""
     epochs: int
     device: str
 
 
 @dataclass(frozen=True)
 class Study:
-    """Trainings to be done."""
+    """The trainings of a study."""
 
     settings: Settings
     checkpoint: Path
     train: ImageData
     test: ImageData
     wanted: tuple[tuple[int, int, str], ...]
-    """Seed, R and strategy, in this order."""
+    """Seed, R and strategy of each training, in the order of execution."""
 
     def missing(self, points: Sequence[Point]) -> list[tuple[int, int, str]]:
-        """What is wanted and not among `points`."""
+        """The trainings that are not among `points`."""
         done = {(point.seed, point.real, point.strategy) for point in points}
         return [place for place in self.wanted if place not in done]
 
     def run(self, folder: Path) -> Iterator[Point]:
-        """Trains what is wanted and not yet kept below `folder`; each point is kept before it is given.
+        """Does the trainings whose points are not yet saved in `folder`; each point is saved before it is yielded.
 
-        Raises InputError, before the first training, for a folder with points of other settings and for a checkpoint
+        Raises InputError, before the first training, for a folder with points of other settings, and for a checkpoint
         that cannot be used.
         """
         with locked(folder / POINTS):
@@ -96,8 +96,8 @@ def plan(
 ) -> Study:
     """The study of a conditional system's checkpoint, or of the newest one in a run's folder.
 
-    Without `images` a training set is as large as the real one without its validation part; empty `real` is the
-    report's proportions. Raises InputError for what cannot be done.
+    Without `images`, a training set is as large as the real one without its validation part. If `real` is empty, the
+    report's proportions are used. Raises InputError for invalid options, unsuitable data and unsuitable checkpoints.
     """
     _check_options(strategies, seeds, epochs)
     found, manifest = _conditional(source)
@@ -146,7 +146,7 @@ def _check_options(strategies: Sequence[str], seeds: Sequence[int], epochs: int)
 
 
 def read_points(folder: Path, settings: Settings) -> list[Point]:
-    """The points kept in `folder`, none where there are none; InputError where they are of other settings."""
+    """The points saved in `folder`. Raises InputError if they are damaged or have other settings."""
     path = folder / POINTS
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output {folder}: is not a folder")
@@ -165,14 +165,14 @@ def read_points(folder: Path, settings: Settings) -> list[Point]:
 
 
 def _write_points(folder: Path, settings: Settings, points: Sequence[Point]) -> None:
-    # Written anew each time: an interruption leaves no line half done.
+    # The whole file is written each time, so that an interruption leaves no incomplete line.
     lines = [TypeAdapter(Settings).dump_json(settings), *map(TypeAdapter(Point).dump_json, points)]
     with replaced(folder / POINTS) as temporary:
         temporary.write_bytes(b"".join(line + b"\n" for line in lines))
 
 
 def _conditional(source: Path) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint at `source` with its manifest."""
+    """The checkpoint at `source`, of a conditional system, and its manifest. Raises InputError for others."""
     found = checkpoint_of(source)
     if found is None:
         raise InputError(f"{source}: no checkpoint; name one, or the folder of a run")

@@ -1,6 +1,6 @@
-"""A classifier's accuracy after training on real and generated images in changing shares (`narman-2019`, section 4).
+"""A classifier's accuracy after training on different shares of real and generated images (`narman-2019`, section 4).
 
-A training set always has the same number of images: R real ones and generated ones for the rest.
+All training sets have the same number of images: R real ones, and generated ones for the rest.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from trainers.evaluation.classifier import one_thread
 from trainers.seeds import seed_of
 
 LEARNING_RATE = 1e-3
-#: The report gives none.
+#: Our choice; the report gives none.
 BATCH = 128
-#: Of the real images; 5,000 of MNIST's 60,000.
+#: Share of the real images: 5,000 of MNIST's 60,000.
 VALIDATION_SHARE = 1 / 12
 REPORTED_DATASET, REPORTED_IMAGES, REPORTED_EPOCHS = "mnist", 55_000, 30
 #: Test accuracy by R and strategy, as reported.
@@ -49,7 +49,7 @@ REPORTED: dict[int, dict[str, float]] = {
 
 @dataclass(frozen=True)
 class Material:
-    """What all trainings choose from, on one device."""
+    """The images that all trainings choose from, on one device."""
 
     pool: ImageData
     """The real training images, then the generated ones."""
@@ -62,30 +62,30 @@ class Material:
 
 @dataclass(frozen=True)
 class Point:
-    """One training and what came of it."""
+    """One training and its result."""
 
     strategy: str
     real: int
     """R, the real images in the training set."""
     seed: int
     accuracy: float
-    """Share of the test images that are classified rightly."""
+    """Share of the test images that are classified correctly."""
     seconds: float
-    """Of the training with its validations."""
+    """Duration of the training with its validations."""
     curve: tuple[float, ...]
     """Accuracy on the validation images after each epoch."""
 
 
 def reported_at(images: int, classes: int) -> dict[int, dict[str, float]]:
-    """`REPORTED` with R in proportion to training sets of `images`; where R is not 0, each class has an image.
+    """`REPORTED` with R scaled to training sets of `images`; if R is not 0, it is at least the number of classes.
 
-    Rows that fall together under that rule become one, with the numbers of the proportion that is nearest to it.
+    If several rows get the same R, the last one is kept, which has the largest reported R.
     """
     return {max(round(real * images / REPORTED_IMAGES), classes) if real else 0: row for real, row in REPORTED.items()}
 
 
 def split(train: ImageData) -> tuple[ImageData, ImageData]:
-    """Training and validation part of the real images, the same whatever the seed of a training."""
+    """The training and validation part of the real images, independent of the seed of a training."""
     order = torch.randperm(len(train.labels), generator=seeded(0, 5))
     rest = len(order) - max(1, round(len(order) * VALIDATION_SHARE))
     first, second = (
@@ -95,17 +95,17 @@ def split(train: ImageData) -> tuple[ImageData, ImageData]:
 
 
 def material(train: ImageData, test: ImageData, images: Tensor, labels: Tensor, device: str) -> Material:
-    """The real images of both splits, and generated ones like them, uint8 [N, C, H, W] for the classes int64 [N]."""
+    """The material of real images of both splits and generated `images`, uint8 [N, C, H, W] with classes int64 [N]."""
     part, validation = split(train)
     pool = replace(part, images=torch.cat([part.images, images]), labels=torch.cat([part.labels, labels]))
     return Material(pool.to(device), len(part.labels), validation.to(device), test.to(device))
 
 
 def by_turns(labels: Tensor, seed: int) -> Tensor:
-    """A shuffled order of the images with these classes, int64 [N], in which the classes take turns while they last.
+    """A shuffled order of images with the classes `labels`, int64 [N], in which the classes take turns.
 
-    So its beginnings are nested, and stratified: their classes differ by one image at most where none is used up, and
-    the whole has the classes' natural frequencies.
+    The first n images of this order are stratified for each n: as long as no class is used up, the numbers of images
+    per class differ by at most one.
     """
     shuffled = torch.randperm(len(labels), generator=seeded(seed, 6))
     own = labels[shuffled]
@@ -116,9 +116,10 @@ def by_turns(labels: Tensor, seed: int) -> Tensor:
 
 
 def mix(given: Material, images: int, real: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Indices into the pool of a training set: int64 [real] of real images, int64 [images - real] of generated ones.
+    """Indices of a training set in the pool: int64 [real] of real images, int64 [images - real] of generated ones.
 
-    Both are stratified; the sets of one seed are nested over `real`. Raises ValueError where the pool has too few.
+    Both are stratified. With one seed, the real images of a smaller set are among those of a larger one. Raises
+    ValueError if the pool has too few images.
     """
     real_labels, other_labels = given.pool.labels.cpu().tensor_split([given.real])
     generated = images - real
@@ -130,21 +131,22 @@ def mix(given: Material, images: int, real: int, seed: int) -> tuple[Tensor, Ten
 
 
 def all_at_once(real: Tensor, generated: Tensor, epochs: int) -> list[Tensor]:
-    """Every epoch has all images."""
+    """Each epoch has all images."""
     return [torch.cat([real, generated])] * epochs
 
 
 def fine_tuned(real: Tensor, generated: Tensor, epochs: int) -> list[Tensor]:
-    """The first half of the epochs has the generated images alone, the second half the real ones."""
+    """The first half of the epochs has only the generated images, the second half only the real ones."""
     return [generated] * (epochs // 2) + [real] * (epochs // 2)
 
 
 def alternating(real: Tensor, generated: Tensor, epochs: int) -> list[Tensor]:
-    """The generated images in the first, third, ... epoch, the real ones in the others."""
+    """The first, third, ... epochs have only the generated images, the others only the real ones."""
     return [generated, real] * (epochs // 2)
 
 
-#: By the report's names: real and generated indices with an even number of epochs to the indices of each epoch.
+#: By the names of the report: functions from real indices, generated indices and an even number of epochs to the
+#: indices of each epoch.
 STRATEGIES: dict[str, Callable[[Tensor, Tensor, int], list[Tensor]]] = {
     "none": all_at_once,
     "1": fine_tuned,
@@ -153,10 +155,10 @@ STRATEGIES: dict[str, Callable[[Tensor, Tensor, int], list[Tensor]]] = {
 
 
 def train_point(given: Material, images: int, strategy: str, real: int, seed: int, epochs: int) -> Point:
-    """Trains a fresh LeNet with Adam, whose state outlives a change from generated to real images, and tests it.
+    """Trains a new LeNet with Adam, whose state is kept between generated and real images, and tests it.
 
-    An epoch without images changes nothing. The seed decides on initial weights, subsets and order; on a CPU equal
-    arguments give equal bits. The outer random state and thread count are left as they were. ValueError as in `mix`.
+    An epoch without images changes nothing. The seed determines initial weights, subsets and order; on a CPU, equal
+    arguments give equal bits. Random state and thread count of the caller stay the same. Raises ValueError like `mix`.
     """
     epoch_sets = STRATEGIES[strategy](*mix(given, images, real, seed), epochs)
     start = time.perf_counter()
@@ -168,7 +170,7 @@ def train_point(given: Material, images: int, strategy: str, real: int, seed: in
 
 
 def _curve(net: nn.Module, given: Material, epoch_sets: list[Tensor], seed: int) -> Iterator[float]:
-    """Trains `net` epoch by epoch; gives the accuracy on the validation images after each."""
+    """Trains `net` epoch by epoch; yields the accuracy on the validation images after each."""
     optimizer = torch.optim.Adam(net.parameters(), lr=LEARNING_RATE, fused=True)
     generator, reached = seeded(seed, 8), None
     for chosen in epoch_sets:
@@ -188,9 +190,9 @@ def _epoch(net: nn.Module, optimizer: torch.optim.Optimizer, pool: ImageData, or
 
 
 def _fresh(data: ImageData, seed: int) -> nn.Module:
-    """Drawn on the CPU, so that every device starts from the same weights."""
+    """A LeNet with initial weights drawn on the CPU, so that they are the same for every device."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed_of(seed, 7))
         net = lenet.LeNet(data.shape[0], data.classes).to(data.images.device)
-    # A quarter faster on a CPU.
+    # Training is a quarter faster on a CPU.
     return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # torch's types lack it

@@ -1,4 +1,4 @@
-"""Likeness of the images in one folder to their targets in another."""
+"""Likeness of the pictures in one folder to their targets in another folder."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from trainers.evaluation.similarity import WINDOW, psnr, ssim
 
 @dataclass(frozen=True)
 class Likeness:
-    """PSNR and SSIM, means over `n` pairs with their standard errors; those are None where they have no estimate."""
+    """Means of PSNR and SSIM over `n` pairs, with their standard errors, which are None if there is no estimate."""
 
     n: int
     equal: int
-    """Number of pairs without any difference, each of which makes the mean PSNR infinite."""
+    """Number of pairs of equal pictures, any of which makes the mean PSNR infinite."""
     psnr: float
-    """dB, infinite where a pair is equal."""
+    """In dB; infinite if any pair is equal."""
     psnr_stderr: float | None
     ssim: float
     """In [-1, 1]."""
@@ -29,10 +29,11 @@ class Likeness:
 
 
 def likeness(images: Path, targets: Path) -> Likeness:
-    """Of each picture below `images` to the one of the same relative path below `targets`; pairs may differ in size.
+    """The likeness of each picture below `images` to that with the same relative path below `targets`.
 
-    Raises InputError for a picture without a partner on either side, for pairs unlike in size or channels, and for
-    pictures that cannot be read or are smaller than the window of SSIM.
+    Pairs may differ in size from each other. Raises InputError for a picture without a partner on either side, for
+    pairs whose pictures differ in size or channels, and for pictures that cannot be read or are smaller than SSIM's
+    window.
     """
     pairs = [_pair(images / path, targets / path) for path in _partners(images, targets)]
     (psnrs, ssims), count = zip(*pairs, strict=True), len(pairs)
@@ -41,14 +42,14 @@ def likeness(images: Path, targets: Path) -> Likeness:
 
 
 def _error(values: tuple[float, ...]) -> float | None:
-    """Standard error of the mean; None for a single value or with an infinite one."""
+    """Standard error of the mean; None for a single value, or if one is infinite."""
     if len(values) < 2 or math.inf in values:
         return None
     return stdev(values) / math.sqrt(len(values))
 
 
 def _partners(images: Path, targets: Path) -> list[Path]:
-    """The relative paths that both folders share, which must be all."""
+    """The relative paths of the pictures, which must be the same in both folders."""
     own, theirs = _listed(images), _listed(targets)
     _no_loner(images, own, targets, theirs)
     _no_loner(targets, theirs, images, own)

@@ -1,4 +1,4 @@
-"""Scores of images that lie in a folder, or that a checkpoint's generator makes."""
+"""Scores of the images in a folder, or of images from a checkpoint's generator."""
 
 from __future__ import annotations
 
@@ -31,23 +31,24 @@ from trainers.trainer import Trainer
 
 @dataclass(frozen=True)
 class Generated:
-    """Images to be scored."""
+    """Images that are to be scored."""
 
     images: Tensor
     """uint8 [N, C, H, W]."""
     labels: Tensor
-    """int64 [N]; zeros where `labelled` is False."""
+    """int64 [N]; zeros if `labelled` is False."""
     labelled: bool
+    """Whether the labels mean anything."""
 
 
 @dataclass(frozen=True)
 class Scored:
-    """What is said of the images of one source."""
+    """The scores of the images of one source."""
 
     scores: dict[str, Score]
     """By metric, in the order asked for."""
     classes: tuple[OfClass, ...] | None
-    """Class by class, None where nobody asked."""
+    """The measurements of each class; None if not asked for."""
 
 
 def score(
@@ -61,8 +62,8 @@ def score(
 ) -> Scored:
     """Scores of the images in `source`: a folder of pictures, a checkpoint, or a folder of checkpoints.
 
-    A checkpoint's generator makes `samples` images. Empty `metrics` are the routine ones that can be measured. Raises
-    InputError for what cannot be scored, nearly all of it before anything is trained.
+    A checkpoint's generator makes `samples` images. If `metrics` is empty, the routine metrics that can be measured are
+    used. Raises InputError for what cannot be scored, in nearly all cases before anything is trained.
     """
     check(dataset)
     check_extractor(extractor, cache)
@@ -88,7 +89,7 @@ def score(
 
 
 def _refuse(source: Path, made: Generated, metrics: tuple[str, ...], per_class: bool, classes: int) -> None:
-    """Raises InputError for images that are too few, or lack the classes that something needs."""
+    """Raises InputError for too few images, or for images without the classes that a metric or `per_class` needs."""
     fewest = max([2, *(METRICS[name].fewest for name in metrics)])
     if len(made.images) < fewest:
         raise InputError(f"{source}: {len(made.images)} images; allowed are {fewest} or more with these metrics")
@@ -105,7 +106,7 @@ def _refuse(source: Path, made: Generated, metrics: tuple[str, ...], per_class: 
 
 
 def _routine(made: Generated, network: Extractor) -> tuple[str, ...]:
-    """The metrics of a rung that these images and this network allow."""
+    """The routine metrics that these images and this network allow."""
     return tuple(
         metric.name
         for metric in METRICS.values()
@@ -117,9 +118,9 @@ def _routine(made: Generated, network: Extractor) -> tuple[str, ...]:
 
 
 def from_folder(folder: Path, data: ImageData) -> Generated:
-    """All pictures below `folder`; where its class folders are as many as the classes of `data`, they are labels.
+    """All pictures below `folder`, labelled by its class folders if these are as many as the classes of `data`.
 
-    Raises InputError for pictures that cannot be read, differ in size or channels, or have more than 8 bits.
+    Raises InputError for pictures that cannot be read, that differ in size or channels, or have more than 8 bits.
     """
     if folder.is_file():
         raise InputError(f"{folder}: is a file; name a folder of pictures or a checkpoint")
@@ -133,9 +134,10 @@ def from_folder(folder: Path, data: ImageData) -> Generated:
 
 
 def from_checkpoint(folder: Path, data: ImageData, samples: int, seed: int = 0) -> Generated:
-    """`samples` images of the generator in a checkpoint, fitted to the shape of `data`; InputError where it is no good.
+    """`samples` images of the generator in a checkpoint, converted to the shape of `data`.
 
-    The noise is that of a rung's scores with this seed.
+    The noise is that of a rung's scores with this seed. Raises InputError if the checkpoint is damaged, or of another
+    version or number of classes.
     """
     if samples < 2:
         raise InputError(f"--samples {samples}: allowed are 2 or more")
@@ -153,7 +155,10 @@ def from_checkpoint(folder: Path, data: ImageData, samples: int, seed: int = 0) 
 
 
 def checkpoint_of(source: Path) -> Path | None:
-    """`source` where it is a checkpoint, the newest whole one where it is a run's folder, None elsewhere."""
+    """`source` if it is a checkpoint, the newest intact one if it is a run's folder, else None.
+
+    Raises InputError if every checkpoint of a run is damaged.
+    """
     if (source / checkpoint.MANIFEST).is_file():
         return source
     for parent in (source, source / "checkpoints"):

@@ -329,5 +329,5 @@ def test_more_errors_leave_more_undecided() -> None:
 
 def test_a_value_that_is_no_number_is_not_judged() -> None:
     for score in (_score(value=math.nan), _score(stderr=math.nan)):
-        with pytest.raises(ValueError, match=r"cannot be held against 1\.0"):
+        with pytest.raises(ValueError, match=r"cannot be compared with the threshold 1\.0"):
             judge(score, 1.0)

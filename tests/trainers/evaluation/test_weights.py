@@ -86,7 +86,7 @@ def test_a_broken_download_is_one_sentence_and_leaves_nothing(
             assert "\n" not in told
             assert told.startswith(f"extractor inception: {cache / weights.NAME} is missing and its download failed (")
             assert told.endswith(
-                f"fetch {url} elsewhere and put it there, name another place by `weights`, or use `lenet` or `cnn`"
+                f"fetch {url} elsewhere and put it there, name another file by `weights`, or use `lenet` or `cnn`"
             )
     assert asked == ["/weights.pt"] * 2
     assert sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")) == ["cache", "cache/other"]

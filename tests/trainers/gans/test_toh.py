@@ -177,8 +177,8 @@ def test_attention_can_be_moved(attention_size: int, channels: int) -> None:
     ("settings", "sound", "reason"),
     [
         ({"attention": "g", "g_output_doubles": True}, {"attention": "none"}, "g_output_doubles leaves G's stages"),
-        ({"attention": "both"}, {"d_stem": 8}, "D has such a stage with a d_stem alone"),
-        ({"attention": "both"}, {"attention": "g"}, "D has such a stage with a d_stem alone"),
+        ({"attention": "both"}, {"d_stem": 8}, "D has such a stage only with a d_stem"),
+        ({"attention": "both"}, {"attention": "g"}, "D has such a stage only with a d_stem"),
     ],
 )
 def test_attention_at_full_size_needs_a_stage_there(

@@ -107,7 +107,7 @@ def test_a_picture_without_a_partner_is_named_on_either_side(folders: tuple[Path
         (
             np.zeros((12, 16), np.uint16),
             _noise(0),
-            "mode I;16 with 16 bits per channel; what can be read is L, gray with 8 bits or RGB, colour",
+            "mode I;16 with 16 bits per channel; a readable picture is L, gray with 8 bits or RGB, colour",
         ),
     ],
 )
