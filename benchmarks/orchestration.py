@@ -212,7 +212,9 @@ def run_ours(trials: int, reports: int) -> tuple[float, dict[str, float]]:
             cluster(),
             driving("no-op", study.folder, study.lease_records) as lease,
             Progress(Console(file=nothing), study.sweep) as progress,
-            RetryQueue(partial(tracker.open, root, study.sweep.normalised(), study.id), print, study.check) as queue,
+            RetryQueue(
+                partial(tracker.open, root, study.sweep.normalised(), study.id), print, study.limits.check
+            ) as queue,
             patch.object(tune, "Trainable", NoOp),
             clock.watching(SweepStudy, "next_ticket", ASK),
             clock.watching(SweepStudy, "report", REPORT),

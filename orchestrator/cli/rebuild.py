@@ -20,7 +20,7 @@ def rebuild_tracking(study: SweepStudy, root: Path, console: Console) -> None:
 
     Raises InputError if a driver is at work, since it writes to MLflow itself, or if MLflow cannot be reached.
     """
-    if driven(study.claims, study.folder):
+    if driven(study.limits.claims, study.folder):
         raise InputError(f"{study.sweep.name}: a driver is at work and writes to MLflow itself; stop it first")
     say = partial(console.print, highlight=False, soft_wrap=True)
     with RetryQueue(partial(_open_thorough_tracker, root, study), say) as queue:

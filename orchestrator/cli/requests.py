@@ -25,14 +25,14 @@ def stop(folder: Path, storage: str | None, trial: int | None = None) -> str:
     study = open_study(folder, storage)
     if trial is None:
         driver = _driver(study)
-        study.request(Request("stop", epoch=driver.epoch))
+        study.limits.request(Request("stop", epoch=driver.epoch))
         return f"asked {driver.words} to stop {folder.name}: running trials end at their next rungs"
     records = study.records()
     if not 0 <= trial < len(records):
         raise InputError(f"{folder.name} has no trial {trial}; there are {len(records)}")
     if (state := records[trial].state) not in ("running", "paused"):
         raise InputError(f"{folder.name}: trial {trial} is {state} already")
-    study.request(Request("stop", trial=trial))
+    study.limits.request(Request("stop", trial=trial))
     return f"trial {trial} of {folder.name} ends at its next rung"
 
 
@@ -40,7 +40,7 @@ def pause(folder: Path, storage: str | None) -> str:
     """Asks the driver to end after the rungs under way. Raises InputError if no driver is at work."""
     study = open_study(folder, storage)
     driver = _driver(study)
-    study.request(Request("pause", epoch=driver.epoch))
+    study.limits.request(Request("pause", epoch=driver.epoch))
     return f"asked {driver.words} to pause {folder.name} after the rungs under way"
 
 
@@ -56,13 +56,13 @@ def add_trials(folder: Path, storage: str | None, trials: int) -> str:
         raise InputError(f"{folder.name}: its budget does not limit the number of trials: {study.sweep.budget}")
     larger = study.sweep.model_copy(update={"budget": extended(study.sweep.budget, trials)})
     check_trials(larger, f"{folder.name} with {trials} more trials")
-    study.request(Request("add-trials", trials=trials))
-    goes_on = "" if driven(study.claims, folder) else f"; `gansweep resume {folder.name}` runs them"
+    study.limits.request(Request("add-trials", trials=trials))
+    goes_on = "" if driven(study.limits.claims, folder) else f"; `gansweep resume {folder.name}` runs them"
     return f"{folder.name}: {before + trials} trials, {trials} of them new{goes_on}"
 
 
 def _driver(study: SweepStudy) -> Claim:
-    driver = driven(study.claims, study.folder)
+    driver = driven(study.limits.claims, study.folder)
     if driver is None:
         raise InputError(f"{study.sweep.name} is {status_of(study).state}: no driver is at work")
     return driver

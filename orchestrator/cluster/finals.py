@@ -63,7 +63,7 @@ def run_finals(
     common = study.sweep.normalised(), study.folder.resolve(), cache.resolve()
     waiting = [(record.number, record.best.images) for record in finalists if record.best]
     running: dict[Any, int] = {}
-    while (waiting or running) and not study.leaving:
+    while (waiting or running) and not study.limits.leaving:
         while waiting and len(running) < capacity.trials(idle=not running):
             number, images = waiting.pop(0)
             running[task.remote(*common, number, images)] = number

@@ -54,7 +54,7 @@ class _StudySearcher(_Transient, Searcher):  # type: ignore[misc]
         """Ray's error text of each live trial whose process failed, by Tune's id."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        self._study.check()  # Tune calls this ten times a second, so a lost lease is noticed here first
+        self._study.limits.check()  # Tune calls this ten times a second, so a lost lease is noticed here first
         if len(self.live) >= self._capacity.trials(idle=not self.live):
             return None
         ticket = self._study.next_ticket()

@@ -28,7 +28,7 @@ class Follower:
 
     def changed(self, number: int) -> None:
         """Trial `number` has begun, passed a rung or ended."""
-        self._study.check()
+        self._study.limits.check()
         record = self._study.record(number)
         self._queue.put(number, partial(_sync, record, self._grids))
         if record.state == "complete" and len(self._study.sweep.objectives) > 1:
@@ -41,7 +41,7 @@ class Follower:
 
     def scored(self, number: int) -> None:
         """The best checkpoint of trial `number` was scored again, or that failed."""
-        self._study.check()
+        self._study.limits.check()
         record = self._study.record(number)
         self._queue.put(number, partial(_sync, record, self._grids))
         self._progress.say(final_line(record))

@@ -69,7 +69,7 @@ def launch(sweep: Sweep, root: Path, console: Console, address: str | None = Non
             study.drive(lease)
             study.renew()
             if not _same_budget(study, sweep):
-                study.change_budget(sweep.budget)
+                study.limits.change_budget(sweep.budget)
                 console.print(f"sweep {sweep.name}: from now on its budget is {sweep.budget}", highlight=False)
             keep_sweep(folder, study.sweep)
             if not _complete(study):
@@ -112,7 +112,7 @@ def _cluster_at(address: str | None, sweep: Sweep) -> Iterator[None]:
 
 def _same_budget(study: SweepStudy, sweep: Sweep) -> bool:
     """Whether `sweep` asks for no new budget: its own is that of the file launched last, or the one in force."""
-    return sweep.budget in (study.budget_in_file, study.sweep.budget)
+    return sweep.budget in (study.limits.budget_in_file, study.sweep.budget)
 
 
 def _complete(study: SweepStudy) -> bool:
@@ -122,7 +122,7 @@ def _complete(study: SweepStudy) -> bool:
 
 def _ended_properly(study: SweepStudy) -> bool:
     """Whether the last driver ended by itself: one that was killed may not have written report and tracker."""
-    last = holder(study.claims)
+    last = holder(study.limits.claims)
     return last is None or last.state == "ended"
 
 
@@ -132,7 +132,7 @@ def _drive(study: SweepStudy, root: Path, console: Console, tracker: TrackerProc
     with (
         ThreadPoolExecutor(1) as pool,
         Progress(console, study.sweep) as progress,
-        RetryQueue(opening, progress.say, study.check) as queue,
+        RetryQueue(opening, progress.say, study.limits.check) as queue,
     ):
         queue.put("open", lambda tracker: None)
         progress.say(f"sweep {study.sweep.name}: budget {study.sweep.budget}, below {study.folder}")
@@ -158,20 +158,20 @@ def _drive(study: SweepStudy, root: Path, console: Console, tracker: TrackerProc
             # The finals read checkpoints: those that waited for an unavailable store are published first.
             store_of(study.sweep, study.folder).drain(wait=status_of(study).state == "complete")
             missing = status_of(study).finals_missing
-            if missing and not study.leaving:
+            if missing and not study.limits.leaving:
                 numbers = ", ".join(str(record.number) for record in missing)
                 progress.say(f"finals: trials {numbers} on {study.sweep.finals.samples:,} images each")
                 # After Ctrl-C the finals that are done are kept and shown, as trials are.
                 with _lost_lease_raised_first(study), suppress(KeyboardInterrupt):
                     run_finals(study, cache_of(root), capacity, missing, follower)
-        study.check()
+        study.limits.check()
         if not finish_tracking(study, queue, progress.say):
             progress.say(_missing(study))
 
 
 def _track_what_is_missing(study: SweepStudy, root: Path, console: Console, tracker: TrackerProcess) -> None:
     say = partial(console.print, highlight=False, soft_wrap=True)
-    with RetryQueue(partial(tracker.open, root, study.sweep.normalised(), study.id), say, study.check) as queue:
+    with RetryQueue(partial(tracker.open, root, study.sweep.normalised(), study.id), say, study.limits.check) as queue:
         if not finish_tracking(study, queue, say):
             say(_missing(study))
 
@@ -186,6 +186,6 @@ def _lost_lease_raised_first(study: SweepStudy) -> Iterator[None]:
     try:
         yield
     except Exception:
-        study.check()
+        study.limits.check()
         raise
-    study.check()
+    study.limits.check()

@@ -183,29 +183,29 @@ def missing_sweep(folder: Path) -> InputError:
 
 def status_of(study: SweepStudy) -> SweepStatus:
     """The status of an open study."""
-    records, spent = study.records(), study.spent()
-    limit = study.limit(spent)
+    records, spent = study.records(), study.limits.spent()
+    limit = study.limits.limit(spent)
     done = limit is not None and not any(record.state in UNDER_WAY for record in records)
     return SweepStatus(
         name=study.sweep.name,
         state="complete" if done else _undone(study),
         metric=study.sweep.score.metric,
         limits=study.sweep.budget,
-        added=study.trials_added,
+        added=study.limits.trials_added,
         spent=spent,
         limit=limit,
         records=records,
         finals=study.sweep.finals.trials,
-        asked=study.asked,
+        asked=study.limits.asked,
         objectives=study.sweep.objectives,
     )
 
 
 def _undone(study: SweepStudy) -> str:
     """The state of a sweep that has not come to its end."""
-    if driven(study.claims, study.folder):
+    if driven(study.limits.claims, study.folder):
         return "running"
-    last = holder(study.claims)
+    last = holder(study.limits.claims)
     if last is None or last.state == "held":  # its driver died
         return "interrupted"
-    return {"stop": "stopped", "pause": "paused", None: "interrupted"}[study.asked]
+    return {"stop": "stopped", "pause": "paused", None: "interrupted"}[study.limits.asked]

@@ -149,11 +149,6 @@ class SweepStudy:
         """Reads what others have noted since."""
         self.limits.refresh()
 
-    def __getattr__(self, name: str) -> Any:  # TEMPORARY
-        if name.startswith("_") or "limits" not in self.__dict__:
-            raise AttributeError(name)
-        return getattr(self.limits, name)
-
     def _transaction(self) -> AbstractContextManager[None]:
         return self._storage.transaction()
 

@@ -123,7 +123,7 @@ def test_fifty_early_stops_of_two_workers_leave_nothing_behind(tmp_path: Path, c
     listener, memory = Quiet(), list[float]()
     listener.on_change = lambda number: memory.append(resident())
     wanted = study.sweep.budget.model_copy(update={"trials": WARM + MANY})
-    study.change_budget(wanted)
+    study.limits.change_budget(wanted)
     run(study, cache_dir, listener)
     wait_until_nothing_is_held()
     after = held()

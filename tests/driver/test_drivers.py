@@ -77,7 +77,7 @@ def test_a_driver_that_was_stopped_past_its_lease_writes_nothing_more(
     assert sorted(len(found) for found in before[1].values()) == [0, 4, 4, 4]
     study = SweepStudy.open(folder)
     assert study is not None
-    assert [(claim.epoch, claim.state) for claim in study.claims] == [(1, "held"), (2, "ended")]
+    assert [(claim.epoch, claim.state) for claim in study.limits.claims] == [(1, "held"), (2, "ended")]
 
 
 def test_of_two_drivers_at_once_one_runs_the_sweep_and_the_other_names_it(tmp_path: Path, cache_dir: Path) -> None:

@@ -145,7 +145,7 @@ def test_what_a_driver_that_was_killed_at_the_very_end_did_not_write_is_written(
     folder = tmp_path / "runs" / "tiny"
     study = SweepStudy.open(folder)
     assert study is not None
-    last = study.claims[-1]
+    last = study.limits.claims[-1]
     study.lease_records.renew(replace(last, state="held"))
     (tmp_path / "runs" / "mlflow.db").unlink()
     (folder / REPORT).unlink()

@@ -161,7 +161,7 @@ def _take_over(sweep: Running, stopped: int) -> None:
 def _epochs(sweep: Running) -> list[int]:
     study = SweepStudy.open(sweep.folder)
     assert study is not None
-    return [claim.epoch for claim in study.claims]
+    return [claim.epoch for claim in study.limits.claims]
 
 
 def _journal(sweep: Running) -> list[str]:

@@ -85,7 +85,7 @@ def test_hours_are_those_of_all_drivers(tmp_path: Path, monkeypatch: pytest.Monk
             assert study.next_ticket() is not None
             now[0] += 3600.0
         study = reopened(study)
-    assert study.spent().hours == pytest.approx(2)
+    assert study.limits.spent().hours == pytest.approx(2)
     assert study.next_ticket() is None
     assert {record.state for record in study.records()} == {"pruned"}
 
@@ -108,11 +108,11 @@ def test_a_file_with_another_budget_takes_in_what_was_added_and_the_same_file_ch
     study = begin(tmp_path, "budget.trials=5")
     asking.add_trials(tmp_path, None, 2)
     study.refresh()
-    assert (study.budget_in_file.trials, study.sweep.budget.trials) == (5, 7)
-    study.change_budget(made_up.sweep("budget={trials: 10, hours: 3}").budget)
+    assert (study.limits.budget_in_file.trials, study.sweep.budget.trials) == (5, 7)
+    study.limits.change_budget(made_up.sweep("budget={trials: 10, hours: 3}").budget)
     asking.add_trials(tmp_path, None, 1)
     assert str(reopened(study).sweep.budget) == "{trials: 11, hours: 3}"
-    assert str(reopened(study).budget_in_file) == "{trials: 10, hours: 3}"
+    assert str(reopened(study).limits.budget_in_file) == "{trials: 10, hours: 3}"
 
 
 @pytest.mark.parametrize(
@@ -204,13 +204,13 @@ def test_nobody_is_asked_where_nobody_drives(tmp_path: Path) -> None:
 
 def test_requests_to_a_driver_do_not_bind_the_next_one(tmp_path: Path) -> None:
     study = begin(tmp_path)
-    study.request(Request("stop", epoch=1))
+    study.limits.request(Request("stop", epoch=1))
     for epoch, leaving in ((1, "stop"), (2, None)):
         heir = reopened(study)
         with driving("made-up", tmp_path, heir.lease_records) as lease:
             assert lease.epoch == epoch
             heir.drive(lease)
-            assert heir.leaving == leaving
+            assert heir.limits.leaving == leaving
 
 
 @pytest.mark.parametrize("database", [False, True])
@@ -228,15 +228,15 @@ def test_a_driver_that_lost_its_lease_changes_nothing_in_the_study(
         monkeypatch.setattr(old, "_valid_until", 0.0)  # as after a long sleep
         heir = SweepStudy.open(tmp_path / "made-up" if database else tmp_path, url)
         assert heir is not None
-        heir.lease_records.renew(replace(heir.claims[-1], epoch=2, holder="near:1:x"))
+        heir.lease_records.renew(replace(heir.limits.claims[-1], epoch=2, holder="near:1:x"))
         before = file.read_bytes()
         for write in (
             lambda: study.report(number, made_up.history(3.0)),
             lambda: study.fail(number, "no"),
             study.next_ticket,
             lambda: study.fail_final(number, "no"),
-            lambda: study.request(Request("pause", epoch=2)),
-            study.check,
+            lambda: study.limits.request(Request("pause", epoch=2)),
+            study.limits.check,
         ):
             with pytest.raises(LeaseLostError, match="lost the lease to process 1 on near"):
                 write()
