@@ -8,11 +8,15 @@ from collections.abc import Sequence
 import optuna
 from optuna.pruners import BasePruner
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from orchestrator.study.foreign import made
-from search_spaces.pruners.rule import Curve, Pruner
+from orchestrator.study.storage import FencedStorage
+from search_spaces.pruners.rule import CONTINUE, Answer, Curve, Pruner, prune
 from trainers.evaluation.scores import Score
+
+#: Before the images of a rung: the key of a trial's note on what a pruner of Optuna's kind said there.
+_VERDICT = "verdict:"
 
 
 def named_pruner(pruner: Pruner, rungs: Sequence[int]) -> BasePruner | None:
@@ -22,6 +26,20 @@ def named_pruner(pruner: Pruner, rungs: Sequence[int]) -> BasePruner | None:
     """
     named = pruner.optuna_pruner(rungs)
     return None if named is None else made(*named, BasePruner, "pruner")
+
+
+def ask_once(pruner: BasePruner, study: optuna.Study, storage: FencedStorage, trial: Trial, images: int) -> Answer:
+    """What a pruner of Optuna's kind says of `trial` after the rung at `images`, which has been recorded.
+
+    Its verdict is kept with the trial before anything follows from it, and it is asked once about each rung: Optuna's
+    successive halving notes where a trial stands before it answers, so its second answer would be another one. In a
+    journal, what the pruner notes and its verdict are one transaction.
+    """
+    key = f"{_VERDICT}{images}"
+    if key not in trial.user_attrs:
+        with storage.transaction():
+            trial.set_user_attr(key, bool(pruner.prune(study, storage.get_trial(trial._trial_id))))
+    return prune("") if trial.user_attrs[key] else CONTINUE
 
 
 class RulePruner(BasePruner):  # type: ignore[misc]  # optuna is not checked

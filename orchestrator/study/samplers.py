@@ -21,7 +21,7 @@ from optuna.samplers import (
     RandomSampler,
     TPESampler,
 )
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from orchestrator.study.foreign import imported, made, takes
 from orchestrator.study.pruners import named_pruner
@@ -108,6 +108,15 @@ def _distribution(dimension: Dimension) -> BaseDistribution:
     if dimension.kind == "int":
         return IntDistribution(int(dimension.low), int(dimension.high))
     return FloatDistribution(dimension.low, dimension.high, log=dimension.kind == "log_uniform")
+
+
+def suggested(trial: Trial, dimension: Dimension) -> Any:
+    """The value of `dimension` in `trial`: drawn by its sampler, or the one that was drawn before."""
+    if dimension.kind == "choice":
+        return trial.suggest_categorical(dimension.name, dimension.values)
+    if dimension.kind == "int":
+        return trial.suggest_int(dimension.name, int(dimension.low), int(dimension.high))
+    return trial.suggest_float(dimension.name, dimension.low, dimension.high, log=dimension.kind == "log_uniform")
 
 
 class DistinctNsga2(NSGAIISampler):  # type: ignore[misc]  # optuna is not checked

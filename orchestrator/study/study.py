@@ -25,13 +25,13 @@ from orchestrator.study.importances import importances
 from orchestrator.study.lease import Lease, Notes
 from orchestrator.study.limits import Limits
 from orchestrator.study.notes import StudyNotes
-from orchestrator.study.pruners import named_pruner
+from orchestrator.study.pruners import ask_once, named_pruner
 from orchestrator.study.records import FAULT, NODES, PAUSED, REASON, RUNG, Final, Memo, Reader, TrialRecord, notes_of
 from orchestrator.study.sampler_view import SampledStudy
-from orchestrator.study.samplers import sampler_of
+from orchestrator.study.samplers import sampler_of, suggested
 from orchestrator.study.storage import FencedStorage, create_study, find_study
-from search_spaces.pruners.rule import CONTINUE, Answer, Choice, Curve, Policy, prune, slice_end
-from search_spaces.space import Dimension, suggest
+from search_spaces.pruners.rule import CONTINUE, Answer, Choice, Curve, Policy, replay, slice_end
+from search_spaces.space import suggest
 from search_spaces.sweep import Sweep, read_kept
 from trainers.config import KIMG
 from trainers.evaluation.scores import METRICS
@@ -40,8 +40,6 @@ from trainers.rungs import Rung, best_rung
 _ID = "id"
 _ATTEMPT = "attempt"
 _FINAL = "final:"
-#: Before the images of a rung: what a pruner of Optuna's kind said there.
-_VERDICT = "verdict:"
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -181,7 +179,7 @@ class SweepStudy:
             trial = Trial(self._sampling, next(t._trial_id for t in running if t.number == choice))
             trial.set_user_attr(PAUSED, False)
         with self._transaction():
-            params = suggest(self.sweep.space, lambda dimension: _suggest(trial, dimension))
+            params = suggest(self.sweep.space, lambda dimension: suggested(trial, dimension))
             attempt = int(_kept(trial).get(_ATTEMPT, 0)) + 1
             trial.set_user_attr(_ATTEMPT, attempt)
         self._live[trial.number] = trial
@@ -212,7 +210,7 @@ class SweepStudy:
         if (reason := self.limits.called_off(number) or self._stopped(last)) is not None:
             return self._end(number, Decision.PRUNE, reason)
         if self._optuna_pruner is not None:
-            answer = self._ask(self._optuna_pruner, trial, last.images)
+            answer = ask_once(self._optuna_pruner, self._study, self._storage, trial, last.images)
         if answer.kind == "prune":
             where = f"{self.sweep.pruner.title} pruner at {last.images / KIMG:g} kimg"
             return self._end(number, Decision.PRUNE, f"{where}: {answer.reason}" if answer.reason else where)
@@ -247,20 +245,6 @@ class SweepStudy:
     def _optuna_pruner(self) -> BasePruner | None:
         """The sweep's pruner if it is of Optuna's kind. Only a driver asks for it, which imports its class."""
         return named_pruner(self.sweep.pruner, self.sweep.rungs)
-
-    def _ask(self, pruner: BasePruner, trial: Trial, images: int) -> Answer:
-        """What a pruner of Optuna's kind says after the rung at `images`, which has been recorded.
-
-        Its verdict is kept with the trial before anything follows from it, and it is never asked twice about a rung:
-        Optuna's successive halving notes where a trial stands before it answers, so a second answer would be another.
-        In a journal its notes and the verdict are one transaction.
-        """
-        key = f"{_VERDICT}{images}"
-        if key not in _kept(trial):
-            with self._transaction():
-                known = self._storage.get_trial(trial._trial_id)
-                trial.set_user_attr(key, bool(pruner.prune(self._study, known)))
-        return prune("") if _kept(trial)[key] else CONTINUE
 
     def note(self, number: int, failure: Failure) -> bool:
         """Keeps a failure with its trial; False where it was kept already."""
@@ -390,21 +374,13 @@ class SweepStudy:
 
     @cached_property
     def _policy(self) -> Policy:
-        """The policy as this study's trials have brought it up; the driver's alone."""
+        """The policy as the events of this study's trials have left it; only the driver has one."""
         policy = self.sweep.pruner.policy()
         for trial in self._trials():
             rungs = self._rungs(trial)
-            policy.started(trial.number)
-            end = slice_end(policy, self.sweep.rungs, 0)
-            while rungs and end <= rungs[-1].images and end < self.sweep.rungs[-1]:
-                policy.paused(trial.number, self._curve([rung for rung in rungs if rung.images <= end]))
-                waits = trial.user_attrs.get(PAUSED) and end == rungs[-1].images and not trial.state.is_finished()
-                if waits:
-                    break
-                policy.resumed(trial.number)
-                end = slice_end(policy, self.sweep.rungs, end)
-            if trial.state.is_finished():
-                policy.ended(trial.number, self._curve(rungs))
+            curves = [self._curve(rungs[: count + 1]) for count in range(len(rungs))]
+            ended = trial.state.is_finished()
+            replay(policy, self.sweep.rungs, trial.number, curves, bool(trial.user_attrs.get(PAUSED)), ended)
         return policy
 
     def _curve(self, rungs: Sequence[Rung]) -> Curve:
@@ -423,11 +399,3 @@ def _kept(trial: Trial | FrozenTrial) -> Mapping[str, Any]:
     """The attributes of a trial; those that a live one shows are a copy of them all."""
     attributes: Mapping[str, Any] = getattr(trial, "_cached_frozen_trial", trial).user_attrs
     return attributes
-
-
-def _suggest(trial: Trial, dimension: Dimension) -> Any:
-    if dimension.kind == "choice":
-        return trial.suggest_categorical(dimension.name, dimension.values)
-    if dimension.kind == "int":
-        return trial.suggest_int(dimension.name, int(dimension.low), int(dimension.high))
-    return trial.suggest_float(dimension.name, dimension.low, dimension.high, log=dimension.kind == "log_uniform")

@@ -116,6 +116,28 @@ def slice_end(policy: Policy, rungs: Sequence[int], passed: int) -> int:
     return target
 
 
+def replay(
+    policy: Policy, rungs: Sequence[int], number: int, curves: Sequence[Curve], paused: bool, ended: bool
+) -> None:
+    """Tells `policy` of all that has happened to trial `number`, so that a restarted driver decides as the last one.
+
+    `curves` are those after each rung that the trial has passed; `paused` says whether it was paused last.
+    """
+    policy.started(number)
+    end = slice_end(policy, rungs, 0)
+    for curve in curves:
+        passed = curve.steps[-1]
+        if passed < end or end >= rungs[-1]:
+            continue
+        policy.paused(number, curve)
+        if paused and not ended and passed == curves[-1].steps[-1]:
+            break
+        policy.resumed(number)
+        end = slice_end(policy, rungs, passed)
+    if ended:
+        policy.ended(number, curves[-1] if curves else Curve((), ()))
+
+
 class Pruner(Section):
     """The base of all kinds of pruners. Its fields are the keys of the section `pruner` in a sweep file.
 
