@@ -37,9 +37,7 @@ from trainers.config import KIMG
 from trainers.evaluation.scores import METRICS
 from trainers.rungs import Rung, best_rung
 
-_ID = "id"
-_ATTEMPT = "attempt"
-_FINAL = "final:"
+_ID, _ATTEMPT, _FINAL = "id", "attempt", "final:"
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
