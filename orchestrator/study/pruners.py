@@ -11,6 +11,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from orchestrator.study.foreign import made
+from orchestrator.study.records import attributes_of
 from orchestrator.study.storage import FencedStorage
 from search_spaces.pruners.rule import CONTINUE, Answer, Curve, Pruner, prune
 from trainers.evaluation.scores import Score
@@ -36,10 +37,10 @@ def ask_once(pruner: BasePruner, study: optuna.Study, storage: FencedStorage, tr
     journal, what the pruner notes and its verdict are one transaction.
     """
     key = f"{_VERDICT}{images}"
-    if key not in trial.user_attrs:
+    if key not in attributes_of(trial):
         with storage.transaction():
             trial.set_user_attr(key, bool(pruner.prune(study, storage.get_trial(trial._trial_id))))
-    return prune("") if trial.user_attrs[key] else CONTINUE
+    return prune("") if attributes_of(trial)[key] else CONTINUE
 
 
 class RulePruner(BasePruner):  # type: ignore[misc]  # optuna is not checked

@@ -16,7 +16,7 @@ from trainers.evaluation.scores import Score
 from trainers.rungs import Rung, best_rung
 
 if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
+    from optuna.trial import FrozenTrial, Trial
 
 REASON = "reason"
 RUNG = "rung:"
@@ -131,6 +131,12 @@ def _record(sweep: Sweep, trial: FrozenTrial, rungs: tuple[Rung, ...]) -> TrialR
         gpu_hours=gpu_hours(sweep, notes_of(trial.user_attrs)) if GPU_HOURS in sweep.objectives else (),
         nodes=tuple(trial.user_attrs.get(NODES, ())),
     )
+
+
+def attributes_of(trial: Trial | FrozenTrial) -> Mapping[str, Any]:
+    """The user attributes of a trial, not copied: `Trial.user_attrs` would copy all of them at each look."""
+    attributes: Mapping[str, Any] = getattr(trial, "_cached_frozen_trial", trial).user_attrs
+    return attributes
 
 
 def notes_of(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:

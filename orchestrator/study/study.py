@@ -26,13 +26,25 @@ from orchestrator.study.lease import Lease, Notes
 from orchestrator.study.limits import Limits
 from orchestrator.study.notes import StudyNotes
 from orchestrator.study.pruners import ask_once, named_pruner
-from orchestrator.study.records import FAULT, NODES, PAUSED, REASON, RUNG, Final, Memo, Reader, TrialRecord, notes_of
+from orchestrator.study.records import (
+    FAULT,
+    NODES,
+    PAUSED,
+    REASON,
+    RUNG,
+    Final,
+    Memo,
+    Reader,
+    TrialRecord,
+    attributes_of,
+    notes_of,
+)
 from orchestrator.study.sampler_view import SampledStudy
 from orchestrator.study.samplers import sampler_of, suggested
 from orchestrator.study.storage import FencedStorage, create_study, find_study
 from search_spaces.pruners.rule import CONTINUE, Answer, Choice, Curve, Policy, replay, slice_end
 from search_spaces.space import suggest
-from search_spaces.sweep import Sweep, read_kept
+from search_spaces.sweep import Sweep
 from trainers.config import KIMG
 from trainers.evaluation.scores import METRICS
 from trainers.rungs import Rung, best_rung
@@ -107,7 +119,7 @@ class SweepStudy:
         study, place = find_study(folder, storage, SWEEP)
         if study is None:
             return None
-        sweep = read_kept(read_notes(study.user_attrs, folder.name)[SWEEP])
+        sweep = readattributes_of(read_notes(study.user_attrs, folder.name)[SWEEP])
         # A database may have moved since.
         return cls(folder, sweep.model_copy(update={"study": sweep.study.model_copy(update={"storage": place})}), study)
 
@@ -178,7 +190,7 @@ class SweepStudy:
             trial.set_user_attr(PAUSED, False)
         with self._transaction():
             params = suggest(self.sweep.space, lambda dimension: suggested(trial, dimension))
-            attempt = int(_kept(trial).get(_ATTEMPT, 0)) + 1
+            attempt = int(attributes_of(trial).get(_ATTEMPT, 0)) + 1
             trial.set_user_attr(_ATTEMPT, attempt)
         self._live[trial.number] = trial
         passed = self._rungs(trial)
@@ -195,11 +207,11 @@ class SweepStudy:
         self.refresh()
         trial, last = self._live[number], history[-1]
         answer = self._judge(history)
-        settled = f"{RUNG}{last.images}" in _kept(trial) or self.limits.called_off(number)
+        settled = f"{RUNG}{last.images}" in attributes_of(trial) or self.limits.called_off(number)
         if answer.kind == "measure" and not settled:
             return self._leave(number) if self.limits.leaving else Decision.MEASURE
         with self._transaction():
-            kept = _kept(trial)
+            kept = attributes_of(trial)
             self._keep(trial, [rung for rung in history if f"{RUNG}{rung.images}" not in kept])
         if last.diverged:
             return self._end(number, Decision.PRUNE, f"diverged at {last.images / KIMG:g} kimg: {last.diverged}")
@@ -255,7 +267,7 @@ class SweepStudy:
     def place(self, number: int, nodes: Sequence[str]) -> None:
         """Keeps where the workers of a live trial are."""
         trial = self._live[number]
-        if _kept(trial).get(NODES) != list(nodes):
+        if attributes_of(trial).get(NODES) != list(nodes):
             trial.set_user_attr(NODES, list(nodes))
 
     def crashed(self, number: int, failure: Failure, log: str) -> bool:
@@ -356,7 +368,7 @@ class SweepStudy:
             if decision is Decision.COMPLETE:
                 best = best_rung(self._rungs(trial), self._metric.name)
                 assert best is not None  # a complete trial has passed at least one sound rung
-                used = gpu_hours(self.sweep, notes_of(_kept(trial)))
+                used = gpu_hours(self.sweep, notes_of(attributes_of(trial)))
                 self._study.tell(trial, [best.scores[self._metric.name].value, *used[-1:]])
             else:
                 self._study.tell(trial, state=TrialState.PRUNED)
@@ -386,14 +398,8 @@ class SweepStudy:
         return Curve(tuple(rung.images for rung in rungs), scores)
 
     def _rungs(self, trial: Trial | FrozenTrial) -> tuple[Rung, ...]:
-        return self._reader.rungs(trial.number, _kept(trial))
+        return self._reader.rungs(trial.number, attributes_of(trial))
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
         trials: list[FrozenTrial] = self._study.get_trials(deepcopy=False, states=states or None)
         return trials
-
-
-def _kept(trial: Trial | FrozenTrial) -> Mapping[str, Any]:
-    """The attributes of a trial; those that a live one shows are a copy of them all."""
-    attributes: Mapping[str, Any] = getattr(trial, "_cached_frozen_trial", trial).user_attrs
-    return attributes
