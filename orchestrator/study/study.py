@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from enum import Enum
 from functools import cached_property, partial
@@ -44,7 +43,7 @@ from orchestrator.study.samplers import sampler_of, suggested
 from orchestrator.study.storage import FencedStorage, create_study, find_study
 from search_spaces.pruners.rule import CONTINUE, Answer, Choice, Curve, Policy, replay, slice_end
 from search_spaces.space import suggest
-from search_spaces.sweep import Sweep
+from search_spaces.sweep import Sweep, read_kept
 from trainers.config import KIMG
 from trainers.evaluation.scores import METRICS
 from trainers.rungs import Rung, best_rung
@@ -77,10 +76,9 @@ class Ticket:
 
 
 class SweepStudy:
-    """One sweep's study. One driver writes it, anybody may read it.
+    """One sweep's study, which one driver writes and anybody may read.
 
-    Its parts: `limits` (budget, requests, lease), the notes on the study, the storage with the driver's fence, and the
-    view that samplers have of it.
+    Its parts: limits (budget, requests, lease), notes, the storage with the driver's fence, the view for samplers.
     """
 
     def __init__(self, folder: Path, sweep: Sweep, study: optuna.Study) -> None:
@@ -119,7 +117,7 @@ class SweepStudy:
         study, place = find_study(folder, storage, SWEEP)
         if study is None:
             return None
-        sweep = readattributes_of(read_notes(study.user_attrs, folder.name)[SWEEP])
+        sweep = read_kept(read_notes(study.user_attrs, folder.name)[SWEEP])
         # A database may have moved since.
         return cls(folder, sweep.model_copy(update={"study": sweep.study.model_copy(update={"storage": place})}), study)
 
@@ -157,9 +155,6 @@ class SweepStudy:
         """Reads what others have noted since."""
         self.limits.refresh()
 
-    def _transaction(self) -> AbstractContextManager[None]:
-        return self._storage.transaction()
-
     def next_ticket(self) -> Ticket | None:
         """A trial to work on: one that a dead driver left running, else a paused or a new one, as the policy says.
 
@@ -188,7 +183,7 @@ class SweepStudy:
             running = self._trials(TrialState.RUNNING)
             trial = Trial(self._sampling, next(t._trial_id for t in running if t.number == choice))
             trial.set_user_attr(PAUSED, False)
-        with self._transaction():
+        with self._storage.transaction():
             params = suggest(self.sweep.space, lambda dimension: suggested(trial, dimension))
             attempt = int(attributes_of(trial).get(_ATTEMPT, 0)) + 1
             trial.set_user_attr(_ATTEMPT, attempt)
@@ -210,7 +205,7 @@ class SweepStudy:
         settled = f"{RUNG}{last.images}" in attributes_of(trial) or self.limits.called_off(number)
         if answer.kind == "measure" and not settled:
             return self._leave(number) if self.limits.leaving else Decision.MEASURE
-        with self._transaction():
+        with self._storage.transaction():
             kept = attributes_of(trial)
             self._keep(trial, [rung for rung in history if f"{RUNG}{rung.images}" not in kept])
         if last.diverged:
@@ -238,9 +233,8 @@ class SweepStudy:
             trial.set_user_attr(f"{RUNG}{rung.images}", rung.to_json())
 
     def images_to_measure(self, history: Sequence[Rung]) -> int | None:
-        """On how many images the last rung of `history` must be scored again; None if it need not be."""
-        answer = self._judge(history)
-        return answer.images if answer.kind == "measure" else None
+        """On how many images the last rung must be scored again; None if it need not be."""
+        return self._judge(history).images or None
 
     def _judge(self, history: Sequence[Rung]) -> Answer:
         """What the rule of our own pruners says of a trial with this history."""
@@ -277,9 +271,9 @@ class SweepStudy:
         self.note(number, failure)
         if (reason := given_up(failures_of(trial.user_attrs))) is not None:
             self.fail(number, reason)
-        else:
-            self._leave(number)
-        return reason is None
+            return False
+        self._leave(number)
+        return True
 
     def fail(self, number: int, reason: str) -> None:
         """Ends a trial whose process failed for good."""
@@ -357,12 +351,11 @@ class SweepStudy:
 
     def _use_of(self, trial: FrozenTrial) -> TrialUse:
         ended = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-        rungs = notes_of(trial.user_attrs)
-        return use_of(trial.number, ended, rungs, self._metric)
+        return use_of(trial.number, ended, notes_of(trial.user_attrs), self._metric)
 
     def _end(self, number: int, decision: Decision, reason: str | None) -> Decision:
         trial = self._live.pop(number)
-        with self._transaction():
+        with self._storage.transaction():
             if reason is not None:
                 trial.set_user_attr(REASON, reason)
             if decision is Decision.COMPLETE:
@@ -387,10 +380,9 @@ class SweepStudy:
         """The policy as the events of this study's trials have left it; only the driver has one."""
         policy = self.sweep.pruner.policy()
         for trial in self._trials():
-            rungs = self._rungs(trial)
+            rungs, paused = self._rungs(trial), bool(trial.user_attrs.get(PAUSED))
             curves = [self._curve(rungs[: count + 1]) for count in range(len(rungs))]
-            ended = trial.state.is_finished()
-            replay(policy, self.sweep.rungs, trial.number, curves, bool(trial.user_attrs.get(PAUSED)), ended)
+            replay(policy, self.sweep.rungs, trial.number, curves, paused, trial.state.is_finished())
         return policy
 
     def _curve(self, rungs: Sequence[Rung]) -> Curve:
@@ -401,5 +393,4 @@ class SweepStudy:
         return self._reader.rungs(trial.number, attributes_of(trial))
 
     def _trials(self, *states: TrialState) -> list[FrozenTrial]:
-        trials: list[FrozenTrial] = self._study.get_trials(deepcopy=False, states=states or None)
-        return trials
+        return list(self._study.get_trials(deepcopy=False, states=states or None))
