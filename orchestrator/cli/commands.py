@@ -30,7 +30,7 @@ from orchestrator.cli.app import (
     open_study,
     say,
 )
-from orchestrator.paths import REPORT, cache_of, mlflow_artifacts, mlflow_uri, sweep_names
+from orchestrator.paths import REPORT, mlflow_artifacts, mlflow_uri, sweep_names
 from trainers.errors import InputError
 
 if TYPE_CHECKING:
@@ -57,11 +57,10 @@ def launch_command(
         _run(sweep, root, address)
         return
     from orchestrator.cli.text import plan_lines
-    from orchestrator.store import check_store
-    from search_spaces.load import check_sweep
+    from orchestrator.driver.launch import check
 
-    check_sweep(sweep, cache_of(root))
-    check_store(sweep)
+    for notice in check(sweep, root):
+        print(f"warning: {notice}", file=sys.stderr)
     say(plan_lines(sweep, root))
 
 

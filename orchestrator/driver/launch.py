@@ -51,9 +51,7 @@ def launch(sweep: Sweep, root: Path, console: Console, address: str | None = Non
     else:
         check_shared(sweep)
         check_address(address)
-    check_sweep(sweep, cache_of(root))
-    check_store(sweep)
-    for notice in check_named_classes(sweep):
+    for notice in check(sweep, root):
         console.print(f"warning: {notice}", highlight=False, soft_wrap=True)
     if known is None or not known.has_prior_trials:
         earlier_studies(sweep, root)
@@ -77,6 +75,16 @@ def launch(sweep: Sweep, root: Path, console: Console, address: str | None = Non
             else:
                 _track_what_is_missing(study, root, console, tracker)
     return read_status(folder)
+
+
+def check(sweep: Sweep, root: Path) -> list[str]:
+    """Checks data, extractor, store, and the classes that `sweep` names; starts nothing.
+
+    Returns what people should know all the same. Raises InputError with one line for each fault.
+    """
+    check_sweep(sweep, cache_of(root))
+    check_store(sweep)
+    return check_named_classes(sweep)
 
 
 def _agreed(sweep: Sweep, known: Sweep, console: Console) -> Sweep:
