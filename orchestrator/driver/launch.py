@@ -30,6 +30,7 @@ from orchestrator.tracking.retry_queue import RetryQueue
 from search_spaces.load import check_sweep
 from search_spaces.sweep import Sweep, changed_keys, completed, diff
 from trainers.errors import InputError
+from trainers.evaluation.evaluator import Evaluator
 from trainers.run import pick_device
 
 
@@ -154,11 +155,7 @@ def _drive(study: SweepStudy, root: Path, console: Console, tracker: TrackerProc
             _, evaluator = preparing.result()
             progress.say(f"extractor {evaluator.extractor.id}; {capacity.trials(idle=True)} trials at a time")
             if study.sweep.warm_start and not study.has_prior_trials:
-                found = [
-                    prior_trials(study.sweep, earlier, evaluator) for earlier in earlier_studies(study.sweep, root)
-                ]
-                study.keep_prior_trials([trial for each in found for trial in each.trials])
-                progress.say("\n".join(map(str, found)))
+                _keep_prior_trials(study, root, evaluator, progress)
             follower = Follower(study, queue, progress)
             if status_of(study).state != "complete":
                 with _lost_lease_raised_first(study):
@@ -175,6 +172,13 @@ def _drive(study: SweepStudy, root: Path, console: Console, tracker: TrackerProc
         study.limits.check()
         if not finish_tracking(study, queue, progress.say):
             progress.say(_missing(study))
+
+
+def _keep_prior_trials(study: SweepStudy, root: Path, evaluator: Evaluator, progress: Progress) -> None:
+    """Keeps the trials of earlier sweeps with the study, for its sampler, and says how many there are."""
+    found = [prior_trials(study.sweep, earlier, evaluator) for earlier in earlier_studies(study.sweep, root)]
+    study.keep_prior_trials([trial for each in found for trial in each.trials])
+    progress.say("\n".join(map(str, found)))
 
 
 def _track_what_is_missing(study: SweepStudy, root: Path, console: Console, tracker: TrackerProcess) -> None:

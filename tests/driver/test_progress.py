@@ -37,7 +37,7 @@ def follow(folder: Path, *, terminal: bool) -> str:
 def test_without_a_terminal_each_rung_is_a_plain_line(tmp_path: Path) -> None:
     lines = follow(tmp_path, terminal=False).splitlines()
     assert len(lines) == 3 + 4  # one trial of three rungs, four pruned at their first
-    assert re.match(r"\[  0/5\] trial   0 running        1 kimg  kid 3 ± 0.01  fid 300$", lines[0])
+    assert re.match(r"\[  0/5\] trial   0 running        1 kimg  kid 3.000 ± 0.010  fid 300$", lines[0])
     assert "complete" in lines[2]
     assert lines[-1].startswith("[  5/5] trial   4 pruned")
     assert "(median pruner at 1 kimg: kid " in lines[-1]

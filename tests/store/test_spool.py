@@ -257,13 +257,18 @@ def test_other_faults_of_a_disk_are_not_taken_for_a_full_one(
 # Several processes of one machine
 
 
-def test_what_a_dead_process_left_is_published_by_the_next_trial_of_its_machine(
-    store: TrialStore, network: Network, memory: MemoryObjects, tmp_path: Path
-) -> None:
+def publish_into_the_spool(store: TrialStore, network: Network) -> None:
+    """Publishes a rung of trial 3 while the store is unavailable, which it is no longer at the end."""
     store.claim(3, 1)
     network.leaves()
     store.publish(3, 1, write(100), ())
     network.away = False
+
+
+def test_what_a_dead_process_left_is_published_by_the_next_trial_of_its_machine(
+    store: TrialStore, network: Network, memory: MemoryObjects, tmp_path: Path
+) -> None:
+    publish_into_the_spool(store, network)
     opened(network, memory, tmp_path).claim(8, 1)
     assert newest(memory, tmp_path) == 1.0
     assert store.spool.waiting() == []
@@ -272,10 +277,7 @@ def test_what_a_dead_process_left_is_published_by_the_next_trial_of_its_machine(
 def test_what_a_live_process_is_writing_is_left_to_it(
     store: TrialStore, network: Network, memory: MemoryObjects, tmp_path: Path
 ) -> None:
-    store.claim(3, 1)
-    network.leaves()
-    store.publish(3, 1, write(100), ())
-    network.away = False
+    publish_into_the_spool(store, network)
     with store.spool.held(3, 1, wait=True):
         opened(network, memory, tmp_path).drain(wait=False)
         assert newest(memory, tmp_path) is None
