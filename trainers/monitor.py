@@ -53,7 +53,7 @@ REAL_QUANTILE = 0.01
 D_ACCURACY = 0.98
 D_OF_FAKE = 0.02
 D_LOSS_ABOVE_FLOOR = 0.05
-#: -log D(G(z)) at D(G(z)) = 1e-7, where code that guards its logarithm stops; losses on logits go on beyond it.
+#: -log D(G(z)) at D(G(z)) = 1e-7, where code with a guarded logarithm stops. Losses on logits are unbounded.
 G_LOSS_PINNED = 15.94
 #: Vanishing gradients [monir-2019, toh-2024, hamed-2019]: norm of G's gradient, and its ratio to that of D.
 VANISHED_NORM = 1e-6

@@ -33,7 +33,7 @@ LOGITS = [0.7, -1.2, 0.1], [-0.4, 2.0, -0.9]
 #: What `make golden` does for all systems, for this one alone.
 GOLDEN = f"""
 import torch
-from tests import golden
+from tests.support import golden
 torch.set_num_threads(1)
 trainer = golden.new_trainer("{NAME}", torch.float64)
 golden.write({{"{NAME}": golden.curves(golden.advance(trainer, golden.STEPS))}})

@@ -1,4 +1,4 @@
-"""Data that stand in where a Trainer needs some."""
+"""Blank data, for a Trainer that needs data but learns nothing from them."""
 
 from __future__ import annotations
 
