@@ -164,19 +164,21 @@ def _filled(written: AnyModel, known: AnyModel) -> AnyModel:
         if "name" in given or not given <= set(type(known).model_fields):
             return written
         return known.model_copy(update={name: getattr(written, name) for name in given})
-    values = {name: (getattr(written, name), known_value) for name, known_value in known}
-    return written.model_copy(
-        update={
-            name: theirs if name not in given else _filled(own, theirs) if isinstance(own, BaseModel) else own
-            for name, (own, theirs) in values.items()
-        }
-    )
+    values: dict[str, Any] = {}
+    for name, theirs in known:
+        if name not in given:
+            values[name] = theirs
+        elif isinstance(own := getattr(written, name), BaseModel):
+            values[name] = _filled(own, theirs)
+    return written.model_copy(update=values)
 
 
 def changed_keys(a: BaseModel, b: BaseModel, path: str = "") -> Iterator[str]:
     """The keys in which two sweeps differ, as in `--set`; those of their `defaults` are not told apart."""
-    for (name, own), (_, other) in zip(a, b, strict=True):
-        if type(own) is type(other) and isinstance(own, BaseModel):
+    before, after = dict(a), dict(b)
+    for name in {**before, **after}:
+        own, other = before.get(name), after.get(name)
+        if isinstance(own, BaseModel) and isinstance(other, BaseModel) and type(own) is type(other):
             yield from changed_keys(own, other, f"{path}{name}.")
         elif own != other:
             yield f"{path}{name}"

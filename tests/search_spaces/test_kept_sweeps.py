@@ -169,6 +169,16 @@ def test_the_default_kind_of_a_sampler_changes() -> None:
     assert completed(sweep("sampler={name: tpe, seed: 3}"), known).sampler == Tpe(seed=3)
 
 
+def test_an_argument_of_a_class_of_another_package_is_a_key_like_others() -> None:
+    bounds = '{class: "optuna.pruners:ThresholdPruner", lower: 0, upper: 3}'
+    known = kept(f"pruner={bounds}")
+    fewer = sweep('pruner={class: "optuna.pruners:ThresholdPruner", upper: 3}')
+    assert agrees(fewer, known)
+    assert set(changed_keys(fewer, completed(fewer, known))) == {"pruner.lower", "defaults"}
+    assert not agrees(sweep(f"pruner={bounds.replace('3', '4')}"), known)
+    assert parse_sweep(sweep(f"pruner={bounds}").as_written()) == sweep(f"pruner={bounds}")
+
+
 @pytest.mark.parametrize(
     "change",
     [
