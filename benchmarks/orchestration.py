@@ -191,7 +191,7 @@ def run_ours(trials: int, reports: int) -> tuple[float, dict[str, float]]:
     from orchestrator.cluster.nodes import capacity_for, cluster
     from orchestrator.driver.follower import Follower
     from orchestrator.driver.progress import Progress
-    from orchestrator.study.lease import driving
+    from orchestrator.study.lease import hold_lease
     from orchestrator.study.study import SweepStudy
     from orchestrator.tracking.process import TrackerProcess
     from orchestrator.tracking.retry_queue import RetryQueue
@@ -210,7 +210,7 @@ def run_ours(trials: int, reports: int) -> tuple[float, dict[str, float]]:
         with (
             TrackerProcess() as tracker,
             cluster(),
-            driving("no-op", study.folder, study.lease_records) as lease,
+            hold_lease("no-op", study.folder, study.lease_records) as lease,
             Progress(Console(file=nothing), study.sweep) as progress,
             RetryQueue(
                 partial(tracker.open, root, study.sweep.normalised(), study.id), print, study.limits.check

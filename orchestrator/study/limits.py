@@ -8,7 +8,7 @@ from typing import Literal
 from orchestrator.decisions import budget
 from orchestrator.decisions.budget import Limit, Spent, TrialUse
 from orchestrator.study import requests
-from orchestrator.study.lease import Claim, Lease, claims, driver_seconds, holder
+from orchestrator.study.lease import Claim, Lease, claims, driver_seconds, last_claim
 from orchestrator.study.notes import StudyNotes
 from orchestrator.study.requests import Request
 from search_spaces.settings import Budget
@@ -62,7 +62,7 @@ class Limits:
     @property
     def asked(self) -> Literal["stop", "pause"] | None:
         """Whether the last driver, in whatever process, was asked to stop the sweep or to pause."""
-        last = holder(self.claims)
+        last = last_claim(self.claims)
         return requests.asked_to_leave(self._notes.values, last.epoch) if last else None
 
     @property

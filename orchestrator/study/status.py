@@ -13,7 +13,7 @@ from orchestrator.decisions.budget import Limit, Spent, account
 from orchestrator.decisions.failures import KINDS, NAN
 from orchestrator.decisions.objectives import front
 from orchestrator.paths import sweep_names
-from orchestrator.study.lease import driven, holder
+from orchestrator.study.lease import last_claim, running_driver
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.study import SweepStudy
 from search_spaces.settings import SCORE, Budget
@@ -203,9 +203,9 @@ def status_of(study: SweepStudy) -> SweepStatus:
 
 def _undone(study: SweepStudy) -> str:
     """The state of a sweep that has not come to its end."""
-    if driven(study.limits.claims, study.folder):
+    if running_driver(study.limits.claims, study.folder):
         return "running"
-    last = holder(study.limits.claims)
+    last = last_claim(study.limits.claims)
     if last is None or last.state == "held":  # its driver died
         return "interrupted"
     return {"stop": "stopped", "pause": "paused", None: "interrupted"}[study.limits.asked]

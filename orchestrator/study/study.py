@@ -21,7 +21,7 @@ from orchestrator.decisions.objectives import directions, gpu_hours
 from orchestrator.study import prior_trials
 from orchestrator.study.formats import SWEEP, read_notes, rewrite_notes, write_first_notes
 from orchestrator.study.importances import importances
-from orchestrator.study.lease import Lease, Notes
+from orchestrator.study.lease import ClaimNotes, Lease
 from orchestrator.study.limits import Limits
 from orchestrator.study.notes import StudyNotes
 from orchestrator.study.pruners import ask_once, named_pruner
@@ -141,9 +141,9 @@ class SweepStudy:
         return self.limits.sweep
 
     @property
-    def lease_records(self) -> Notes:
+    def lease_records(self) -> ClaimNotes:
         """Where drivers claim this study. A claim is written past the fence, which it decides about."""
-        return Notes(self._notes.read, partial(self._storage.inner.set_study_user_attr, self._study._study_id))
+        return ClaimNotes(self._notes.read, partial(self._storage.inner.set_study_user_attr, self._study._study_id))
 
     def drive(self, lease: Lease) -> None:
         """Makes this process the driver: from now on every write asks `lease` first."""
