@@ -17,7 +17,7 @@ from ray.tune.search import Searcher
 from orchestrator.cluster.listener import Listener
 from orchestrator.cluster.nodes import Capacity, bundles
 from orchestrator.cluster.trainable import REPORT, Trainable, log_tail
-from orchestrator.decisions.failures import damaged, failure_of
+from orchestrator.decisions.failures import damaged_checkpoint, failure_of
 from orchestrator.paths import TUNE, process_log
 from orchestrator.store import store_of
 from orchestrator.study.study import Decision, SweepStudy, Ticket
@@ -100,7 +100,7 @@ class _StudyScheduler(_Transient, FIFOScheduler):  # type: ignore[misc]
         number = ticket.number
         report = json.loads(result[REPORT])
         for message in report["damaged"]:
-            if self._study.note(number, failure := damaged(ticket.attempt, message)):
+            if self._study.note(number, failure := damaged_checkpoint(ticket.attempt, message)):
                 self._listener.failed(number, failure)
         passed = self._searcher.rungs[trial.trial_id]
         passed |= {rung.images: rung for rung in map(Rung.from_json, report["rungs"])}

@@ -105,11 +105,11 @@ class Limits:
 
         `spent` is what the sweep has used; by default it is counted now.
         """
-        return budget.used_up(self.sweep.budget, spent or self.spent(), METRICS[self.sweep.score.metric])
+        return budget.reached_limit(self.sweep.budget, spent or self.spent(), METRICS[self.sweep.score.metric])
 
-    def called_off(self, number: int) -> str | None:
+    def reason_to_end(self, number: int) -> str | None:
         """Why trial `number` must end at its next rung, whatever it scores; None if it may go on."""
         if self.leaving == "stop" or number in requests.stopped_trials(self._notes.values):
             return requests.STOPPED_BY_USER
         limit = self.limit() if budget.may_end_trials(self.sweep.budget) else None
-        return limit.reason if limit is not None and limit.urgent else None
+        return limit.reason if limit is not None and limit.ends_trials else None

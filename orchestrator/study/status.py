@@ -9,9 +9,9 @@ from pathlib import Path
 from statistics import median_low
 from typing import Any
 
-from orchestrator.decisions.budget import Limit, Spent, account
+from orchestrator.decisions.budget import Limit, Spent, usage_text
 from orchestrator.decisions.failures import KINDS, NAN
-from orchestrator.decisions.objectives import front
+from orchestrator.decisions.objectives import pareto_front
 from orchestrator.paths import sweep_names
 from orchestrator.study.lease import last_claim, running_driver
 from orchestrator.study.records import TrialRecord
@@ -56,7 +56,7 @@ class SweepStatus:
         """What is used of the budget, in words."""
         count = f"{len(self.records)}{f' of {self.budget}' if self.budget else ''} trials"
         added = f" ({self.added} added)" if self.added else ""
-        return "; ".join(filter(None, (count + added, account(self.limits, self.spent))))
+        return "; ".join(filter(None, (count + added, usage_text(self.limits, self.spent))))
 
     @property
     def counts(self) -> dict[str, int]:
@@ -89,7 +89,7 @@ class SweepStatus:
         if len(self.objectives) == 1:
             return []
         complete = [record for record in self.records if record.state == "complete"]
-        found = front([(score_of(record, self.metric).cost, record.gpu_hours[-1]) for record in complete])
+        found = pareto_front([(score_of(record, self.metric).cost, record.gpu_hours[-1]) for record in complete])
         return [complete[index].number for index in found]
 
     @property

@@ -15,8 +15,8 @@ import optuna
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from orchestrator.decisions.budget import TrialUse, use_of
-from orchestrator.decisions.failures import FAILURES, LOG, Failure, failures_of, given_up
+from orchestrator.decisions.budget import TrialUse, trial_use
+from orchestrator.decisions.failures import FAILURES, LOG, Failure, failures_of, reason_to_fail
 from orchestrator.decisions.objectives import directions, gpu_hours
 from orchestrator.study import prior_trials
 from orchestrator.study.formats import SWEEP, read_notes, rewrite_notes, write_first_notes
@@ -166,7 +166,7 @@ class SweepStudy:
             return None
         limit = self.limits.limit(spent := self.limits.spent())
         choice: Choice = left[0] if left else None
-        if not left and (limit is None or limit.promotes):
+        if not left and (limit is None or limit.allows_promotion):
             choice = self._policy.choose(limit is None)
         if choice is None:
             if not self._live:
@@ -202,7 +202,7 @@ class SweepStudy:
         self.refresh()
         trial, last = self._live[number], history[-1]
         answer = self._judge(history)
-        settled = f"{RUNG}{last.images}" in attributes_of(trial) or self.limits.called_off(number)
+        settled = f"{RUNG}{last.images}" in attributes_of(trial) or self.limits.reason_to_end(number)
         if answer.kind == "measure" and not settled:
             return self._leave(number) if self.limits.leaving else Decision.MEASURE
         with self._storage.transaction():
@@ -212,7 +212,7 @@ class SweepStudy:
             return self._end(number, Decision.PRUNE, f"diverged at {last.images / KIMG:g} kimg: {last.diverged}")
         if last.images >= self.sweep.rungs[-1]:
             return self._end(number, Decision.COMPLETE, None)
-        if (reason := self.limits.called_off(number) or self._stopped(last)) is not None:
+        if (reason := self.limits.reason_to_end(number) or self._stopped(last)) is not None:
             return self._end(number, Decision.PRUNE, reason)
         if self._optuna_pruner is not None:
             answer = ask_once(self._optuna_pruner, self._study, self._storage, trial, last.images)
@@ -269,7 +269,7 @@ class SweepStudy:
         trial = self._live[number]
         trial.set_user_attr(LOG, log)
         self.note(number, failure)
-        if (reason := given_up(failures_of(trial.user_attrs))) is not None:
+        if (reason := reason_to_fail(failures_of(trial.user_attrs))) is not None:
             self.fail(number, reason)
             return False
         self._leave(number)
@@ -339,8 +339,8 @@ class SweepStudy:
         running = [t for t in self._trials(TrialState.RUNNING) if t.number not in self._live]
         left = {t.number: t for t in running if not t.user_attrs.get(PAUSED)}
         # Their driver died before it ended them.
-        failed = {n: reason for n, t in left.items() if (reason := given_up(failures_of(t.user_attrs))) is not None}
-        off = {number: reason for number in left if (reason := self.limits.called_off(number)) is not None}
+        failed = {n: why for n, t in left.items() if (why := reason_to_fail(failures_of(t.user_attrs))) is not None}
+        off = {n: why for n in left if (why := self.limits.reason_to_end(n)) is not None}
         for number, reason in (off | failed).items():
             self._live[number] = Trial(self._study, left[number]._trial_id)
             self.fail(number, reason) if number in failed else self._end(number, Decision.PRUNE, reason)
@@ -351,7 +351,7 @@ class SweepStudy:
 
     def _use_of(self, trial: FrozenTrial) -> TrialUse:
         ended = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-        return use_of(trial.number, ended, notes_of(trial.user_attrs), self._metric)
+        return trial_use(trial.number, ended, notes_of(trial.user_attrs), self._metric)
 
     def _end(self, number: int, decision: Decision, reason: str | None) -> Decision:
         trial = self._live.pop(number)

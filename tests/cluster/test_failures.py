@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 
 from orchestrator.cluster.trainable import LOG_BYTES, LOG_LINES, log_tail
-from orchestrator.decisions.failures import KINDS, MOST_FAILURES, MOST_OF_OTHERS, Failure, failure_of, given_up
+from orchestrator.decisions.failures import KINDS, MOST_FAILURES, MOST_OF_OTHERS, Failure, failure_of, reason_to_fail
 from orchestrator.paths import mlflow_uri
 from orchestrator.store import Objects, TrialStore
 from orchestrator.store.folder import FolderObjects
@@ -62,7 +62,7 @@ ACCOUNTS = {
     "unexpectedly: health check failed due to missing too many heartbeats": "lost-node",
     f"{DIED}\tthe actor's node was preempted: spot instance": "lost-node",
 }
-BLAMED = {kind.name: kind.counts for kind in KINDS}
+BLAMED = {kind.name: kind.blames_trial for kind in KINDS}
 
 
 @pytest.mark.parametrize(("account", "kind"), ACCOUNTS.items(), ids=lambda text: text[-40:])
@@ -102,7 +102,7 @@ def test_a_trial_is_given_up_at_its_third_failure_or_the_last_one_of_another_kin
         own = sum(count for kind, count in counts.items() if BLAMED[kind])
         others = [count for kind, count in counts.items() if not BLAMED[kind]]
         expected = own >= MOST_FAILURES or max(others, default=0) >= MOST_OF_OTHERS
-        assert (given_up(failures[:end]) is not None) == expected
+        assert (reason_to_fail(failures[:end]) is not None) == expected
 
 
 @settings(max_examples=15, deadline=None)
