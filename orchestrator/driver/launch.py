@@ -67,7 +67,7 @@ def launch(sweep: Sweep, root: Path, console: Console, address: str | None = Non
         study = known or SweepStudy.create(folder, sweep)
         with hold_lease(sweep.name, folder, study.lease_records, console.print) as lease:
             study.drive(lease)
-            study.renew()
+            study.upgrade()
             if not _same_budget(study, sweep):
                 study.limits.change_budget(sweep.budget)
                 console.print(f"sweep {sweep.name}: from now on its budget is {sweep.budget}", highlight=False)

@@ -188,7 +188,7 @@ def status_of(study: SweepStudy) -> SweepStatus:
     done = limit is not None and not any(record.state in UNDER_WAY for record in records)
     return SweepStatus(
         name=study.sweep.name,
-        state="complete" if done else _undone(study),
+        state="complete" if done else _unfinished_state(study),
         metric=study.sweep.score.metric,
         limits=study.sweep.budget,
         added=study.limits.trials_added,
@@ -201,7 +201,7 @@ def status_of(study: SweepStudy) -> SweepStatus:
     )
 
 
-def _undone(study: SweepStudy) -> str:
+def _unfinished_state(study: SweepStudy) -> str:
     """The state of a sweep that has not come to its end."""
     if running_driver(study.limits.claims, study.folder):
         return "running"

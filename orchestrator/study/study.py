@@ -32,8 +32,8 @@ from orchestrator.study.records import (
     REASON,
     RUNG,
     Final,
-    Memo,
-    Reader,
+    TrialCache,
+    TrialReader,
     TrialRecord,
     attributes_of,
     notes_of,
@@ -88,11 +88,11 @@ class SweepStudy:
         self._notes = StudyNotes(study, sweep.name)
         self.limits = Limits(sweep, self._notes, self._uses)
         self._sampling = SampledStudy(study, sweep)
-        self._sampling.prior_trials = prior_trials.among(self._notes.values, sweep)
+        self._sampling.prior_trials = prior_trials.from_notes(self._notes.values, sweep)
         self._live: dict[int, Trial] = {}
         """Trials that this driver has handed out, by number."""
-        self._reader = Reader(sweep)
-        self._use = Memo(self._use_of)
+        self._reader = TrialReader(sweep)
+        self._use = TrialCache(self._use_of)
         self._slice_ends: dict[int, int] = {}
         """The rung at which each live trial pauses."""
         self._metric = METRICS[sweep.score.metric]
@@ -121,7 +121,7 @@ class SweepStudy:
         # A database may have moved since.
         return cls(folder, sweep.model_copy(update={"study": sweep.study.model_copy(update={"storage": place})}), study)
 
-    def renew(self) -> None:
+    def upgrade(self) -> None:
         """Brings the study to this program's format, and records the defaults of its systems if it has none yet.
 
         For a driver that holds the lease. Afterwards no later release changes what the study's trials are.
@@ -170,7 +170,7 @@ class SweepStudy:
             choice = self._policy.choose(limit is None)
         if choice is None:
             if not self._live:
-                self._settle()
+                self._prune_paused()
             return None
         if choice == "start":
             # A sampler that was pickled or restarted would replay its random numbers: seed it by position.
@@ -204,7 +204,7 @@ class SweepStudy:
         answer = self._judge(history)
         settled = f"{RUNG}{last.images}" in attributes_of(trial) or self.limits.reason_to_end(number)
         if answer.kind == "measure" and not settled:
-            return self._leave(number) if self.limits.leaving else Decision.MEASURE
+            return self._release(number) if self.limits.leaving else Decision.MEASURE
         with self._storage.transaction():
             kept = attributes_of(trial)
             self._keep(trial, [rung for rung in history if f"{RUNG}{rung.images}" not in kept])
@@ -222,8 +222,8 @@ class SweepStudy:
         if last.images >= self._slice_ends[number]:
             trial.set_user_attr(PAUSED, True)
             self._policy.paused(number, self._curve(history))
-            return self._leave(number)
-        return self._leave(number) if self.limits.leaving else Decision.CONTINUE
+            return self._release(number)
+        return self._release(number) if self.limits.leaving else Decision.CONTINUE
 
     def _keep(self, trial: Trial, rungs: Sequence[Rung]) -> None:
         for rung in rungs:
@@ -250,7 +250,7 @@ class SweepStudy:
         """The sweep's pruner if it is of Optuna's kind. Only a driver asks for it, which imports its class."""
         return named_pruner(self.sweep.pruner, self.sweep.rungs)
 
-    def note(self, number: int, failure: Failure) -> bool:
+    def record_failure(self, number: int, failure: Failure) -> bool:
         """Keeps a failure with its trial; False where it was kept already."""
         trial = self._live[number]
         if failure in (known := failures_of(trial.user_attrs)):
@@ -258,21 +258,21 @@ class SweepStudy:
         trial.set_user_attr(FAILURES, [asdict(each) for each in (*known, failure)])
         return True
 
-    def place(self, number: int, nodes: Sequence[str]) -> None:
+    def record_nodes(self, number: int, nodes: Sequence[str]) -> None:
         """Keeps where the workers of a live trial are."""
         trial = self._live[number]
         if attributes_of(trial).get(NODES) != list(nodes):
             trial.set_user_attr(NODES, list(nodes))
 
-    def crashed(self, number: int, failure: Failure, log: str) -> bool:
+    def record_crash(self, number: int, failure: Failure, log: str) -> bool:
         """Keeps why a process died, and what it wrote; whether the trial goes on, by a new ticket, or has failed."""
         trial = self._live[number]
         trial.set_user_attr(LOG, log)
-        self.note(number, failure)
+        self.record_failure(number, failure)
         if (reason := reason_to_fail(failures_of(trial.user_attrs))) is not None:
             self.fail(number, reason)
             return False
-        self._leave(number)
+        self._release(number)
         return True
 
     def fail(self, number: int, reason: str) -> None:
@@ -315,7 +315,7 @@ class SweepStudy:
         """
         for key, text in prior_trials.as_notes(trials):
             self._notes.write(key, text)
-        self._sampling.prior_trials = prior_trials.among(self._notes.values, self.sweep)
+        self._sampling.prior_trials = prior_trials.from_notes(self._notes.values, self.sweep)
 
     def importances(self) -> dict[str, float]:
         """As `importances.importances`; a pruned trial counts with the best score it reached."""
@@ -329,7 +329,7 @@ class SweepStudy:
                 return f"{kind} at {rung.images / KIMG:g} kimg: {evidence}"
         return None
 
-    def _leave(self, number: int) -> Decision:
+    def _release(self, number: int) -> Decision:
         """Lets go of a trial, which stays as it is and may go on later."""
         del self._live[number]
         return Decision.PAUSE
@@ -368,7 +368,7 @@ class SweepStudy:
         self._policy.ended(number, self._curve(self._rungs(trial)))
         return decision
 
-    def _settle(self) -> None:
+    def _prune_paused(self) -> None:
         """Prunes the trials that nothing will promote any more."""
         for frozen in self._trials(TrialState.RUNNING):
             trial, rungs = Trial(self._study, frozen._trial_id), self._rungs(frozen)
