@@ -191,7 +191,7 @@ def run_ours(trials: int, reports: int) -> tuple[float, dict[str, float]]:
     from orchestrator.cluster.nodes import capacity_for, cluster
     from orchestrator.driver.follower import Follower
     from orchestrator.driver.progress import Progress
-    from orchestrator.study.lease import driving
+    from orchestrator.study.lease import hold_lease
     from orchestrator.study.study import SweepStudy
     from orchestrator.tracking.process import TrackerProcess
     from orchestrator.tracking.retry_queue import RetryQueue
@@ -210,7 +210,7 @@ def run_ours(trials: int, reports: int) -> tuple[float, dict[str, float]]:
         with (
             TrackerProcess() as tracker,
             cluster(),
-            driving("no-op", study.folder, study.lease_records) as lease,
+            hold_lease("no-op", study.folder, study.lease_records) as lease,
             Progress(Console(file=nothing), study.sweep) as progress,
             RetryQueue(
                 partial(tracker.open, root, study.sweep.normalised(), study.id), print, study.limits.check
@@ -284,13 +284,13 @@ def simulated(trials: int) -> None:
     """Runs one simulated sweep. Needs a process of its own, so that its peak memory is that of the simulation."""
     import numpy as np
 
-    from orchestrator.decisions.simulate import Recorded, replay
+    from orchestrator.decisions.simulate import RecordedCurve, replay
     from search_spaces.pruners.freeze_thaw import FreezeThaw
 
     rng, steps = np.random.default_rng(0), tuple(range(1, CURVE + 1))
     scale, pace = rng.uniform(1, 2, (trials, 1)), rng.uniform(2, CURVE, (trials, 1))
     losses = scale * (0.5 + np.exp(-np.array(steps) / pace)) + rng.normal(0, 0.01, (trials, CURVE))
-    curves = [Recorded(str(number), steps, steps, tuple(row)) for number, row in enumerate(losses.tolist())]
+    curves = [RecordedCurve(str(number), steps, steps, tuple(row)) for number, row in enumerate(losses.tolist())]
     before, start = peak_mib(), time.perf_counter()
     found = replay(curves, FreezeThaw(), trials * CURVE, workers=8, seed=0)
     assert found.started == trials

@@ -11,7 +11,7 @@ import numpy as np
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from orchestrator.decisions.simulate import Recorded
+from orchestrator.decisions.simulate import RecordedCurve
 from search_spaces.pruners import PRUNERS, ChosenPruner
 from search_spaces.pruners.rule import Pruner
 from trainers.errors import InputError
@@ -20,7 +20,7 @@ from trainers.errors import InputError
 PARTS = 50
 
 
-def read_curves(path: Path) -> list[Recorded]:
+def read_curves(path: Path) -> list[RecordedCurve]:
     """The curves of an `.npz` file (`valid_loss` [N, 1 + steps], its column 0 untrained) or a `.json` file.
 
     The latter is `{name: [[step, value], ...]}`. Raises InputError for any other file.
@@ -51,16 +51,16 @@ def read_pruner(text: str) -> Pruner:
     return pruner
 
 
-def _from_npz(path: Path) -> list[Recorded]:
+def _from_npz(path: Path) -> list[RecordedCurve]:
     with np.load(path, allow_pickle=False) as content:
         losses = content["valid_loss"].astype(float)
     if losses.ndim != 2 or losses.shape[1] < 2:
         raise ValueError(f"valid_loss is {losses.shape}, not [candidates, 1 + steps]")
     steps = tuple(range(1, losses.shape[1]))
-    return [Recorded(str(i), steps, steps, _finite(row[1:])) for i, row in enumerate(losses)]
+    return [RecordedCurve(str(i), steps, steps, _finite(row[1:])) for i, row in enumerate(losses)]
 
 
-def _from_json(path: Path) -> list[Recorded]:
+def _from_json(path: Path) -> list[RecordedCurve]:
     content: dict[str, list[list[float]]] = json.loads(path.read_text())
     curves = []
     for name, points in content.items():
@@ -69,7 +69,7 @@ def _from_json(path: Path) -> list[Recorded]:
         last = max(by_step)
         by_rung = {math.ceil(PARTS * step / last): (step, by_step[step]) for step in sorted(by_step)}
         steps, values = zip(*by_rung.values(), strict=True)
-        curves.append(Recorded(name, tuple(by_rung), steps, _finite(values)))
+        curves.append(RecordedCurve(name, tuple(by_rung), steps, _finite(values)))
     return curves
 
 

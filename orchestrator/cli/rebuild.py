@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from orchestrator.driver.follower import finish_tracking
-from orchestrator.study.lease import driven
+from orchestrator.study.lease import running_driver
 from orchestrator.study.study import SweepStudy
 from orchestrator.tracking.retry_queue import RetryQueue
 from orchestrator.tracking.tracker import Tracker
@@ -20,7 +20,7 @@ def rebuild_tracking(study: SweepStudy, root: Path, console: Console) -> None:
 
     Raises InputError if a driver is at work, since it writes to MLflow itself, or if MLflow cannot be reached.
     """
-    if driven(study.limits.claims, study.folder):
+    if running_driver(study.limits.claims, study.folder):
         raise InputError(f"{study.sweep.name}: a driver is at work and writes to MLflow itself; stop it first")
     say = partial(console.print, highlight=False, soft_wrap=True)
     with RetryQueue(partial(_open_thorough_tracker, root, study), say) as queue:

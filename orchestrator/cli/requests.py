@@ -9,7 +9,7 @@ from pathlib import Path
 
 from orchestrator.cli.app import open_study
 from orchestrator.decisions.budget import extended
-from orchestrator.study.lease import Claim, driven
+from orchestrator.study.lease import Claim, running_driver
 from orchestrator.study.requests import Request
 from orchestrator.study.status import status_of
 from orchestrator.study.study import SweepStudy
@@ -26,7 +26,7 @@ def stop(folder: Path, storage: str | None, trial: int | None = None) -> str:
     if trial is None:
         driver = _driver(study)
         study.limits.request(Request("stop", epoch=driver.epoch))
-        return f"asked {driver.words} to stop {folder.name}: running trials end at their next rungs"
+        return f"asked {driver.process} to stop {folder.name}: running trials end at their next rungs"
     records = study.records()
     if not 0 <= trial < len(records):
         raise InputError(f"{folder.name} has no trial {trial}; there are {len(records)}")
@@ -41,7 +41,7 @@ def pause(folder: Path, storage: str | None) -> str:
     study = open_study(folder, storage)
     driver = _driver(study)
     study.limits.request(Request("pause", epoch=driver.epoch))
-    return f"asked {driver.words} to pause {folder.name} after the rungs under way"
+    return f"asked {driver.process} to pause {folder.name} after the rungs under way"
 
 
 def add_trials(folder: Path, storage: str | None, trials: int) -> str:
@@ -57,12 +57,12 @@ def add_trials(folder: Path, storage: str | None, trials: int) -> str:
     larger = study.sweep.model_copy(update={"budget": extended(study.sweep.budget, trials)})
     check_trials(larger, f"{folder.name} with {trials} more trials")
     study.limits.request(Request("add-trials", trials=trials))
-    goes_on = "" if driven(study.limits.claims, folder) else f"; `gansweep resume {folder.name}` runs them"
+    goes_on = "" if running_driver(study.limits.claims, folder) else f"; `gansweep resume {folder.name}` runs them"
     return f"{folder.name}: {before + trials} trials, {trials} of them new{goes_on}"
 
 
 def _driver(study: SweepStudy) -> Claim:
-    driver = driven(study.limits.claims, study.folder)
+    driver = running_driver(study.limits.claims, study.folder)
     if driver is None:
         raise InputError(f"{study.sweep.name} is {status_of(study).state}: no driver is at work")
     return driver

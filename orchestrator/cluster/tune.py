@@ -17,7 +17,7 @@ from ray.tune.search import Searcher
 from orchestrator.cluster.listener import Listener
 from orchestrator.cluster.nodes import Capacity, bundles
 from orchestrator.cluster.trainable import REPORT, Trainable, log_tail
-from orchestrator.decisions.failures import damaged, failure_of
+from orchestrator.decisions.failures import damaged_checkpoint, failure_of
 from orchestrator.paths import TUNE, process_log
 from orchestrator.store import store_of
 from orchestrator.study.study import Decision, SweepStudy, Ticket
@@ -72,7 +72,7 @@ class _StudySearcher(_Transient, Searcher):  # type: ignore[misc]
         text = self.errors.pop(trial_id)
         failure = failure_of(ticket.attempt, text)
         log = log_tail(process_log(self._study.folder, ticket.number, ticket.attempt), text)
-        goes_on = self._study.crashed(ticket.number, failure, log)
+        goes_on = self._study.record_crash(ticket.number, failure, log)
         self._listener.failed(ticket.number, failure)
         if not goes_on:
             self._listener.changed(ticket.number)
@@ -100,12 +100,12 @@ class _StudyScheduler(_Transient, FIFOScheduler):  # type: ignore[misc]
         number = ticket.number
         report = json.loads(result[REPORT])
         for message in report["damaged"]:
-            if self._study.note(number, failure := damaged(ticket.attempt, message)):
+            if self._study.record_failure(number, failure := damaged_checkpoint(ticket.attempt, message)):
                 self._listener.failed(number, failure)
         passed = self._searcher.rungs[trial.trial_id]
         passed |= {rung.images: rung for rung in map(Rung.from_json, report["rungs"])}
         history = list(passed.values())
-        self._study.place(number, report["nodes"])
+        self._study.record_nodes(number, report["nodes"])
         decision = self._study.report(number, history)
         if decision is Decision.MEASURE:
             samples = self._study.images_to_measure(history)

@@ -11,9 +11,9 @@ from trainers.evaluation.scores import Metric
 
 HOUR = 3600.0
 #: Limits that also end trials under way, each at its next rung; under the others these run to their end.
-_URGENT = ("hours", "gpu_hours", "money")
+_ENDING_TRIALS = ("hours", "gpu_hours", "money")
 #: The first that is reached gives the reason.
-_ORDER = (*_URGENT, "target", "patience", "trials")
+_ORDER = (*_ENDING_TRIALS, "target", "patience", "trials")
 
 
 @dataclass(frozen=True)
@@ -54,17 +54,17 @@ class Limit:
     reason: str
 
     @property
-    def urgent(self) -> bool:
+    def ends_trials(self) -> bool:
         """Whether trials under way end at their next rung."""
-        return self.name in _URGENT
+        return self.name in _ENDING_TRIALS
 
     @property
-    def promotes(self) -> bool:
+    def allows_promotion(self) -> bool:
         """Whether trials that have begun and wait may still go on."""
         return self.name == "trials"
 
 
-def use_of(number: int, ended: bool, rungs: Iterable[Mapping[str, Any]], metric: Metric) -> TrialUse:
+def trial_use(number: int, ended: bool, rungs: Iterable[Mapping[str, Any]], metric: Metric) -> TrialUse:
     """The use of a trial from its rungs as plain JSON."""
     passed = list(rungs)
     values = [rung["scores"][metric.name]["value"] for rung in passed if metric.name in rung["scores"]]
@@ -91,7 +91,7 @@ def devices(resources: Resources) -> float:
     return resources.workers_per_trial * (resources.gpu_share or resources.cpus_per_worker)
 
 
-def used_up(budget: Budget, so_far: Spent, metric: Metric) -> Limit | None:
+def reached_limit(budget: Budget, so_far: Spent, metric: Metric) -> Limit | None:
     """The gravest limit that is reached, an urgent one before the others; None while new trials may begin.
 
     Whatever more is used, what is used up stays so; an improvement alone brings patience back.
@@ -106,10 +106,10 @@ def used_up(budget: Budget, so_far: Spent, metric: Metric) -> Limit | None:
 
 def may_end_trials(budget: Budget) -> bool:
     """Whether the budget has a limit that ends trials under way."""
-    return any(getattr(budget, name) is not None for name in _URGENT)
+    return any(getattr(budget, name) is not None for name in _ENDING_TRIALS)
 
 
-def account(budget: Budget, so_far: Spent) -> str:
+def usage_text(budget: Budget, so_far: Spent) -> str:
     """What is used of each limit but the number of trials, in one line; empty where there is no other."""
     return "; ".join(words for name, words in _words(budget, so_far).items() if name != "trials")
 

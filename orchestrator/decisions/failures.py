@@ -28,9 +28,9 @@ class Kind:
     name: str
     pattern: str
     """Found in Ray's account of it, which is a traceback or sentences of Ray's own."""
-    counts: bool
+    blames_trial: bool
     """Whether the trial may be to blame: then it counts towards MOST_FAILURES, else its bound is MOST_OF_OTHERS."""
-    says: str
+    message: str
     """One sentence for people; {} is what was raised."""
 
 
@@ -88,17 +88,17 @@ def failures_of(notes: Mapping[str, Any]) -> tuple[Failure, ...]:
 def failure_of(attempt: int, account: str) -> Failure:
     """The failure of which Ray gives this `account`."""
     kind = next(kind for kind in KINDS if re.search(kind.pattern, account, re.MULTILINE))
-    return Failure(attempt, kind.name, kind.says.format(raised(account)))
+    return Failure(attempt, kind.name, kind.message.format(raised(account)))
 
 
-def damaged(attempt: int, message: str) -> Failure:
+def damaged_checkpoint(attempt: int, message: str) -> Failure:
     """A damaged checkpoint that was passed over; the trial goes on."""
     return Failure(attempt, "bad-checkpoint", printable(message)[:_LONGEST])
 
 
-def given_up(failures: Sequence[Failure]) -> str | None:
+def reason_to_fail(failures: Sequence[Failure]) -> str | None:
     """Why a trial with these failures has failed for good; None where it may go on."""
-    counts, blamed = Counter(failure.kind for failure in failures), {kind.name for kind in KINDS if kind.counts}
+    counts, blamed = Counter(failure.kind for failure in failures), {kind.name for kind in KINDS if kind.blames_trial}
     own = sum(count for kind, count in counts.items() if kind in blamed)
     others = max((count for kind, count in counts.items() if kind not in blamed), default=0)
     if own < MOST_FAILURES and others < MOST_OF_OTHERS:

@@ -36,7 +36,7 @@ def hours_at_full_length(sweep: Sweep, rungs: Sequence[Mapping[str, Any]]) -> fl
     return gpu_hours(sweep, rungs)[-1] * sweep.rungs[-1] / images
 
 
-def front(points: Sequence[tuple[float, float]]) -> list[int]:
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
     """Indices of the points that no other one dominates: is no worse in either value and better in one.
 
     Less is better. The first value increases along the front; equal points are on it together.

@@ -21,7 +21,7 @@ POINTS = 10_000
 
 
 @dataclass(frozen=True)
-class Recorded:
+class RecordedCurve:
     """The whole curve of one candidate; less is better."""
 
     name: str
@@ -80,7 +80,7 @@ class Summary:
     best_possible: float
 
 
-def replay(curves: Sequence[Recorded], pruner: Pruner, budget: int, workers: int, seed: int) -> Replay:
+def replay(curves: Sequence[RecordedCurve], pruner: Pruner, budget: int, workers: int, seed: int) -> Replay:
     """One sweep over `curves` in the order that `seed` gives, ended after `budget` steps of training.
 
     A step takes one unit of time on each of `workers`; a value is known when its last step has been trained.
@@ -89,7 +89,7 @@ def replay(curves: Sequence[Recorded], pruner: Pruner, budget: int, workers: int
     return _Sweep([curves[index] for index in order], pruner).run(budget, workers)
 
 
-def simulate(curves: Sequence[Recorded], pruner: Pruner, budget: int | None, workers: int, seeds: int) -> Summary:
+def simulate(curves: Sequence[RecordedCurve], pruner: Pruner, budget: int | None, workers: int, seeds: int) -> Summary:
     """`pruner` against random search, which trains every candidate to its end; without `budget` all steps of all."""
     every = sum(curve.steps[-1] for curve in curves)
     total = budget or every
@@ -125,7 +125,7 @@ class _Trial:
     """A candidate that has begun."""
 
     number: int
-    curve: Recorded
+    curve: RecordedCurve
     passed: int = 0
     """Rungs behind it."""
     target: int = 0
@@ -144,7 +144,7 @@ class _Trial:
 class _Sweep:
     """Workers that ask for trials; decisions see what has been trained and nothing else."""
 
-    def __init__(self, candidates: Sequence[Recorded], pruner: Pruner) -> None:
+    def __init__(self, candidates: Sequence[RecordedCurve], pruner: Pruner) -> None:
         self._candidates, self._pruner = candidates, pruner
         self._policy = pruner.policy()
         self._trials: list[_Trial] = []

@@ -7,7 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from orchestrator.store import UnavailableError, orphans, store_of
-from orchestrator.study.lease import driving
+from orchestrator.study.lease import hold_lease
 from orchestrator.study.status import missing_sweep
 from orchestrator.study.study import SweepStudy
 from trainers.errors import InputError
@@ -25,7 +25,7 @@ def collect(folder: Path, storage: str | None, dry_run: bool, say: Callable[[str
     study = SweepStudy.open(folder, storage)
     if study is None:
         raise missing_sweep(folder)
-    with nullcontext() if dry_run else driving(folder.name, folder, study.lease_records, say):
+    with nullcontext() if dry_run else hold_lease(folder.name, folder, study.lease_records, say):
         store, metric = store_of(study.sweep, study.folder), study.sweep.score.metric
         kept = {each.number: worth_keeping(each.rungs, metric, store.keep.best) for each in study.records()}
         try:

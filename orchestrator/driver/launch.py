@@ -20,7 +20,7 @@ from orchestrator.driver.progress import Progress
 from orchestrator.driver.warm_start import earlier_studies, prior_trials
 from orchestrator.paths import cache_of
 from orchestrator.store import check_store, store_of
-from orchestrator.study.lease import driving, holder
+from orchestrator.study.lease import hold_lease, last_claim
 from orchestrator.study.samplers import check_named_classes
 from orchestrator.study.status import SweepStatus, read_status, status_of
 from orchestrator.study.storage import keep_sweep
@@ -64,9 +64,9 @@ def launch(sweep: Sweep, root: Path, console: Console, address: str | None = Non
     with TrackerProcess() as tracker, _cluster_at(address, sweep):
         folder.mkdir(parents=True, exist_ok=True)
         study = known or SweepStudy.create(folder, sweep)
-        with driving(sweep.name, folder, study.lease_records, console.print) as lease:
+        with hold_lease(sweep.name, folder, study.lease_records, console.print) as lease:
             study.drive(lease)
-            study.renew()
+            study.upgrade()
             if not _same_budget(study, sweep):
                 study.limits.change_budget(sweep.budget)
                 console.print(f"sweep {sweep.name}: from now on its budget is {sweep.budget}", highlight=False)
@@ -131,7 +131,7 @@ def _complete(study: SweepStudy) -> bool:
 
 def _ended_properly(study: SweepStudy) -> bool:
     """Whether the last driver ended by itself: one that was killed may not have written report and tracker."""
-    last = holder(study.limits.claims)
+    last = last_claim(study.limits.claims)
     return last is None or last.state == "ended"
 
 

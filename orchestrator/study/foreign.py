@@ -9,7 +9,7 @@ from typing import Any
 from trainers.errors import InputError
 
 
-def imported(path: str, base: type, key: str) -> type:
+def import_class(path: str, base: type, key: str) -> type:
     """The class at `path`, "package.module:Name", a subclass of `base`.
 
     Raises InputError that names `key`, the section of the sweep file, and what is wrong with the class.
@@ -25,9 +25,9 @@ def imported(path: str, base: type, key: str) -> type:
     return found
 
 
-def made(path: str, arguments: dict[str, Any], base: type, key: str) -> Any:
-    """An object of the class at `path`. Raises InputError as `imported`, and if it does not take its arguments."""
-    found = imported(path, base, key)
+def make_object(path: str, arguments: dict[str, Any], base: type, key: str) -> Any:
+    """An object of the class at `path`. Raises InputError as `import_class`, and if it does not take its arguments."""
+    found = import_class(path, base, key)
     try:
         return found(**arguments)
     except Exception as error:  # whatever its constructor raises
@@ -35,7 +35,7 @@ def made(path: str, arguments: dict[str, Any], base: type, key: str) -> Any:
         raise InputError(f"{key}.class: {path} does not take {shown}: {type(error).__name__}: {error}") from error
 
 
-def takes(kind: type, argument: str) -> bool:
+def takes_argument(kind: type, argument: str) -> bool:
     """Whether the constructor of `kind` has a parameter called `argument`."""
     try:
         return argument in signature(kind).parameters

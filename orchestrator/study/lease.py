@@ -61,7 +61,7 @@ class Claim:
     """held, ended, or withdrawn: claimed too late and never used."""
 
     @property
-    def words(self) -> str:
+    def process(self) -> str:
         """The driver as people know it."""
         host, pid, _ = self.holder.rsplit(":", 2)
         return f"process {pid} on {host}"
@@ -80,7 +80,7 @@ class Records(Protocol):
         """Replaces the record of an epoch by its holder's newer one."""
 
 
-class Notes:
+class ClaimNotes:
     """Claims among the notes of a study, one per epoch, over a function that reads them and one that writes one."""
 
     def __init__(self, read: Callable[[], Mapping[str, Any]], write: Callable[[str, Any], None]) -> None:
@@ -110,7 +110,7 @@ def claims(notes: Mapping[str, Any]) -> list[Claim]:
     return sorted(found, key=lambda claim: claim.epoch)
 
 
-def holder(known: Sequence[Claim]) -> Claim | None:
+def last_claim(known: Sequence[Claim]) -> Claim | None:
     """The claim that counts, whether its driver lives or not; None where nobody ever drove."""
     return next((claim for claim in reversed(known) if claim.state != "withdrawn"), None)
 
@@ -120,9 +120,9 @@ def driver_seconds(known: Sequence[Claim]) -> float:
     return sum(claim.seconds for claim in known)
 
 
-def driven(known: Sequence[Claim], folder: Path) -> Claim | None:
+def running_driver(known: Sequence[Claim], folder: Path) -> Claim | None:
     """The claim of the driver at work, as far as can be told at once; None where there is none."""
-    last = holder(known)
+    last = last_claim(known)
     if last is None or last.state != "held":
         return None
     if last.machine == machine():
@@ -153,7 +153,7 @@ class Lease:
         self._start = time.monotonic()
         self._lost: str | None = None
         self._renewing, self._stop = threading.Lock(), threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._thread = threading.Thread(target=self._keep_renewing, name="lease", daemon=True)
 
     @property
     def epoch(self) -> int:
@@ -169,7 +169,7 @@ class Lease:
 
     def fence(self, notes: Mapping[str, Any]) -> None:
         """Raises LeaseLostError where others' `notes` have a claim of a later epoch."""
-        self._heed(holder(claims(notes)))
+        self._notice_takeover(last_claim(claims(notes)))
         if self._lost is not None:
             raise LeaseLostError(self._lost)
 
@@ -197,15 +197,15 @@ class Lease:
             self.renew("ended")
 
     def _superseded(self) -> bool:
-        self._heed(holder(self._records.read()))
+        self._notice_takeover(last_claim(self._records.read()))
         return self._lost is not None
 
-    def _heed(self, last: Claim | None) -> None:
+    def _notice_takeover(self, last: Claim | None) -> None:
         later = last is not None and last.epoch >= self._mine.epoch and last.holder != self._mine.holder
         if self._lost is None and last is not None and later:
-            self._lost = f"lost the lease to {last.words}, which drives the sweep now"
+            self._lost = f"lost the lease to {last.process}, which drives the sweep now"
 
-    def _keep(self) -> None:
+    def _keep_renewing(self) -> None:
         while self._lost is None and not self._stop.wait(self._mine.expiry / 3):
             # Records may be away for a while. Where that lasts, a lease that is overdue meets the error in `check`.
             with suppress(Exception):
@@ -213,24 +213,24 @@ class Lease:
 
 
 @contextmanager
-def driving(name: str, folder: Path, records: Records, say: Callable[[str], None] = print) -> Iterator[Lease]:
+def hold_lease(name: str, folder: Path, records: Records, say: Callable[[str], None] = print) -> Iterator[Lease]:
     """Makes this process the only driver of the sweep `name` for as long as the block lasts.
 
     `folder` is the sweep's on this machine. Raises InputError where another driver is at work, naming it. To learn
     whether one on another machine lives takes up to its `expiry` seconds.
     """
     with _Lock(folder / DRIVER_LOCK) as lock:
-        last = holder(records.read())
+        last = last_claim(records.read())
         if last is None or last.state != "held":
             if not lock.held:
                 raise InputError(f"{name}: already driven by process {lock.owner}; stop it first")
         elif last.machine != machine():
-            say(f"{name}: waiting up to {last.expiry:g} s whether {last.words} is still at work")
-            _watch(name, records, last)
+            say(f"{name}: waiting up to {last.expiry:g} s whether {last.process} is still at work")
+            _wait_for_expiry(name, records, last)
         elif not lock.held and clock() - last.renewed < last.expiry:
-            raise _taken(name, last)
+            raise _already_driven(name, last)
         lease = Lease(records, _claim(name, records, last))
-        lock.take()
+        lock.take_over()
         lease.start()
         try:
             yield lease
@@ -247,11 +247,13 @@ def _claim(name: str, records: Records, last: Claim | None) -> Claim:
     others = [claim for claim in records.read() if claim.holder != me]
     if not won:
         by = next((claim for claim in others if claim.epoch == epoch), None)
-        raise InputError(f"{name}: other drivers start at the same time; try again") if by is None else _taken(name, by)
-    before = holder([claim for claim in others if claim.epoch < epoch])
+        if by is None:
+            raise InputError(f"{name}: other drivers start at the same time; try again")
+        raise _already_driven(name, by)
+    before = last_claim([claim for claim in others if claim.epoch < epoch])
     if before is not None and before != last:  # it has renewed in the last moment, and lives
         records.renew(replace(mine, state="withdrawn"))
-        raise _taken(name, before)
+        raise _already_driven(name, before)
     return mine
 
 
@@ -266,20 +268,20 @@ def _expiry() -> float:
     return seconds
 
 
-def _watch(name: str, records: Records, last: Claim) -> None:
+def _wait_for_expiry(name: str, records: Records, last: Claim) -> None:
     """Returns when `last` has not been renewed for as long as it lasts, or was given back; else InputError."""
     end = clock() + last.expiry
     while clock() < end:
         time.sleep(min(1.0, last.expiry / 10))
-        now = holder(records.read())
+        now = last_claim(records.read())
         if now != last and now is not None:
             if now.state == "held":
-                raise _taken(name, now)
+                raise _already_driven(name, now)
             return
 
 
-def _taken(name: str, by: Claim) -> InputError:
-    return InputError(f"{name}: already driven by {by.words}; stop it first")
+def _already_driven(name: str, by: Claim) -> InputError:
+    return InputError(f"{name}: already driven by {by.process}; stop it first")
 
 
 class _Lock:
@@ -303,7 +305,7 @@ class _Lock:
         if self._file is not None:
             self._file.close()
 
-    def take(self) -> None:
+    def take_over(self) -> None:
         """Takes the lock from a driver that was superseded: it keeps its own, on a file without a name."""
         if not self.held:
             temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}")

@@ -8,7 +8,7 @@ from typing import Literal
 from orchestrator.decisions import budget
 from orchestrator.decisions.budget import Limit, Spent, TrialUse
 from orchestrator.study import requests
-from orchestrator.study.lease import Claim, Lease, claims, driver_seconds, holder
+from orchestrator.study.lease import Claim, Lease, claims, driver_seconds, last_claim
 from orchestrator.study.notes import StudyNotes
 from orchestrator.study.requests import Request
 from search_spaces.settings import Budget
@@ -62,7 +62,7 @@ class Limits:
     @property
     def asked(self) -> Literal["stop", "pause"] | None:
         """Whether the last driver, in whatever process, was asked to stop the sweep or to pause."""
-        last = holder(self.claims)
+        last = last_claim(self.claims)
         return requests.asked_to_leave(self._notes.values, last.epoch) if last else None
 
     @property
@@ -105,11 +105,11 @@ class Limits:
 
         `spent` is what the sweep has used; by default it is counted now.
         """
-        return budget.used_up(self.sweep.budget, spent or self.spent(), METRICS[self.sweep.score.metric])
+        return budget.reached_limit(self.sweep.budget, spent or self.spent(), METRICS[self.sweep.score.metric])
 
-    def called_off(self, number: int) -> str | None:
+    def reason_to_end(self, number: int) -> str | None:
         """Why trial `number` must end at its next rung, whatever it scores; None if it may go on."""
         if self.leaving == "stop" or number in requests.stopped_trials(self._notes.values):
             return requests.STOPPED_BY_USER
         limit = self.limit() if budget.may_end_trials(self.sweep.budget) else None
-        return limit.reason if limit is not None and limit.urgent else None
+        return limit.reason if limit is not None and limit.ends_trials else None

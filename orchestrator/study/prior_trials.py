@@ -25,7 +25,7 @@ def as_notes(trials: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
         yield f"{_PREFIX}{start}", json.dumps(trials[start : start + _PER_NOTE])
 
 
-def among(notes: Mapping[str, Any], sweep: Sweep) -> list[FrozenTrial]:
+def from_notes(notes: Mapping[str, Any], sweep: Sweep) -> list[FrozenTrial]:
     """The trials of other sweeps as trials of `sweep`; their numbers are below nought."""
     texts = [notes[key] for key in sorted(notes) if key.startswith(_PREFIX)]
     known = [prior for text in texts for prior in json.loads(text)]

@@ -10,7 +10,7 @@ from optuna.pruners import BasePruner
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from orchestrator.study.foreign import made
+from orchestrator.study.foreign import make_object
 from orchestrator.study.records import attributes_of
 from orchestrator.study.storage import FencedStorage
 from search_spaces.pruners.rule import CONTINUE, Answer, Curve, Pruner, prune
@@ -26,7 +26,7 @@ def named_pruner(pruner: Pruner, rungs: Sequence[int]) -> BasePruner | None:
     Raises InputError if its class cannot be imported, is no pruner, or does not take its arguments.
     """
     named = pruner.optuna_pruner(rungs)
-    return None if named is None else made(*named, BasePruner, "pruner")
+    return None if named is None else make_object(*named, BasePruner, "pruner")
 
 
 def ask_once(pruner: BasePruner, study: optuna.Study, storage: FencedStorage, trial: Trial, images: int) -> Answer:

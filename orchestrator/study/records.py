@@ -80,7 +80,7 @@ class TrialRecord:
     """Where the workers of its last attempt were, as ADDRESS/ID; empty before its first report."""
 
 
-class Memo:
+class TrialCache:
     """Keeps what `work` makes of each trial and a context, for as long as they are the same."""
 
     def __init__(self, work: Callable[..., Any]) -> None:
@@ -94,12 +94,12 @@ class Memo:
         return kept[2]
 
 
-class Reader:
+class TrialReader:
     """Reads the trials of one study. Rungs never change, nor does a trial that the storage has not replaced."""
 
     def __init__(self, sweep: Sweep) -> None:
         self._rungs: dict[int, dict[str, Rung]] = {}
-        self._record = Memo(lambda trial: _record(sweep, trial, self.rungs(trial.number, trial.user_attrs)))
+        self._record = TrialCache(lambda trial: _record(sweep, trial, self.rungs(trial.number, trial.user_attrs)))
 
     def rungs(self, number: int, attributes: Mapping[str, Any]) -> tuple[Rung, ...]:
         """The rungs among the attributes of trial `number`, in order of images."""

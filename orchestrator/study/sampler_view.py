@@ -11,7 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from orchestrator.decisions.objectives import hours_at_full_length
-from orchestrator.study.records import PAUSED, Memo, notes_of
+from orchestrator.study.records import PAUSED, TrialCache, notes_of
 from search_spaces.samplers import Tpe
 from search_spaces.sweep import Sweep
 from trainers.evaluation.scores import METRICS
@@ -24,7 +24,7 @@ MOST_MODELLED, GOOD = 256, 25
 Rank = tuple[float, ...]
 
 
-class View:
+class SamplerView:
     """The trials of `sweep` for its sampler.
 
     Where trials are paused, those that reached a rung are complete and worth their best value until there. It is the
@@ -38,16 +38,16 @@ class View:
     def __init__(self, sweep: Sweep) -> None:
         self._sweep = sweep
         self._several = len(sweep.objectives) > 1
-        self._length = Memo(lambda trial: max(_scores(trial, sweep), default=0))
-        self._rank = Memo(lambda trial, rung: _rank(trial, sweep, rung))
-        self._valued = Memo(lambda trial, rung: _valued(trial, sweep, rung))
+        self._length = TrialCache(lambda trial: max(_scores(trial, sweep), default=0))
+        self._rank = TrialCache(lambda trial, rung: _rank(trial, sweep, rung))
+        self._valued = TrialCache(lambda trial, rung: _valued(trial, sweep, rung))
 
-    def of(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
+    def show(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
         """What is seen of `trials`, which are never changed in place."""
         rung, sampler = self._rung(trials), self._sweep.sampler
         if isinstance(sampler, Tpe) and not self._several:
             most = max(MOST_MODELLED, sampler.startup)
-            trials = thinned(trials, most, lambda trial: self._rank(trial, rung))
+            trials = subsample(trials, most, lambda trial: self._rank(trial, rung))
         return trials if rung is None else [self._valued(trial, rung) for trial in trials]
 
     def _rung(self, trials: Sequence[FrozenTrial]) -> int | None:
@@ -60,7 +60,7 @@ class View:
         return 0 if self._several or self._sweep.sampler.complete_only else None
 
 
-def thinned(trials: Sequence[FrozenTrial], most: int, rank: Callable[[FrozenTrial], Rank]) -> Sequence[FrozenTrial]:
+def subsample(trials: Sequence[FrozenTrial], most: int, rank: Callable[[FrozenTrial], Rank]) -> Sequence[FrozenTrial]:
     """At most so many of `trials`, in order: the best by `rank`, the newest others, and an even sample of the rest.
 
     TPE's model of good trials stands on the same ones as ever, and its model of all others on fewer. What an ask costs
@@ -129,7 +129,7 @@ class SampledStudy(optuna.Study):  # type: ignore[misc]  # optuna is not checked
         """Trials of other sweeps, which samplers take for trials of this one."""
         # With another pruner, Optuna would give its samplers all trials in place of those that are shown here.
         self.pruner = optuna.pruners.NopPruner()
-        self._view, self._pruned = View(sweep), Memo(_as_pruned)
+        self._view, self._pruned = SamplerView(sweep), TrialCache(_as_pruned)
         self._known: Sequence[FrozenTrial] = ()
         self._seen: Sequence[FrozenTrial] = ()
         """What `_known` looks like: a sampler looks five times at the same trials."""
@@ -140,7 +140,7 @@ class SampledStudy(optuna.Study):  # type: ignore[misc]  # optuna is not checked
         known = [*self.prior_trials, *super()._get_trials(deepcopy=False, use_cache=use_cache)]
         if len(known) != len(self._known) or any(map(operator.is_not, known, self._known)):
             shown = [self._pruned(trial) if trial.user_attrs.get(PAUSED) else trial for trial in known]
-            self._known, self._seen = known, self._view.of(shown)
+            self._known, self._seen = known, self._view.show(shown)
         return [trial for trial in self._seen if states is None or trial.state in states]
 
 

@@ -23,7 +23,7 @@ from optuna.samplers import (
 )
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from orchestrator.study.foreign import imported, made, takes
+from orchestrator.study.foreign import import_class, make_object, takes_argument
 from orchestrator.study.pruners import named_pruner
 from search_spaces.samplers import CmaEs, Gp, Grid, NamedSampler, Nsga2, Qmc, Sampler, Tpe
 from search_spaces.space import Dimension, Space, grid
@@ -44,7 +44,7 @@ def sampler_of(sweep: Sweep, position: int) -> BaseSampler:
     seed = seed_of(chosen.base_seed, position) % 2**32
     if isinstance(chosen, Qmc):
         return PartialFixedSampler({**sobol(sweep.space, chosen.seed, position), **point}, RandomSampler(seed=seed))
-    sampler = _learning(chosen, seed, sweep.space)
+    sampler = _optuna_sampler(chosen, seed, sweep.space)
     if not point:
         return sampler
     # A distribution over fewer dimensions would become the state of CMA-ES.
@@ -132,7 +132,7 @@ class DistinctNsga2(NSGAIISampler):  # type: ignore[misc]  # optuna is not check
         return {}
 
 
-def _learning(chosen: Sampler, seed: int, space: Space) -> BaseSampler:
+def _optuna_sampler(chosen: Sampler, seed: int, space: Space) -> BaseSampler:
     """Optuna's sampler, or one of another package, for the next trial."""
     if isinstance(chosen, Tpe):
         return TPESampler(seed=seed, n_startup_trials=chosen.startup, multivariate=True, group=True)
@@ -152,10 +152,10 @@ def _learning(chosen: Sampler, seed: int, space: Space) -> BaseSampler:
 
 def _named_sampler(chosen: NamedSampler, seed: int) -> BaseSampler:
     seeded = {"seed": seed} if _takes_seed(chosen) else {}
-    sampler: BaseSampler = made(chosen.path, {**seeded, **chosen.arguments}, BaseSampler, "sampler")
+    sampler: BaseSampler = make_object(chosen.path, {**seeded, **chosen.arguments}, BaseSampler, "sampler")
     return sampler
 
 
 def _takes_seed(chosen: NamedSampler) -> bool:
     """Whether the sampler of another package can be seeded."""
-    return takes(imported(chosen.path, BaseSampler, "sampler"), "seed")
+    return takes_argument(import_class(chosen.path, BaseSampler, "sampler"), "seed")

@@ -9,11 +9,11 @@ from pathlib import Path
 from statistics import median_low
 from typing import Any
 
-from orchestrator.decisions.budget import Limit, Spent, account
+from orchestrator.decisions.budget import Limit, Spent, usage_text
 from orchestrator.decisions.failures import KINDS, NAN
-from orchestrator.decisions.objectives import front
+from orchestrator.decisions.objectives import pareto_front
 from orchestrator.paths import sweep_names
-from orchestrator.study.lease import driven, holder
+from orchestrator.study.lease import last_claim, running_driver
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.study import SweepStudy
 from search_spaces.settings import SCORE, Budget
@@ -56,7 +56,7 @@ class SweepStatus:
         """What is used of the budget, in words."""
         count = f"{len(self.records)}{f' of {self.budget}' if self.budget else ''} trials"
         added = f" ({self.added} added)" if self.added else ""
-        return "; ".join(filter(None, (count + added, account(self.limits, self.spent))))
+        return "; ".join(filter(None, (count + added, usage_text(self.limits, self.spent))))
 
     @property
     def counts(self) -> dict[str, int]:
@@ -89,7 +89,7 @@ class SweepStatus:
         if len(self.objectives) == 1:
             return []
         complete = [record for record in self.records if record.state == "complete"]
-        found = front([(score_of(record, self.metric).cost, record.gpu_hours[-1]) for record in complete])
+        found = pareto_front([(score_of(record, self.metric).cost, record.gpu_hours[-1]) for record in complete])
         return [complete[index].number for index in found]
 
     @property
@@ -188,7 +188,7 @@ def status_of(study: SweepStudy) -> SweepStatus:
     done = limit is not None and not any(record.state in UNDER_WAY for record in records)
     return SweepStatus(
         name=study.sweep.name,
-        state="complete" if done else _undone(study),
+        state="complete" if done else _unfinished_state(study),
         metric=study.sweep.score.metric,
         limits=study.sweep.budget,
         added=study.limits.trials_added,
@@ -201,11 +201,11 @@ def status_of(study: SweepStudy) -> SweepStatus:
     )
 
 
-def _undone(study: SweepStudy) -> str:
+def _unfinished_state(study: SweepStudy) -> str:
     """The state of a sweep that has not come to its end."""
-    if driven(study.limits.claims, study.folder):
+    if running_driver(study.limits.claims, study.folder):
         return "running"
-    last = holder(study.limits.claims)
+    last = last_claim(study.limits.claims)
     if last is None or last.state == "held":  # its driver died
         return "interrupted"
     return {"stop": "stopped", "pause": "paused", None: "interrupted"}[study.limits.asked]

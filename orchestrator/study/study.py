@@ -15,13 +15,13 @@ import optuna
 from optuna.pruners import BasePruner
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from orchestrator.decisions.budget import TrialUse, use_of
-from orchestrator.decisions.failures import FAILURES, LOG, Failure, failures_of, given_up
+from orchestrator.decisions.budget import TrialUse, trial_use
+from orchestrator.decisions.failures import FAILURES, LOG, Failure, failures_of, reason_to_fail
 from orchestrator.decisions.objectives import directions, gpu_hours
 from orchestrator.study import prior_trials
 from orchestrator.study.formats import SWEEP, read_notes, rewrite_notes, write_first_notes
 from orchestrator.study.importances import importances
-from orchestrator.study.lease import Lease, Notes
+from orchestrator.study.lease import ClaimNotes, Lease
 from orchestrator.study.limits import Limits
 from orchestrator.study.notes import StudyNotes
 from orchestrator.study.pruners import ask_once, named_pruner
@@ -32,8 +32,8 @@ from orchestrator.study.records import (
     REASON,
     RUNG,
     Final,
-    Memo,
-    Reader,
+    TrialCache,
+    TrialReader,
     TrialRecord,
     attributes_of,
     notes_of,
@@ -88,11 +88,11 @@ class SweepStudy:
         self._notes = StudyNotes(study, sweep.name)
         self.limits = Limits(sweep, self._notes, self._uses)
         self._sampling = SampledStudy(study, sweep)
-        self._sampling.prior_trials = prior_trials.among(self._notes.values, sweep)
+        self._sampling.prior_trials = prior_trials.from_notes(self._notes.values, sweep)
         self._live: dict[int, Trial] = {}
         """Trials that this driver has handed out, by number."""
-        self._reader = Reader(sweep)
-        self._use = Memo(self._use_of)
+        self._reader = TrialReader(sweep)
+        self._use = TrialCache(self._use_of)
         self._slice_ends: dict[int, int] = {}
         """The rung at which each live trial pauses."""
         self._metric = METRICS[sweep.score.metric]
@@ -121,7 +121,7 @@ class SweepStudy:
         # A database may have moved since.
         return cls(folder, sweep.model_copy(update={"study": sweep.study.model_copy(update={"storage": place})}), study)
 
-    def renew(self) -> None:
+    def upgrade(self) -> None:
         """Brings the study to this program's format, and records the defaults of its systems if it has none yet.
 
         For a driver that holds the lease. Afterwards no later release changes what the study's trials are.
@@ -141,9 +141,9 @@ class SweepStudy:
         return self.limits.sweep
 
     @property
-    def lease_records(self) -> Notes:
+    def lease_records(self) -> ClaimNotes:
         """Where drivers claim this study. A claim is written past the fence, which it decides about."""
-        return Notes(self._notes.read, partial(self._storage.inner.set_study_user_attr, self._study._study_id))
+        return ClaimNotes(self._notes.read, partial(self._storage.inner.set_study_user_attr, self._study._study_id))
 
     def drive(self, lease: Lease) -> None:
         """Makes this process the driver: from now on every write asks `lease` first."""
@@ -166,11 +166,11 @@ class SweepStudy:
             return None
         limit = self.limits.limit(spent := self.limits.spent())
         choice: Choice = left[0] if left else None
-        if not left and (limit is None or limit.promotes):
+        if not left and (limit is None or limit.allows_promotion):
             choice = self._policy.choose(limit is None)
         if choice is None:
             if not self._live:
-                self._settle()
+                self._prune_paused()
             return None
         if choice == "start":
             # A sampler that was pickled or restarted would replay its random numbers: seed it by position.
@@ -202,9 +202,9 @@ class SweepStudy:
         self.refresh()
         trial, last = self._live[number], history[-1]
         answer = self._judge(history)
-        settled = f"{RUNG}{last.images}" in attributes_of(trial) or self.limits.called_off(number)
+        settled = f"{RUNG}{last.images}" in attributes_of(trial) or self.limits.reason_to_end(number)
         if answer.kind == "measure" and not settled:
-            return self._leave(number) if self.limits.leaving else Decision.MEASURE
+            return self._release(number) if self.limits.leaving else Decision.MEASURE
         with self._storage.transaction():
             kept = attributes_of(trial)
             self._keep(trial, [rung for rung in history if f"{RUNG}{rung.images}" not in kept])
@@ -212,7 +212,7 @@ class SweepStudy:
             return self._end(number, Decision.PRUNE, f"diverged at {last.images / KIMG:g} kimg: {last.diverged}")
         if last.images >= self.sweep.rungs[-1]:
             return self._end(number, Decision.COMPLETE, None)
-        if (reason := self.limits.called_off(number) or self._stopped(last)) is not None:
+        if (reason := self.limits.reason_to_end(number) or self._stopped(last)) is not None:
             return self._end(number, Decision.PRUNE, reason)
         if self._optuna_pruner is not None:
             answer = ask_once(self._optuna_pruner, self._study, self._storage, trial, last.images)
@@ -222,8 +222,8 @@ class SweepStudy:
         if last.images >= self._slice_ends[number]:
             trial.set_user_attr(PAUSED, True)
             self._policy.paused(number, self._curve(history))
-            return self._leave(number)
-        return self._leave(number) if self.limits.leaving else Decision.CONTINUE
+            return self._release(number)
+        return self._release(number) if self.limits.leaving else Decision.CONTINUE
 
     def _keep(self, trial: Trial, rungs: Sequence[Rung]) -> None:
         for rung in rungs:
@@ -250,7 +250,7 @@ class SweepStudy:
         """The sweep's pruner if it is of Optuna's kind. Only a driver asks for it, which imports its class."""
         return named_pruner(self.sweep.pruner, self.sweep.rungs)
 
-    def note(self, number: int, failure: Failure) -> bool:
+    def record_failure(self, number: int, failure: Failure) -> bool:
         """Keeps a failure with its trial; False where it was kept already."""
         trial = self._live[number]
         if failure in (known := failures_of(trial.user_attrs)):
@@ -258,21 +258,21 @@ class SweepStudy:
         trial.set_user_attr(FAILURES, [asdict(each) for each in (*known, failure)])
         return True
 
-    def place(self, number: int, nodes: Sequence[str]) -> None:
+    def record_nodes(self, number: int, nodes: Sequence[str]) -> None:
         """Keeps where the workers of a live trial are."""
         trial = self._live[number]
         if attributes_of(trial).get(NODES) != list(nodes):
             trial.set_user_attr(NODES, list(nodes))
 
-    def crashed(self, number: int, failure: Failure, log: str) -> bool:
+    def record_crash(self, number: int, failure: Failure, log: str) -> bool:
         """Keeps why a process died, and what it wrote; whether the trial goes on, by a new ticket, or has failed."""
         trial = self._live[number]
         trial.set_user_attr(LOG, log)
-        self.note(number, failure)
-        if (reason := given_up(failures_of(trial.user_attrs))) is not None:
+        self.record_failure(number, failure)
+        if (reason := reason_to_fail(failures_of(trial.user_attrs))) is not None:
             self.fail(number, reason)
             return False
-        self._leave(number)
+        self._release(number)
         return True
 
     def fail(self, number: int, reason: str) -> None:
@@ -315,7 +315,7 @@ class SweepStudy:
         """
         for key, text in prior_trials.as_notes(trials):
             self._notes.write(key, text)
-        self._sampling.prior_trials = prior_trials.among(self._notes.values, self.sweep)
+        self._sampling.prior_trials = prior_trials.from_notes(self._notes.values, self.sweep)
 
     def importances(self) -> dict[str, float]:
         """As `importances.importances`; a pruned trial counts with the best score it reached."""
@@ -329,7 +329,7 @@ class SweepStudy:
                 return f"{kind} at {rung.images / KIMG:g} kimg: {evidence}"
         return None
 
-    def _leave(self, number: int) -> Decision:
+    def _release(self, number: int) -> Decision:
         """Lets go of a trial, which stays as it is and may go on later."""
         del self._live[number]
         return Decision.PAUSE
@@ -339,8 +339,8 @@ class SweepStudy:
         running = [t for t in self._trials(TrialState.RUNNING) if t.number not in self._live]
         left = {t.number: t for t in running if not t.user_attrs.get(PAUSED)}
         # Their driver died before it ended them.
-        failed = {n: reason for n, t in left.items() if (reason := given_up(failures_of(t.user_attrs))) is not None}
-        off = {number: reason for number in left if (reason := self.limits.called_off(number)) is not None}
+        failed = {n: why for n, t in left.items() if (why := reason_to_fail(failures_of(t.user_attrs))) is not None}
+        off = {n: why for n in left if (why := self.limits.reason_to_end(n)) is not None}
         for number, reason in (off | failed).items():
             self._live[number] = Trial(self._study, left[number]._trial_id)
             self.fail(number, reason) if number in failed else self._end(number, Decision.PRUNE, reason)
@@ -351,7 +351,7 @@ class SweepStudy:
 
     def _use_of(self, trial: FrozenTrial) -> TrialUse:
         ended = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-        return use_of(trial.number, ended, notes_of(trial.user_attrs), self._metric)
+        return trial_use(trial.number, ended, notes_of(trial.user_attrs), self._metric)
 
     def _end(self, number: int, decision: Decision, reason: str | None) -> Decision:
         trial = self._live.pop(number)
@@ -368,7 +368,7 @@ class SweepStudy:
         self._policy.ended(number, self._curve(self._rungs(trial)))
         return decision
 
-    def _settle(self) -> None:
+    def _prune_paused(self) -> None:
         """Prunes the trials that nothing will promote any more."""
         for frozen in self._trials(TrialState.RUNNING):
             trial, rungs = Trial(self._study, frozen._trial_id), self._rungs(frozen)

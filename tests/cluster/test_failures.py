@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 
 from orchestrator.cluster.trainable import LOG_BYTES, LOG_LINES, log_tail
-from orchestrator.decisions.failures import KINDS, MOST_FAILURES, MOST_OF_OTHERS, Failure, failure_of, given_up
+from orchestrator.decisions.failures import KINDS, MOST_FAILURES, MOST_OF_OTHERS, Failure, failure_of, reason_to_fail
 from orchestrator.paths import mlflow_uri
 from orchestrator.store import Objects, TrialStore
 from orchestrator.store.folder import FolderObjects
@@ -62,7 +62,7 @@ ACCOUNTS = {
     "unexpectedly: health check failed due to missing too many heartbeats": "lost-node",
     f"{DIED}\tthe actor's node was preempted: spot instance": "lost-node",
 }
-BLAMED = {kind.name: kind.counts for kind in KINDS}
+BLAMED = {kind.name: kind.blames_trial for kind in KINDS}
 
 
 @pytest.mark.parametrize(("account", "kind"), ACCOUNTS.items(), ids=lambda text: text[-40:])
@@ -102,7 +102,7 @@ def test_a_trial_is_given_up_at_its_third_failure_or_the_last_one_of_another_kin
         own = sum(count for kind, count in counts.items() if BLAMED[kind])
         others = [count for kind, count in counts.items() if not BLAMED[kind]]
         expected = own >= MOST_FAILURES or max(others, default=0) >= MOST_OF_OTHERS
-        assert (given_up(failures[:end]) is not None) == expected
+        assert (reason_to_fail(failures[:end]) is not None) == expected
 
 
 @settings(max_examples=15, deadline=None)
@@ -120,7 +120,7 @@ def test_whatever_fails_a_study_goes_on_to_its_exact_number_of_trials(events: li
                 continue
             expected[kind] += 1
             seen[ticket.number, BLAMED[kind]] += 1
-            goes_on = study.crashed(ticket.number, Failure(ticket.attempt, kind, "why"), "log")
+            goes_on = study.record_crash(ticket.number, Failure(ticket.attempt, kind, "why"), "log")
             assert goes_on == (seen[ticket.number, True] < MOST_FAILURES)
             assert (study.records()[ticket.number].state == "running") == goes_on
             if reopened:
@@ -141,7 +141,7 @@ def test_a_trial_goes_on_before_new_ones_begin_and_keeps_its_parameters(tmp_path
     first, second = study.next_ticket(), study.next_ticket()
     assert first
     assert second
-    assert study.crashed(first.number, Failure(1, "lost-node", "gone"), "")
+    assert study.record_crash(first.number, Failure(1, "lost-node", "gone"), "")
     again = study.next_ticket()
     assert again
     assert (again.number, again.attempt, again.params) == (first.number, 2, first.params)
@@ -151,8 +151,8 @@ def test_a_trial_that_its_driver_had_no_time_to_end_is_ended_by_the_next_one(tmp
     study = SweepStudy.create(tmp_path, made_up.sweep())
     assert study.next_ticket()
     for attempt in range(1, MOST_FAILURES + 1):
-        assert study.note(0, Failure(attempt, "error", "no"))
-    assert not study.note(0, Failure(1, "error", "no")), "told again, it is not kept again"
+        assert study.record_failure(0, Failure(attempt, "error", "no"))
+    assert not study.record_failure(0, Failure(1, "error", "no")), "told again, it is not kept again"
     heir = SweepStudy.open(tmp_path)
     assert heir is not None
     following = heir.next_ticket()
@@ -174,7 +174,7 @@ def test_the_log_of_a_failed_trial_is_in_mlflow_once_however_often_it_is_written
     study = SweepStudy.create(tmp_path / "made-up", made_up.sweep())
     for attempt in range(1, MOST_FAILURES + 1):
         assert study.next_ticket()
-        study.crashed(0, Failure(attempt, "error", f"no {attempt}"), f"log {attempt}")
+        study.record_crash(0, Failure(attempt, "error", f"no {attempt}"), f"log {attempt}")
     for thorough in (False, False, True):
         Tracker(tmp_path, study.sweep, study.id, thorough).sync(study.records()[0], lambda number: {})
     client = MlflowClient(mlflow_uri(tmp_path))

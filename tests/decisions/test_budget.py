@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.decisions.budget import HOUR, Limit, Spent, TrialUse, account, extended, spent, use_of, used_up
+from orchestrator.decisions.budget import (
+    HOUR,
+    Limit,
+    Spent,
+    TrialUse,
+    extended,
+    reached_limit,
+    spent,
+    trial_use,
+    usage_text,
+)
 from search_spaces.settings import Budget, Resources
 from tests.support import made_up
 from trainers.evaluation.scores import METRICS, Metric
@@ -46,7 +56,7 @@ def uses(draw: st.DrawFn) -> list[TrialUse]:
 
 
 def limit(budget: Budget, trials: list[TrialUse], hours: float = 0.0, metric: Metric = KID) -> Limit | None:
-    return used_up(budget, spent(trials, hours * HOUR, CORE, metric), metric)
+    return reached_limit(budget, spent(trials, hours * HOUR, CORE, metric), metric)
 
 
 @given(budgets(), st.lists(st.tuples(st.integers(0, 3), st.integers(0, 9), st.floats(0, 10)), max_size=150))
@@ -54,7 +64,7 @@ def test_whatever_happens_no_trial_begins_after_the_end_and_none_outlives_an_urg
     budget: Budget, events: list[tuple[int, int, float]]
 ) -> None:
     trials: list[TrialUse] = []
-    hours, since_urgent = 0.0, dict.fromkeys(range(200), 0)
+    hours, since_ending = 0.0, dict.fromkeys(range(200), 0)
     for kind, pick, amount in events:
         found = limit(budget, trials, hours)
         running = [use for use in trials if not use.ended]
@@ -65,15 +75,15 @@ def test_whatever_happens_no_trial_begins_after_the_end_and_none_outlives_an_urg
             passed = replace(use, seconds=use.seconds + amount * HOUR, best=min(amount, use.best or amount))
             now = [passed if other is use else other for other in trials]
             after = limit(budget, now, hours)
-            trials = [replace(passed, ended=bool(after and after.urgent)) if u is passed else u for u in now]
-            since_urgent[use.number] += bool(found and found.urgent)
+            trials = [replace(passed, ended=bool(after and after.ends_trials)) if u is passed else u for u in now]
+            since_ending[use.number] += bool(found and found.ends_trials)
         elif kind == 2 and running:
             use = running[pick % len(running)]
             trials[trials.index(use)] = replace(use, ended=True)
         else:
             hours += amount / 10
     assert budget.trials is None or len(trials) <= budget.trials
-    assert max(since_urgent.values()) <= 1
+    assert max(since_ending.values()) <= 1
 
 
 @given(budgets(), uses(), st.floats(0, 30), st.sampled_from([KID, UPWARDS]), st.randoms())
@@ -136,13 +146,13 @@ def test_an_improvement_of_a_trial_under_way_brings_patience_back() -> None:
 
 def test_failed_trials_try_nobodys_patience() -> None:
     rungs = [made_up.rung(1000, 3.0).to_json()]
-    failed = use_of(1, False, rungs, KID)
+    failed = trial_use(1, False, rungs, KID)
     assert limit(Budget(trials=9, patience=1), [TrialUse(0, True, 1.0, 1.0), failed]) is None
     assert limit(Budget(trials=2, patience=1), [TrialUse(0, True, 1.0, 1.0), failed]) is not None
 
 
 def test_gpu_hours_count_every_device_of_a_trial_and_cores_where_it_has_none() -> None:
-    trial = [use_of(0, True, [made_up.rung(1000, 3.0, train_seconds=3599.9).to_json()], KID)]
+    trial = [trial_use(0, True, [made_up.rung(1000, 3.0, train_seconds=3599.9).to_json()], KID)]
     for resources, hours in (
         (Resources(gpus_per_worker=4), 4.0),
         (Resources(gpus_per_worker=0.25, cpus_per_worker=8), 0.25),
@@ -154,7 +164,7 @@ def test_gpu_hours_count_every_device_of_a_trial_and_cores_where_it_has_none() -
 def test_a_score_is_best_in_its_own_direction() -> None:
     rungs = [made_up.rung(1000 * step, kid).to_json() for step, kid in enumerate((3.0, 1.0, 2.0), 1)]
     for metric, best in ((KID, 1.0), (UPWARDS, 3.0)):
-        use = use_of(0, False, rungs, metric)
+        use = trial_use(0, False, rungs, metric)
         assert (use.best, use.ended) == (best, False)
         assert use.seconds == pytest.approx(3.3)
         assert spent([use], 0.0, CORE, metric).best == best
@@ -163,5 +173,5 @@ def test_a_score_is_best_in_its_own_direction() -> None:
 def test_the_account_names_every_limit_that_no_count_of_trials_shows() -> None:
     budget = Budget(trials=5, hours=2, patience=3, target=0.5)
     expected = "1.5 of 2 hours; no improvement in 1 of 3 trials; best 0.7 of target 0.5"
-    assert account(budget, Spent(4, 9.0, 1.5, 1, 0.7)) == expected
-    assert account(Budget(trials=5), Spent(4, 9.0, 1.5, 1, 0.7)) == ""
+    assert usage_text(budget, Spent(4, 9.0, 1.5, 1, 0.7)) == expected
+    assert usage_text(Budget(trials=5), Spent(4, 9.0, 1.5, 1, 0.7)) == ""

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from orchestrator.cli.__main__ import app
 from orchestrator.cli.curves import read_curves, read_pruner
-from orchestrator.decisions.simulate import Recorded, replay, simulate
+from orchestrator.decisions.simulate import RecordedCurve, replay, simulate
 from search_spaces.pruners.freeze_thaw import FreezeThaw
 from search_spaces.pruners.halving import Halving
 from search_spaces.pruners.percentile import Median, Percentile
@@ -27,12 +27,12 @@ TASKS = sorted(SHARED.glob("*.npz"))
 needs_curves = pytest.mark.skipif(not TASKS, reason="recorded learning curves lie beside the repository")
 
 
-def curves(values: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> list[Recorded]:
+def curves(values: np.ndarray[tuple[int, int], np.dtype[np.float64]]) -> list[RecordedCurve]:
     steps = tuple(range(1, values.shape[1] + 1))
-    return [Recorded(str(i), steps, steps, tuple(map(float, row))) for i, row in enumerate(values)]
+    return [RecordedCurve(str(i), steps, steps, tuple(map(float, row))) for i, row in enumerate(values)]
 
 
-def falling(count: int = 40, length: int = 20, seed: int = 0) -> list[Recorded]:
+def falling(count: int = 40, length: int = 20, seed: int = 0) -> list[RecordedCurve]:
     random = np.random.default_rng(seed)
     level, pace = random.uniform(0, 1, (count, 1)), random.uniform(0.1, 1, (count, 1))
     return curves(level + np.exp(-pace * np.arange(1, length + 1)))
@@ -62,7 +62,7 @@ def test_no_decision_reads_a_value_that_was_not_trained(pruner: Pruner) -> None:
     assert replay(curves(values), pruner, 150, 4, seed=1) == before
 
 
-def _reached(known: list[Recorded], pruner: Pruner, budget: int, workers: int) -> dict[int, int]:
+def _reached(known: list[RecordedCurve], pruner: Pruner, budget: int, workers: int) -> dict[int, int]:
     from orchestrator.decisions.simulate import _Sweep
 
     order = np.random.default_rng(1).permutation(len(known))
@@ -118,7 +118,7 @@ def test_a_sweep_takes_no_more_memory_than_its_measurements() -> None:
 def _most_bytes(count: int) -> int:
     """Of memory for a sweep over so many curves of 50 rungs, beside the curves themselves."""
     steps, rng = tuple(range(1, 51)), np.random.default_rng(0)
-    curves = [Recorded(str(index), steps, steps, tuple(rng.random(50).tolist())) for index in range(count)]
+    curves = [RecordedCurve(str(index), steps, steps, tuple(rng.random(50).tolist())) for index in range(count)]
     tracemalloc.start()
     try:
         assert replay(curves, FreezeThaw(), budget=count * 50, workers=8, seed=0).started == count

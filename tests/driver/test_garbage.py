@@ -12,7 +12,7 @@ from orchestrator.driver.gc import collect
 from orchestrator.store import Objects, TrialStore, orphans, store_of
 from orchestrator.store.folder import FolderObjects
 from orchestrator.store.s3 import S3Objects
-from orchestrator.study.lease import driving
+from orchestrator.study.lease import hold_lease
 from orchestrator.study.study import SweepStudy
 from tests.support import made_up
 from tests.support.objects import left_by, value_in
@@ -129,7 +129,7 @@ def sweep(tmp_path: Path) -> SweepStudy:
     """A sweep of one trial that the study knows, with a checkpoint, and one that it does not."""
     (tmp_path / "made-up").mkdir()
     study = SweepStudy.create(tmp_path / "made-up", made_up.sweep())
-    with driving("made-up", study.folder, study.lease_records) as lease:
+    with hold_lease("made-up", study.folder, study.lease_records) as lease:
         study.drive(lease)
         ticket = study.next_ticket()
     assert ticket is not None
@@ -157,7 +157,7 @@ def test_a_dry_run_names_everything_and_deletes_nothing(sweep: SweepStudy) -> No
 def test_nothing_is_deleted_under_a_driver_or_without_a_sweep(sweep: SweepStudy, tmp_path: Path) -> None:
     before = keys(store_of(sweep.sweep, sweep.folder).objects)
     with (
-        driving("made-up", sweep.folder, sweep.lease_records),
+        hold_lease("made-up", sweep.folder, sweep.lease_records),
         pytest.raises(InputError, match="already driven by process"),
     ):
         collect(sweep.folder, None, False, lambda _: None)

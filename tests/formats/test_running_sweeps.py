@@ -106,7 +106,7 @@ def test_a_field_added_to_a_sweep_is_kept_from_its_next_launch_on(
 ) -> None:
     running = begin(small())
     change_class(monkeypatch, leak=(float, Field(0.25)))
-    running.reopened().renew()
+    running.reopened().upgrade()
     assert running.reopened().sweep.defaults[SYSTEM]["leak"] == 0.25
 
 
@@ -162,7 +162,7 @@ def test_a_field_is_renamed_with_a_migration(begin: Begin, monkeypatch: pytest.M
     config = running.goes_on().config
     assert config.slope == running.ticket.params["lean"]
     assert "lean" not in config.model_dump()
-    running.reopened().renew()
+    running.reopened().upgrade()
     assert "lean" not in running.reopened().sweep.defaults[SYSTEM]
     assert running.run(running.reopened()).config == config
 

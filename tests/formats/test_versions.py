@@ -142,7 +142,7 @@ def test_notes_are_migrated_on_reading_and_written_by_the_next_driver(
     study = again(complete)
     assert study._notes.values["new name"] == 5
     assert "new name" not in study._study.user_attrs
-    study.renew()
+    study.upgrade()
     assert study._study.user_attrs["new name"] == 5
     assert study._study.user_attrs[VERSION] == later.newest
     assert again(study)._notes.values["new name"] == 5
@@ -163,9 +163,9 @@ def test_a_driver_that_dies_while_it_migrates_leaves_notes_that_are_migrated_aga
 
     monkeypatch.setattr(study._study, "set_user_attr", dying)
     with pytest.raises(KeyboardInterrupt):
-        study.renew()
+        study.upgrade()
     assert again(complete)._notes.values["new name"] == 5
-    again(complete).renew()
+    again(complete).upgrade()
     assert again(complete)._study.user_attrs[VERSION] == NOTES.newest + 1
 
 
@@ -176,7 +176,7 @@ def test_a_study_without_a_number_records_its_defaults_once_a_driver_has_it(tmp_
     study._study.set_user_attr(SWEEP, first.normalised())  # as version 1, which had no defaults
     older = again(study)
     assert older.sweep.defaults == {}
-    older.renew()
+    older.upgrade()
     assert older.sweep.defaults == study.sweep.defaults != {}
     assert again(older).sweep == older.sweep
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import requests as asking
-from orchestrator.study.lease import LeaseLostError, driving
+from orchestrator.study.lease import LeaseLostError, hold_lease
 from orchestrator.study.requests import Request
 from orchestrator.study.status import read_status, status_of
 from orchestrator.study.study import Decision, SweepStudy
@@ -81,7 +81,7 @@ def test_hours_are_those_of_all_drivers(tmp_path: Path, monkeypatch: pytest.Monk
     now = [0.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
     for _ in range(2):
-        with driving("made-up", tmp_path, study.lease_records):
+        with hold_lease("made-up", tmp_path, study.lease_records):
             assert study.next_ticket() is not None
             now[0] += 3600.0
         study = reopened(study)
@@ -138,7 +138,7 @@ def test_trials_that_cannot_be_added_are_refused(
 
 def test_a_stop_ends_running_trials_at_their_next_rung_and_the_sweep_can_go_on(tmp_path: Path) -> None:
     study = begin(tmp_path)
-    with driving("made-up", tmp_path, study.lease_records) as lease:
+    with hold_lease("made-up", tmp_path, study.lease_records) as lease:
         study.drive(lease)
         first, second = ask(study), ask(study)
         assert study.report(first, made_up.history(3.0)) is Decision.CONTINUE
@@ -150,7 +150,7 @@ def test_a_stop_ends_running_trials_at_their_next_rung_and_the_sweep_can_go_on(t
     found = read_status(tmp_path)
     assert (found.state, found.asked, found.records[first].reason) == ("stopped", "stop", "stopped by user")
     heir = reopened(study)
-    with driving("made-up", tmp_path, heir.lease_records) as lease:
+    with hold_lease("made-up", tmp_path, heir.lease_records) as lease:
         heir.drive(lease)
         assert ask(heir) == 2
     assert read_status(tmp_path).state == "interrupted"
@@ -158,7 +158,7 @@ def test_a_stop_ends_running_trials_at_their_next_rung_and_the_sweep_can_go_on(t
 
 def test_a_pause_leaves_every_trial_as_it_is(tmp_path: Path) -> None:
     study = begin(tmp_path)
-    with driving("made-up", tmp_path, study.lease_records) as lease:
+    with hold_lease("made-up", tmp_path, study.lease_records) as lease:
         study.drive(lease)
         first = ask(study)
         asking.pause(tmp_path, None)
@@ -207,7 +207,7 @@ def test_requests_to_a_driver_do_not_bind_the_next_one(tmp_path: Path) -> None:
     study.limits.request(Request("stop", epoch=1))
     for epoch, leaving in ((1, "stop"), (2, None)):
         heir = reopened(study)
-        with driving("made-up", tmp_path, heir.lease_records) as lease:
+        with hold_lease("made-up", tmp_path, heir.lease_records) as lease:
             assert lease.epoch == epoch
             heir.drive(lease)
             assert heir.limits.leaving == leaving
@@ -222,7 +222,7 @@ def test_a_driver_that_lost_its_lease_changes_nothing_in_the_study(
     url = f"sqlite:///{tmp_path / 'studies.db'}" if database else None
     study = begin(tmp_path, *([f"study.storage={url}"] if url else []))
     file = tmp_path / ("studies.db" if database else "study.journal")
-    with driving("made-up", tmp_path, study.lease_records) as old:
+    with hold_lease("made-up", tmp_path, study.lease_records) as old:
         study.drive(old)
         number = ask(study)
         monkeypatch.setattr(old, "_valid_until", 0.0)  # as after a long sleep

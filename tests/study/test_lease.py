@@ -21,14 +21,14 @@ import pytest
 from orchestrator.study import lease as module
 from orchestrator.study.lease import (
     Claim,
+    ClaimNotes,
     Lease,
     LeaseLostError,
-    Notes,
     claims,
-    driven,
     driver_seconds,
-    driving,
-    holder,
+    hold_lease,
+    last_claim,
+    running_driver,
 )
 from orchestrator.study.study import SweepStudy
 from tests.support import made_up
@@ -66,8 +66,8 @@ def on(machine: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-def notes_of(kept: dict[str, Any]) -> Notes:
-    return Notes(lambda: dict(kept), kept.__setitem__)
+def notes_of(kept: dict[str, Any]) -> ClaimNotes:
+    return ClaimNotes(lambda: dict(kept), kept.__setitem__)
 
 
 def quiet(text: str) -> None:
@@ -77,19 +77,19 @@ def quiet(text: str) -> None:
 def test_drivers_one_after_the_other_get_greater_epochs(tmp_path: Path, time: Time) -> None:
     kept: dict[str, Any] = {}
     for epoch in (1, 2, 3):
-        with driving("s", tmp_path, notes_of(kept)) as lease:
+        with hold_lease("s", tmp_path, notes_of(kept)) as lease:
             assert lease.epoch == epoch
             lease.check()
-            assert driven(claims(kept), tmp_path) == claims(kept)[-1]
-        assert driven(claims(kept), tmp_path) is None
+            assert running_driver(claims(kept), tmp_path) == claims(kept)[-1]
+        assert running_driver(claims(kept), tmp_path) is None
     assert [claim.state for claim in claims(kept)] == ["ended"] * 3
 
 
 def test_a_second_driver_on_the_machine_is_told_who_drives(tmp_path: Path, time: Time) -> None:
     kept: dict[str, Any] = {}
-    with driving("s", tmp_path, notes_of(kept)) as lease:
+    with hold_lease("s", tmp_path, notes_of(kept)) as lease:
         message = f"s: already driven by process {os.getpid()} on .*; stop it first"
-        with pytest.raises(InputError, match=message), driving("s", tmp_path, notes_of(kept)):
+        with pytest.raises(InputError, match=message), hold_lease("s", tmp_path, notes_of(kept)):
             pytest.fail("two drivers at once")
         lease.check()
     assert list(kept) == ["lease:1"]
@@ -97,7 +97,7 @@ def test_a_second_driver_on_the_machine_is_told_who_drives(tmp_path: Path, time:
 
 def test_the_lease_of_a_dead_process_is_taken_at_once(tmp_path: Path, time: Time) -> None:
     kept = {"lease:4": asdict(Claim(4, "here:1:x", module.machine(), 30.0, time.now, 0.0))}
-    with driving("s", tmp_path, notes_of(kept)) as lease:
+    with hold_lease("s", tmp_path, notes_of(kept)) as lease:
         assert lease.epoch == 5
     assert time.now < 1000 + 2
 
@@ -106,10 +106,10 @@ def test_a_driver_elsewhere_is_watched_and_refused_when_it_renews(
     tmp_path: Path, time: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: dict[str, Any] = {}
-    with on("far", monkeypatch), driving("s", tmp_path / "far", notes_of(kept)) as lease:
+    with on("far", monkeypatch), hold_lease("s", tmp_path / "far", notes_of(kept)) as lease:
         time.meanwhile = lambda: lease.renew() if time.now > 1010 else None
         refused = pytest.raises(InputError, match=r"on far; stop it first")
-        with on("near", monkeypatch), refused, driving("s", tmp_path / "near", notes_of(kept), quiet):
+        with on("near", monkeypatch), refused, hold_lease("s", tmp_path / "near", notes_of(kept), quiet):
             pytest.fail("two drivers at once")
         lease.check()
     assert list(kept) == ["lease:1"]
@@ -119,9 +119,9 @@ def test_a_driver_that_overslept_its_lease_writes_nothing_more(
     tmp_path: Path, time: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: dict[str, Any] = {}
-    with on("far", monkeypatch), driving("s", tmp_path / "far", notes_of(kept)) as lease:
+    with on("far", monkeypatch), hold_lease("s", tmp_path / "far", notes_of(kept)) as lease:
         with on("near", monkeypatch):
-            heir = driving("s", tmp_path / "near", notes_of(kept), quiet)
+            heir = hold_lease("s", tmp_path / "near", notes_of(kept), quiet)
             assert heir.__enter__().epoch == 2
         assert time.now >= 1030
         before = dict(kept)
@@ -133,7 +133,7 @@ def test_a_driver_that_overslept_its_lease_writes_nothing_more(
 def test_what_a_driver_was_about_to_write_when_it_was_superseded_is_refused(tmp_path: Path, time: Time) -> None:
     def claimed(study: SweepStudy) -> None:
         records = study.lease_records
-        study.drive(Lease(records, module._claim("s", records, holder(records.read()))))
+        study.drive(Lease(records, module._claim("s", records, last_claim(records.read()))))
 
     (tmp_path / "s").mkdir()
     first = SweepStudy.create(tmp_path / "s", made_up.sweep())
@@ -152,7 +152,7 @@ def test_what_a_driver_was_about_to_write_when_it_was_superseded_is_refused(tmp_
 
 def test_an_overdue_lease_that_nobody_took_goes_on(tmp_path: Path, time: Time) -> None:
     kept: dict[str, Any] = {}
-    with driving("s", tmp_path, notes_of(kept)) as lease:
+    with hold_lease("s", tmp_path, notes_of(kept)) as lease:
         time.now += 1000
         lease.check()
         assert claims(kept)[-1].renewed == time.now
@@ -166,7 +166,7 @@ def test_within_its_time_a_check_reads_nothing(tmp_path: Path, time: Time) -> No
         reads.append(1)
         return dict(kept)
 
-    with driving("s", tmp_path, Notes(read, kept.__setitem__)) as lease:
+    with hold_lease("s", tmp_path, ClaimNotes(read, kept.__setitem__)) as lease:
         before = len(reads)
         lease.check()
         assert len(reads) == before
@@ -179,7 +179,7 @@ def test_a_claim_withdraws_where_the_holder_wakes_in_the_last_moment(
     tmp_path: Path, time: Time, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: dict[str, Any] = {}
-    with on("far", monkeypatch), driving("s", tmp_path / "far", notes_of(kept)) as lease:
+    with on("far", monkeypatch), hold_lease("s", tmp_path / "far", notes_of(kept)) as lease:
 
         def wake() -> None:
             # The holder has looked for a claim already, and found none; now it writes.
@@ -188,13 +188,13 @@ def test_a_claim_withdraws_where_the_holder_wakes_in_the_last_moment(
 
         time.meanwhile = wake
         refused = pytest.raises(InputError, match="on far")
-        with on("near", monkeypatch), refused, driving("s", tmp_path / "near", notes_of(kept), quiet):
+        with on("near", monkeypatch), refused, hold_lease("s", tmp_path / "near", notes_of(kept), quiet):
             pytest.fail("two drivers at once")
         assert kept["lease:2"]["state"] == "withdrawn"
         time.meanwhile = lambda: None
         lease.renew()
         lease.check()
-    with driving("s", tmp_path, notes_of(kept)) as heir:
+    with hold_lease("s", tmp_path, notes_of(kept)) as heir:
         assert heir.epoch == 3
 
 
@@ -214,7 +214,7 @@ def test_of_claims_at_the_same_time_at_most_one_holds(monkeypatch: pytest.Monkey
             sleep(delays.pop())
             return found
 
-        return Notes(read, write).claim(Claim(1, f"h:{index}:x", "m", 30.0, 0.0, 0.0))
+        return ClaimNotes(read, write).claim(Claim(1, f"h:{index}:x", "m", 30.0, 0.0, 0.0))
 
     with ThreadPoolExecutor(4) as pool:
         delays = [[random.choice([0, 0.01, 0.04, 0.08]) for _ in range(9)] for _ in range(4)]
@@ -229,8 +229,8 @@ def test_claims_that_arrive_late_do_not_hold(time: Time) -> None:
         time.now += module.SETTLE
         kept[key] = value
 
-    assert not Notes(lambda: dict(kept), slowly).claim(Claim(1, "h:1:x", "m", 30.0, 0.0, 0.0))
-    assert holder(claims(kept)) is None
+    assert not ClaimNotes(lambda: dict(kept), slowly).claim(Claim(1, "h:1:x", "m", 30.0, 0.0, 0.0))
+    assert last_claim(claims(kept)) is None
 
 
 def test_the_time_at_work_is_the_sum_over_drivers() -> None:
@@ -241,7 +241,7 @@ def test_the_time_at_work_is_the_sum_over_drivers() -> None:
 @pytest.mark.parametrize("written", ["soon", "0.1", "-3", "nan"])
 def test_an_expiry_that_is_none_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str) -> None:
     monkeypatch.setenv(module.EXPIRY, written)
-    with pytest.raises(InputError, match=f"{module.EXPIRY}={written}"), driving("s", tmp_path, notes_of({})):
+    with pytest.raises(InputError, match=f"{module.EXPIRY}={written}"), hold_lease("s", tmp_path, notes_of({})):
         pytest.fail("drives")
 
 
@@ -255,7 +255,7 @@ def test_a_holder_renews_in_the_background(tmp_path: Path, monkeypatch: pytest.M
             renewed.set()
         kept[key] = value
 
-    with driving("s", tmp_path, Notes(lambda: dict(kept), write)):
+    with hold_lease("s", tmp_path, ClaimNotes(lambda: dict(kept), write)):
         assert renewed.wait(240)
     assert claims(kept)[-1].state == "ended"
 
@@ -266,7 +266,7 @@ def test_a_driver_that_was_killed_is_not_at_work(tmp_path: Path) -> None:
         "from dataclasses import asdict\n"
         "from orchestrator.study.lease import *\n"
         "kept = {}\n"
-        "with driving('s', pathlib.Path(sys.argv[1]), Notes(lambda: kept, kept.__setitem__)):\n"
+        "with hold_lease('s', pathlib.Path(sys.argv[1]), ClaimNotes(lambda: kept, kept.__setitem__)):\n"
         "    print(json.dumps(kept), flush=True); input()"
     )
     with subprocess.Popen(
@@ -274,8 +274,8 @@ def test_a_driver_that_was_killed_is_not_at_work(tmp_path: Path) -> None:
     ) as driver:
         assert driver.stdout is not None
         kept = json.loads(driver.stdout.readline())
-        found = driven(claims(kept), tmp_path)
+        found = running_driver(claims(kept), tmp_path)
         assert found is not None
-        assert f"process {driver.pid} on" in found.words
+        assert f"process {driver.pid} on" in found.process
         driver.kill()
-    assert driven(claims(kept), tmp_path) is None
+    assert running_driver(claims(kept), tmp_path) is None

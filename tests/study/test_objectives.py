@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from orchestrator.cli.__main__ import app
 from orchestrator.cli.requests import add_trials
-from orchestrator.decisions.objectives import front
+from orchestrator.decisions.objectives import pareto_front
 from orchestrator.driver.progress import trial_line
 from orchestrator.driver.warm_start import prior_trials
 from orchestrator.paths import JOURNAL, mlflow_uri
@@ -212,7 +212,7 @@ def test_the_front_is_what_no_other_point_dominates(points: list[tuple[int, int]
     def dominated(point: tuple[int, int]) -> bool:
         return any(other[0] <= point[0] and other[1] <= point[1] and other != point for other in points)
 
-    found = front([(float(a), float(b)) for a, b in points])
+    found = pareto_front([(float(a), float(b)) for a, b in points])
     assert sorted(found) == [index for index, point in enumerate(points) if not dominated(point)]
     assert [points[index] for index in found] == sorted(points[index] for index in found)
 

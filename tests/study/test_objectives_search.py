@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from orchestrator.decisions.objectives import front
+from orchestrator.decisions.objectives import pareto_front
 from orchestrator.study.study import Decision
 from tests.study.test_objectives import create, history
 
@@ -45,7 +45,7 @@ def searched(folder: Path, sampler: str, pruner: str, trials: int, alike: bool =
 def dominated_area(points: list[tuple[float, float]]) -> float:
     """Of scores and GPU-hours below 2."""
     area, edge = 0.0, 2.0
-    for index in reversed(front(points)):  # hours increase, scores fall
+    for index in reversed(pareto_front(points)):  # hours increase, scores fall
         score, hours = points[index]
         if hours < 2 and score < edge:
             area += (edge - score) * (2 - hours)

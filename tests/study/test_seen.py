@@ -12,7 +12,7 @@ from optuna.samplers import RandomSampler, TPESampler
 from optuna.samplers._tpe.sampler import default_gamma
 from optuna.trial import FrozenTrial, create_trial
 
-from orchestrator.study.sampler_view import GOOD, MOST_MODELLED, thinned
+from orchestrator.study.sampler_view import GOOD, MOST_MODELLED, subsample
 
 
 def trials(values: list[float]) -> list[FrozenTrial]:
@@ -31,7 +31,7 @@ def test_the_best_and_the_newest_stay_and_the_rest_is_an_even_sample(count: int,
     values = [float(value) for value in range(count)]
     random.shuffle(values)  # type: ignore[attr-defined]
     all_of_them = trials(values)
-    kept = thinned(all_of_them, most, by_value)
+    kept = subsample(all_of_them, most, by_value)
     assert len(kept) == min(count, most)
     numbers = [trial.number for trial in kept]
     assert numbers == sorted(set(numbers))
@@ -56,7 +56,7 @@ def test_late_trials_are_as_near_the_optimum_as_without_it() -> None:
 
         study = optuna.create_study(sampler=RandomSampler(seed=seed))
         study.optimize(objective, n_trials=600)
-        known = thinned(study.trials, most, by_value)
+        known = subsample(study.trials, most, by_value)
         found = []
         for draw in range(40):
             shown = optuna.create_study(sampler=TPESampler(seed=draw, multivariate=True, group=True))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.study.lease import driving
+from orchestrator.study.lease import hold_lease
 from orchestrator.study.status import read_status, status_of
 from orchestrator.study.study import SweepStudy
 from tests.support import made_up
@@ -61,10 +61,10 @@ def test_a_sweep_is_running_while_its_driver_lives_and_interrupted_after(study: 
     assert read_status(study.folder).state == "interrupted"
     code = (
         "import pathlib, sys\n"
-        "from orchestrator.study.lease import driving\n"
+        "from orchestrator.study.lease import hold_lease\n"
         "from orchestrator.study.study import SweepStudy\n"
         "folder = pathlib.Path(sys.argv[1])\n"
-        "with driving('made-up', folder, SweepStudy.open(folder).lease_records): print(1, flush=True); input()"
+        "with hold_lease('made-up', folder, SweepStudy.open(folder).lease_records): print(1, flush=True); input()"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code, str(study.folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -72,7 +72,7 @@ def test_a_sweep_is_running_while_its_driver_lives_and_interrupted_after(study: 
         assert driver.stdout is not None
         driver.stdout.readline()
         assert read_status(study.folder).state == "running"
-        second = driving("made-up", study.folder, study.lease_records)
+        second = hold_lease("made-up", study.folder, study.lease_records)
         with pytest.raises(InputError, match=f"already driven by process {driver.pid}"), second:
             pytest.fail("two drivers at once")
         driver.kill()
