@@ -56,7 +56,8 @@ def test_finals_are_kept_with_the_study_and_leave_the_ranking_alone(tmp_path: Pa
     assert found.finals_missing == []
     assert found.to_json()["finals"] == [{"trial": 0, **final.to_json()}, {"trial": 1, "fault": "no checkpoint"}]
     line = final_line(first)
-    assert line == "final: trial   0       2 kimg  kid 9 ± 0.01 (clean-fid 9.5)  fid 900 (clean-fid 950)  on 100 images"
+    assert line.startswith("final: trial   0       2 kimg  kid 9.000 ± 0.010 (clean-fid 9.500 ± 0.010)  fid 900 (clean-")
+    assert line.endswith("fid 900 (clean-fid 950)  on 100 images")
     assert final_line(second) == "final: trial   1  not scored: no checkpoint"
 
 
@@ -125,7 +126,7 @@ def test_finals_are_shown_wherever_a_person_looks(finished: Path) -> None:
     records, finals = sweeps.records(finished / "runs" / "tiny"), finals_of(finished)
     lines = [final_line(records[number]) for number in finalists(finished)]
     printed = (finished / "output.txt").read_text()
-    told = sweeps.gansweep("status", "tiny", cwd=finished).stdout
+    told = sweeps.in_process("status", "tiny", cwd=finished).stdout
     page = (finished / "runs" / "tiny" / "report.html").read_text()
     for number, line in zip(finalists(finished), lines, strict=True):
         assert printed.count(line) == 2, "as it is scored, and at the end"
@@ -137,7 +138,7 @@ def test_finals_are_shown_wherever_a_person_looks(finished: Path) -> None:
 
 def test_launching_again_scores_nothing_twice(finished: Path) -> None:
     before = finals_of(finished)
-    again = sweeps.gansweep("launch", "tiny.yaml", cwd=finished)
+    again = sweeps.in_process("launch", "tiny.yaml", cwd=finished)
     assert again.returncode == 0, again.stderr
     assert "is complete" in again.stdout
     assert finals_of(finished) == before
@@ -160,7 +161,7 @@ def test_a_resume_scores_the_finals_that_are_missing_and_no_others(finished: Pat
     folder = without_finals(finished, tmp_path, [second])
     before, whole = finals_of(folder), finals_of(finished)
     assert list(before) == [first]
-    assert f"finals missing: trials {second}" in sweeps.gansweep("status", "tiny", cwd=folder).stdout
+    assert f"finals missing: trials {second}" in sweeps.in_process("status", "tiny", cwd=folder).stdout
     resumed = sweeps.gansweep("resume", "tiny", cwd=folder)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     after = finals_of(folder)
@@ -186,7 +187,7 @@ def test_a_final_that_fails_is_said_with_its_reason_and_ends_nothing(finished: P
     assert f"final: trial {first:>3}  not scored: {fault}" in resumed.stdout
     assert sweeps.status("tiny", folder)["finals"][0] == {"trial": first, "fault": fault}
     assert folder_name(images) in (folder / "runs" / "tiny" / "report.html").read_text()
-    again = sweeps.gansweep("launch", "tiny.yaml", cwd=folder)
+    again = sweeps.in_process("launch", "tiny.yaml", cwd=folder)
     assert "is complete" in again.stdout
 
 
