@@ -56,7 +56,9 @@ def test_finals_are_kept_with_the_study_and_leave_the_ranking_alone(tmp_path: Pa
     assert found.finals_missing == []
     assert found.to_json()["finals"] == [{"trial": 0, **final.to_json()}, {"trial": 1, "fault": "no checkpoint"}]
     line = final_line(first)
-    assert line.startswith("final: trial   0       2 kimg  kid 9.000 ± 0.010 (clean-fid 9.500 ± 0.010)  fid 900 (clean-")
+    assert line.startswith(
+        "final: trial   0       2 kimg  kid 9.000 ± 0.010 (clean-fid 9.500 ± 0.010)  fid 900 (clean-"
+    )
     assert line.endswith("fid 900 (clean-fid 950)  on 100 images")
     assert final_line(second) == "final: trial   1  not scored: no checkpoint"
 
