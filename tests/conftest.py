@@ -30,7 +30,12 @@ HERE = Path(__file__).parent
 #: Folders whose tests run sweeps or start clusters.
 STARTING_RAY = {"cluster", "driver", "faults"}
 #: Files whose tests take longest, but for those that start Ray.
-LONGEST = ("trainers/test_worked_example.py", "study/test_samplers.py", "store/test_store_s3.py")
+LONGEST = (
+    "study/test_optuna_conformance.py",
+    "trainers/test_worked_example.py",
+    "study/test_samplers.py",
+    "store/test_store_s3.py",
+)
 
 torch.set_num_threads(1)
 hypothesis.settings.register_profile(

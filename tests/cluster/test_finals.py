@@ -126,7 +126,7 @@ def test_finals_are_shown_wherever_a_person_looks(finished: Path) -> None:
     records, finals = sweeps.records(finished / "runs" / "tiny"), finals_of(finished)
     lines = [final_line(records[number]) for number in finalists(finished)]
     printed = (finished / "output.txt").read_text()
-    told = sweeps.gansweep("status", "tiny", cwd=finished).stdout
+    told = sweeps.in_process("status", "tiny", cwd=finished).stdout
     page = (finished / "runs" / "tiny" / "report.html").read_text()
     for number, line in zip(finalists(finished), lines, strict=True):
         assert printed.count(line) == 2, "as it is scored, and at the end"
@@ -138,7 +138,7 @@ def test_finals_are_shown_wherever_a_person_looks(finished: Path) -> None:
 
 def test_launching_again_scores_nothing_twice(finished: Path) -> None:
     before = finals_of(finished)
-    again = sweeps.gansweep("launch", "tiny.yaml", cwd=finished)
+    again = sweeps.in_process("launch", "tiny.yaml", cwd=finished)
     assert again.returncode == 0, again.stderr
     assert "is complete" in again.stdout
     assert finals_of(finished) == before
@@ -161,7 +161,7 @@ def test_a_resume_scores_the_finals_that_are_missing_and_no_others(finished: Pat
     folder = without_finals(finished, tmp_path, [second])
     before, whole = finals_of(folder), finals_of(finished)
     assert list(before) == [first]
-    assert f"finals missing: trials {second}" in sweeps.gansweep("status", "tiny", cwd=folder).stdout
+    assert f"finals missing: trials {second}" in sweeps.in_process("status", "tiny", cwd=folder).stdout
     resumed = sweeps.gansweep("resume", "tiny", cwd=folder)
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     after = finals_of(folder)
@@ -187,7 +187,7 @@ def test_a_final_that_fails_is_said_with_its_reason_and_ends_nothing(finished: P
     assert f"final: trial {first:>3}  not scored: {fault}" in resumed.stdout
     assert sweeps.status("tiny", folder)["finals"][0] == {"trial": first, "fault": fault}
     assert folder_name(images) in (folder / "runs" / "tiny" / "report.html").read_text()
-    again = sweeps.gansweep("launch", "tiny.yaml", cwd=folder)
+    again = sweeps.in_process("launch", "tiny.yaml", cwd=folder)
     assert "is complete" in again.stdout
 
 

@@ -96,7 +96,7 @@ def test_a_sweep_is_paused_resumed_extended_and_stopped_from_another_shell(tmp_p
 
     driver = sweeps.start("launch", "tiny.yaml", cwd=tmp_path)
     sweeps.wait_for(lambda: rungs(folder) >= 1, driver)
-    assert "to pause tiny" in sweeps.gansweep("pause", "tiny", cwd=tmp_path).stdout
+    assert "to pause tiny" in sweeps.in_process("pause", "tiny", cwd=tmp_path).stdout
     output, _ = driver.communicate(timeout=600)
     assert driver.returncode == 0, output
     assert "gansweep resume tiny" in output
@@ -105,7 +105,7 @@ def test_a_sweep_is_paused_resumed_extended_and_stopped_from_another_shell(tmp_p
     assert paused["trials"]["running"] >= 1
     before = images(folder)
 
-    added = sweeps.gansweep("add-trials", "tiny", "1", cwd=tmp_path)
+    added = sweeps.in_process("add-trials", "tiny", "1", cwd=tmp_path)
     assert "4 trials, 1 of them new; `gansweep resume tiny` runs them" in added.stdout, added.stderr
     again = sweeps.gansweep("launch", "tiny.yaml", cwd=tmp_path)  # the file as it was
     assert again.returncode == 0, again.stdout + again.stderr
@@ -116,7 +116,7 @@ def test_a_sweep_is_paused_resumed_extended_and_stopped_from_another_shell(tmp_p
 
     driver = sweeps.start("launch", "tiny.yaml", "--trials", "40", cwd=tmp_path)
     sweeps.wait_for(lambda: rungs(folder) >= 17, driver)
-    assert "to stop tiny" in sweeps.gansweep("stop", "tiny", cwd=tmp_path).stdout
+    assert "to stop tiny" in sweeps.in_process("stop", "tiny", cwd=tmp_path).stdout
     output, _ = driver.communicate(timeout=600)
     assert driver.returncode == 0, output
     assert "from now on its budget is {trials: 40}" in output

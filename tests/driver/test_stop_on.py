@@ -38,7 +38,7 @@ def test_the_reason_of_a_stopped_trial_is_in_progress_status_report_and_mlflow(
     assert (stopped.state, whole.state, whole.reason) == ("pruned", "complete", None)
 
     assert f"({stopped.reason})" in done.stdout
-    assert f"({stopped.reason})" in sweeps.gansweep("status", "tiny", cwd=tmp_path).stdout
+    assert f"({stopped.reason})" in sweeps.in_process("status", "tiny", cwd=tmp_path).stdout
     assert "missing-class at 0.5 kimg" in (tmp_path / "runs" / "tiny" / "report.html").read_text()
     client = MlflowClient(mlflow_uri(tmp_path / "runs"))
     runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])

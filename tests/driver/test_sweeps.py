@@ -133,7 +133,7 @@ def test_mlflow_is_rebuilt_from_study_and_store_once(finished: Path, tmp_path: P
 
 def test_launching_a_finished_sweep_again_changes_nothing(finished: Path) -> None:
     before = sweeps.status("tiny", finished)
-    again = sweeps.gansweep("launch", "tiny.yaml", cwd=finished)
+    again = sweeps.in_process("launch", "tiny.yaml", cwd=finished)
     assert again.returncode == 0, again.stderr
     assert "complete" in again.stdout
     assert sweeps.status("tiny", finished) == before
@@ -159,7 +159,7 @@ def test_what_a_driver_that_was_killed_at_the_very_end_did_not_write_is_written(
 
 
 def test_another_file_under_the_same_name_is_refused_with_a_diff(finished: Path) -> None:
-    refused = sweeps.gansweep("launch", "tiny.yaml", "--set", "search.width=0.2", cwd=finished)
+    refused = sweeps.in_process("launch", "tiny.yaml", "--set", "search.width=0.2", cwd=finished)
     assert refused.returncode == 2
     assert "exists with other settings" in refused.stderr
     assert "-  width: 0.1" in refused.stderr
@@ -168,7 +168,7 @@ def test_another_file_under_the_same_name_is_refused_with_a_diff(finished: Path)
 
 
 def test_the_report_command_writes_the_report_where_it_is_told(finished: Path, tmp_path: Path) -> None:
-    done = sweeps.gansweep("report", "tiny", "-o", str(tmp_path / "new" / "tiny.html"), cwd=finished)
+    done = sweeps.in_process("report", "tiny", "-o", str(tmp_path / "new" / "tiny.html"), cwd=finished)
     assert done.returncode == 0, done.stderr
     assert "<html" in (tmp_path / "new" / "tiny.html").read_text()[:200]
 

@@ -9,8 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import chdir, redirect_stderr, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.study import SweepStudy
@@ -57,6 +60,25 @@ def gansweep(
     return subprocess.run(command, cwd=cwd, env=environ, capture_output=True, text=True, timeout=timeout, check=False)
 
 
+def in_process(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """As `gansweep`, in this process, which has imported already what takes seconds; for commands that run no sweep."""
+    from orchestrator.cli.__main__ import main
+
+    out, err, code = StringIO(), StringIO(), 0
+    with (
+        chdir(cwd),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        patch.object(sys, "argv", ["gansweep", *arguments]),
+        patch.dict(os.environ, environment(), clear=True),
+    ):
+        try:
+            main()
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+    return subprocess.CompletedProcess(list(arguments), code, out.getvalue(), err.getvalue())
+
+
 def start(
     *arguments: str, cwd: Path, module: str = COMMAND, settings: Mapping[str, str] | None = None
 ) -> subprocess.Popen[str]:
@@ -98,7 +120,7 @@ def wait_for_the_last_process(driver: subprocess.Popen[str]) -> None:
 
 def status(name: str, cwd: Path) -> dict[str, Any]:
     """What `gansweep status NAME --json` prints."""
-    done = gansweep("status", name, "--json", cwd=cwd)
+    done = in_process("status", name, "--json", cwd=cwd)
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout)
     return found

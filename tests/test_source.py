@@ -1,0 +1,33 @@
+"""The source is made of rooms of short files, in plain words."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = ("benchmarks", "orchestrator", "search_spaces", "trainers")
+MOST_LINES = 400
+#: In many sentences that begin so, "where" stands for "if"; some are true relative clauses.
+WHERE = re.compile(r"\bwhere (it|there|a|an|the|that|they|this|no|one|its|all)\b", re.IGNORECASE)
+MOST_WHERE = 90
+
+
+def files(*folders: str) -> Iterator[Path]:
+    for folder in folders:
+        yield from sorted((ROOT / folder).rglob("*.py"))
+
+
+def test_the_orchestrator_is_made_of_rooms() -> None:
+    assert {path.name for path in (ROOT / "orchestrator").glob("*.py")} == {"__init__.py", "paths.py"}
+
+
+def test_files_are_short() -> None:
+    lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files(*FOLDERS, "tests")}
+    assert {name: length for name, length in lengths.items() if length > MOST_LINES} == {}
+
+
+def test_where_seldom_stands_for_if() -> None:
+    found = {str(path.relative_to(ROOT)): len(WHERE.findall(path.read_text())) for path in files(*FOLDERS)}
+    assert sum(found.values()) <= MOST_WHERE, {name: count for name, count in found.items() if count}
