@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from search_spaces.document import Complaint, Path
+from search_spaces.document import Path, Problem
 from search_spaces.pruners import PRUNERS
 from search_spaces.pruners.rule import Pruner
-from search_spaces.samplers import SAMPLERS, Sampler, refusals
+from search_spaces.samplers import SAMPLERS, Sampler, unsupported
 from search_spaces.settings import OBJECTIVES, kimg
 from search_spaces.space import Dimension, Value, active, grid, points
 from trainers.advice import warnings_of
@@ -41,29 +41,32 @@ def unknown(word: str, allowed: Iterable[str], noun: str = "key") -> str:
     return f"unknown {noun} {word!r}{hint} allowed: {', '.join(known)}"
 
 
-def faults(sweep: Sweep) -> list[Complaint]:
+def find_problems(sweep: Sweep) -> list[Problem]:
     """Every demand that `sweep` does not meet; looks at no file."""
     if strangers := [name for name in sweep.systems if name not in SYSTEMS]:
         return [(("system",), unknown(name, SYSTEMS, "system")) for name in strangers]
-    if complaints := list(_default_faults(sweep)):
-        return complaints
+    if found := list(_default_problems(sweep)):
+        return found
     return [
-        *_dataset_faults(sweep),
-        *_score_faults(sweep),
-        *_objective_faults(sweep),
-        *_stop_faults(sweep),
-        *_warm_faults(sweep),
+        *_dataset_problems(sweep),
+        *_score_problems(sweep),
+        *_objective_problems(sweep),
+        *_stop_problems(sweep),
+        *_warm_problems(sweep),
         # Each later check relies on the earlier ones.
         *(
-            list(_condition_faults(sweep))
+            list(_condition_problems(sweep))
             or list(_contradictions(sweep))
-            or list(_field_faults(sweep))
-            or [*_combination_faults(sweep), *_rung_faults(sweep), *_point_faults(sweep), *sampler_faults(sweep)]
+            or list(_field_problems(sweep))
+            or list(_combination_problems(sweep))
+            + list(_rung_problems(sweep))
+            + list(_point_problems(sweep))
+            + list(sampler_problems(sweep))
         ),
     ]
 
 
-def data_faults(sweep: Sweep) -> Iterator[Complaint]:
+def data_problems(sweep: Sweep) -> Iterator[Problem]:
     """Whether the data's shape and classes suit the systems. Raises InputError where its folder cannot be read."""
     shape, classes = shape_of(sweep.dataset)
     for name in sweep.systems:
@@ -81,7 +84,7 @@ def data_faults(sweep: Sweep) -> Iterator[Complaint]:
             yield ("score", "samples"), f"{metric.name} needs at least {fewest} samples for {classes} classes"
 
 
-def doubts(sweep: Sweep) -> list[str]:
+def sweep_warnings(sweep: Sweep) -> list[str]:
     """What the sweep allows but hardly anybody wants, one sentence each."""
     # Numbers choose no layers, so words alone tell points apart.
     unlike: dict[tuple[tuple[str, Value], ...], dict[str, Value]] = {}
@@ -110,7 +113,7 @@ def inapplicable(metric: str, sweep: Sweep, decides: bool = False) -> str | None
     return None
 
 
-def reach(dimension: Dimension, sweep: Sweep) -> tuple[str, ...]:
+def systems_with(dimension: Dimension, sweep: Sweep) -> tuple[str, ...]:
     """The systems with which `dimension` can be active."""
     return tuple(str(name) for name in sweep.space.requirements(dimension).get("system", sweep.systems))
 
@@ -119,7 +122,7 @@ def _suited(shape: tuple[int, int, int]) -> str:
     return ", ".join(name for name, dataset in DATASETS.items() if dataset.shape in (shape, None))
 
 
-def _default_faults(sweep: Sweep) -> Iterator[Complaint]:
+def _default_problems(sweep: Sweep) -> Iterator[Problem]:
     for name in sweep.defaults:
         try:
             if name not in sweep.systems:
@@ -130,18 +133,18 @@ def _default_faults(sweep: Sweep) -> Iterator[Complaint]:
             yield ("defaults", name), str(error)
 
 
-def _dataset_faults(sweep: Sweep) -> Iterator[Complaint]:
+def _dataset_problems(sweep: Sweep) -> Iterator[Problem]:
     name = sweep.dataset.name
     if name not in DATASETS:
         yield ("dataset", "name"), unknown(name, DATASETS, "data set")
     elif DATASETS[name].shape is not None:  # else its files decide, which is `check_sweep`'s
         try:
-            yield from data_faults(sweep)
+            yield from data_problems(sweep)
         except InputError as error:
             yield ("dataset",), str(error)
 
 
-def _score_faults(sweep: Sweep) -> Iterator[Complaint]:
+def _score_problems(sweep: Sweep) -> Iterator[Problem]:
     named: list[tuple[Path, str]] = [(("score", "metric"), sweep.score.metric)]
     named += [(("score", "also", str(index)), name) for index, name in enumerate(sweep.score.also or ())]
     for path, metric in named:
@@ -153,7 +156,7 @@ def _score_faults(sweep: Sweep) -> Iterator[Complaint]:
             yield path, f"{reason}; allowed here: {fitting}"
 
 
-def _objective_faults(sweep: Sweep) -> Iterator[Complaint]:
+def _objective_problems(sweep: Sweep) -> Iterator[Problem]:
     path: Path = ("objectives",)
     if strangers := [name for name in sweep.objectives if name not in OBJECTIVES]:
         yield (*path, str(sweep.objectives.index(strangers[0]))), unknown(strangers[0], OBJECTIVES, "objective")
@@ -173,7 +176,7 @@ def _objective_faults(sweep: Sweep) -> Iterator[Complaint]:
         yield ("warm_start",), text
 
 
-def _warm_faults(sweep: Sweep) -> Iterator[Complaint]:
+def _warm_problems(sweep: Sweep) -> Iterator[Problem]:
     if sweep.warm_start and not sweep.sampler.learns:
         learning = ", ".join(name for name, kind in SAMPLERS.items() if kind.learns)
         text = f"sampler {sweep.sampler.name} learns nothing from other sweeps' trials; allowed: {learning}"
@@ -182,7 +185,7 @@ def _warm_faults(sweep: Sweep) -> Iterator[Complaint]:
         yield ("warm_start", str(sweep.warm_start.index(sweep.name))), "is this sweep itself, which goes on anyway"
 
 
-def _stop_faults(sweep: Sweep) -> Iterator[Complaint]:
+def _stop_problems(sweep: Sweep) -> Iterator[Problem]:
     for index, kind in enumerate(sweep.stop_on):
         path = ("stop_on", str(index))
         if kind in INFORMATIONAL:
@@ -191,7 +194,7 @@ def _stop_faults(sweep: Sweep) -> Iterator[Complaint]:
             yield path, unknown(kind, STOPPING, "verdict")
 
 
-def _condition_faults(sweep: Sweep) -> Iterator[Complaint]:
+def _condition_problems(sweep: Sweep) -> Iterator[Problem]:
     for dimension in sweep.search:
         for name, values in dimension.when.items():
             path = ("search", dimension.name, "when", name)
@@ -204,7 +207,7 @@ def _condition_faults(sweep: Sweep) -> Iterator[Complaint]:
                 yield path, f"{name} is never {never[0]!r}; allowed: {_range(parent)}"
 
 
-def _contradictions(sweep: Sweep) -> Iterator[Complaint]:
+def _contradictions(sweep: Sweep) -> Iterator[Problem]:
     for dimension in sweep.search:
         for ancestor, left in sweep.space.requirements(dimension).items():
             if not left:
@@ -212,7 +215,7 @@ def _contradictions(sweep: Sweep) -> Iterator[Complaint]:
                 yield ("search", dimension.name, "when"), text
 
 
-def _field_faults(sweep: Sweep) -> Iterator[Complaint]:
+def _field_problems(sweep: Sweep) -> Iterator[Problem]:
     """Each dimension on its own against the configuration of every system it can meet."""
     for dimension in sweep.search:
         name = dimension.name
@@ -224,11 +227,12 @@ def _field_faults(sweep: Sweep) -> Iterator[Complaint]:
         elif name in NOT_SEARCHED and dimension.kind != "constant" and sweep.sampler.name != "grid":
             yield path, f"{name} may only be a constant: {NOT_SEARCHED[name]}; sampler grid repeats trials on purpose"
         else:
-            # A dictionary as an ordered set: several systems mostly complain alike.
-            yield from dict.fromkeys(f for s in reach(dimension, sweep) for f in _against(dimension, sweep, s)).keys()
+            systems = systems_with(dimension, sweep)
+            # A dictionary serves as an ordered set: most systems have the same problems.
+            yield from dict.fromkeys(found for s in systems for found in _system_problems(dimension, sweep, s))
 
 
-def _against(dimension: Dimension, sweep: Sweep, system: str) -> Iterator[Complaint]:
+def _system_problems(dimension: Dimension, sweep: Sweep, system: str) -> Iterator[Problem]:
     defaults, name = sweep.defaults_of(system), dimension.name
     fields = [known for known in type(defaults).model_fields if known != "kimg"]
     if name not in fields:
@@ -236,7 +240,7 @@ def _against(dimension: Dimension, sweep: Sweep, system: str) -> Iterator[Compla
         return
     written = dimension.kind != "constant" or dimension.when
     path = ("search", name, dimension.kind) if written else ("search", name)
-    for value in dimension.corners():
+    for value in dimension.extremes():
         for text in _rejections(defaults, name, value):
             hint = "; use int" if dimension.kind == "uniform" and "valid integer" in text else ""
             yield path, f"{text}{hint}"
@@ -251,7 +255,7 @@ def _rejections(defaults: Config, name: str, value: Value) -> list[str]:
     return []
 
 
-def _combination_faults(sweep: Sweep) -> Iterator[Complaint]:
+def _combination_problems(sweep: Sweep) -> Iterator[Problem]:
     """Rules between fields, tried at corners and random points of the space."""
     seen: set[str] = set()
     for values in points(sweep.space, TRIED_POINTS):
@@ -277,7 +281,7 @@ def _conflict(defaults: Config, values: dict[str, Any]) -> str | None:
     return None
 
 
-def _rung_faults(sweep: Sweep) -> Iterator[Complaint]:
+def _rung_problems(sweep: Sweep) -> Iterator[Problem]:
     """A rung is reached by whole batches, which workers share evenly; of several bad ones from one source the first."""
     named: set[str] = set()
     workers, scale = sweep.resources.workers_per_trial, sweep.resources.scale
@@ -297,7 +301,7 @@ def _rung_faults(sweep: Sweep) -> Iterator[Complaint]:
             yield ("rungs",), f"rung {kimg(rung)} kimg ({rung} images) is not a multiple of batch {batch} ({source})"
 
 
-def _point_faults(sweep: Sweep) -> Iterator[Complaint]:
+def _point_problems(sweep: Sweep) -> Iterator[Problem]:
     for index, point in enumerate(sweep.points):
         for name, value in point.items():
             path, dimension = ("points", str(index), name), sweep.space.get(name)
@@ -312,9 +316,9 @@ def _point_faults(sweep: Sweep) -> Iterator[Complaint]:
         yield ("budget", "trials"), f"{trials} is less than the {count} points"
 
 
-def sampler_faults(sweep: Sweep) -> Iterator[Complaint]:
+def sampler_problems(sweep: Sweep) -> Iterator[Problem]:
     """What the sampler cannot take of the search space, the points and the number of trials."""
-    refused = list(refusals(sweep.sampler, sweep.space))
+    refused = list(unsupported(sweep.sampler, sweep.space))
     yield from refused
     if sweep.sampler.name != "grid":
         return
@@ -337,8 +341,8 @@ def _batches(sweep: Sweep) -> Iterator[tuple[int, str]]:
     elif dimension:
         yield from ((int(value), f"search.batch has {value}") for value in dimension.values)
     for system in sweep.systems:
-        conditional = dimension is None or system not in reach(dimension, sweep) or set(dimension.when) - {"system"}
-        if conditional:
+        always = dimension is not None and set(dimension.when) <= {"system"}
+        if dimension is None or not always or system not in systems_with(dimension, sweep):
             yield sweep.defaults_of(system).batch, f"the default of {system}"
 
 

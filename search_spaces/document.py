@@ -17,7 +17,7 @@ from trainers.errors import InputError
 
 #: Keys from the top of the document.
 Path = tuple[str, ...]
-Complaint = tuple[Path, str]
+Problem = tuple[Path, str]
 
 #: Sections that a plain word may stand for: `sampler: random` is `sampler: {name: random}`.
 SHORTHANDS: frozenset[Path] = frozenset({("dataset",), ("score", "extractor"), ("sampler",), ("pruner",)})
@@ -93,9 +93,9 @@ class Document:
         self.origins = {key: place for key, place in self.origins.items() if key[: len(path)] != path}
         self.origins[path] = origin
 
-    def refuse(self, complaints: Iterable[Complaint]) -> NoReturn:
-        """Raises InputError with one line per complaint: origin, key, what is wrong."""
-        raise InputError("\n".join(f"{self.origin(path)}: {'.'.join(path)}: {text}" for path, text in complaints))
+    def raise_errors(self, problems: Iterable[Problem]) -> NoReturn:
+        """Raises InputError with one line per problem: origin, key, what is wrong."""
+        raise InputError("\n".join(f"{self.origin(path)}: {'.'.join(path)}: {text}" for path, text in problems))
 
     def origin(self, path: Path) -> str:
         """Where the key at `path`, or else the nearest key above it, was written."""
@@ -113,7 +113,7 @@ def read(text: str, source: str) -> Document:
         root = loader.get_single_node()
         if isinstance(root, yaml.MappingNode):
             if duplicates := list(_index(root, (), document)):
-                document.refuse(duplicates)
+                document.raise_errors(duplicates)
             document.data = loader.construct_document(root)
     except (yaml.YAMLError, ValueError) as error:
         place = f"{source}{_line(error, text)}"
@@ -129,18 +129,18 @@ def dump(data: dict[str, Any]) -> str:
     return text
 
 
-def invalid(complaints: Sequence[Complaint]) -> ValidationError:
-    """Complaints as pydantic's error, so that a validator can name keys below the one it validates."""
+def pydantic_error(problems: Sequence[Problem]) -> ValidationError:
+    """Problems as pydantic's error, so that a validator can name keys below the one it validates."""
     return ValidationError.from_exception_data(
         "sweep",
         [
             InitErrorDetails(type=PydanticCustomError("value_error", "{text}", {"text": text}), loc=path, input=None)
-            for path, text in complaints
+            for path, text in problems
         ],
     )
 
 
-def _index(node: yaml.Node, path: Path, document: Document) -> Iterable[Complaint]:
+def _index(node: yaml.Node, path: Path, document: Document) -> Iterable[Problem]:
     """Fills `document.origins` for everything below `node`; yields each key written twice."""
     if isinstance(node, yaml.SequenceNode):
         children = [(str(index), child, child) for index, child in enumerate(node.value)]

@@ -11,10 +11,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from search_spaces import checks, document, samplers, settings
-from search_spaces.document import Complaint
+from search_spaces.document import Problem
 from search_spaces.pruners import PRUNERS
 from search_spaces.settings import Budget, Finals, Resources, Score, Section, Store, Study, Tracking
-from search_spaces.sweep import FORMAT, Sweep, unnumbered
+from search_spaces.sweep import FORMAT, Sweep, migrated
 from trainers.config import UNKNOWN, problems
 from trainers.data.catalogue import check
 from trainers.data.spec import DatasetSpec
@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 def load_sweep(path: Path, overrides: Sequence[str] = (), name: str | None = None) -> Sweep:
     """The sweep in the file `path` with `a.b.c=value` overrides, after all checks that need no other file.
 
-    Raises InputError with one line per fault: file and line (or override), key, value, what is allowed.
+    Raises InputError with one line per problem: file and line (or override), key, value, what is allowed.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -56,7 +56,7 @@ def parse_sweep(text: str, source: str = "sweep.yaml", overrides: Sequence[str] 
     written = document.read(text, source)
     for override in overrides:
         written.set(override)
-    written.data = unnumbered(written.data, source, FORMAT.newest)
+    written.data = migrated(written.data, source, FORMAT.newest)
     _replace_deprecated(written)
     if name is not None:
         written.data["name"], written.origins[("name",)] = name, f"--name {name}"
@@ -65,9 +65,9 @@ def parse_sweep(text: str, source: str = "sweep.yaml", overrides: Sequence[str] 
     try:
         sweep = Sweep.model_validate(written.data)
     except ValidationError as error:
-        written.refuse(_explained(error, written.data))
-    if faults := checks.faults(sweep):
-        written.refuse(faults)
+        written.raise_errors(_explained(error, written.data))
+    if found := checks.find_problems(sweep):
+        written.raise_errors(found)
     if sweep.score.also is None:
         routine = (name for name, metric in METRICS.items() if metric.routine and name != sweep.score.metric)
         also = tuple(name for name in routine if not checks.inapplicable(name, sweep))
@@ -82,28 +82,28 @@ def check_trials(sweep: Sweep, source: str) -> None:
 
     Raises InputError that names `source`.
     """
-    if faults := [text for path, text in checks.sampler_faults(sweep) if path[0] == "budget"]:
-        raise InputError(f"{source}: budget.trials: {faults[0]}")
+    if found := [text for path, text in checks.sampler_problems(sweep) if path[0] == "budget"]:
+        raise InputError(f"{source}: budget.trials: {found[0]}")
 
 
 def check_sweep(sweep: Sweep, cache: Path) -> None:
     """Checks that the data and the extractor's weights are there and suit the systems; trains and loads nothing.
 
-    Raises InputError with one line per fault. Official weights are fetched into the folder `cache` on first use.
+    Raises InputError with one line per problem. Official weights are fetched into the folder `cache` on first use.
     """
-    faults = []
+    found = []
     try:
         check(sweep.dataset)
-        faults += [f"sweep {sweep.name}: {'.'.join(path)}: {text}" for path, text in checks.data_faults(sweep)]
+        found += [f"sweep {sweep.name}: {'.'.join(path)}: {text}" for path, text in checks.data_problems(sweep)]
     except InputError as error:
-        faults.append(f"sweep {sweep.name}: dataset: {error}")
-    if not faults:  # official weights are fetched only for a sweep that can run
+        found.append(f"sweep {sweep.name}: dataset: {error}")
+    if not found:  # official weights are fetched only for a sweep that can run
         try:
             check_extractor(sweep.score.extractor, cache)
         except InputError as error:
-            faults.append(f"sweep {sweep.name}: score.extractor: {error}")
-    if faults:
-        raise InputError("\n".join(faults))
+            found.append(f"sweep {sweep.name}: score.extractor: {error}")
+    if found:
+        raise InputError("\n".join(found))
 
 
 def _replace_deprecated(written: document.Document) -> None:
@@ -117,13 +117,13 @@ def _replace_deprecated(written: document.Document) -> None:
             continue
         successor = ".".join(key.successor)
         if not key.accepted:
-            written.refuse([(old, f"this key is gone; use {successor}")])
+            written.raise_errors([(old, f"this key is gone; use {successor}")])
         _log.warning("%s: %s is deprecated; use %s", written.origin(old), ".".join(old), successor)
         written.put(key.successor, section.pop(last), written.origin(old))
 
 
-def _explained(error: ValidationError, data: dict[str, Any]) -> Iterator[Complaint]:
-    """Pydantic's complaints; those about unknown keys say which keys are allowed there."""
+def _explained(error: ValidationError, data: dict[str, Any]) -> Iterator[Problem]:
+    """Pydantic's problems; those about unknown keys say which keys are allowed there."""
     for path, text in problems(error):
         if text == UNKNOWN and (model := _section(path[:-1], data)):
             allowed = [field.alias or name for name, field in model.model_fields.items()]

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any, get_args
 
-from search_spaces.document import Complaint, Path, invalid
+from search_spaces.document import Path, Problem, pydantic_error
 from search_spaces.space import CycleError, Dimension, Kind, Value, in_order
 
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -21,14 +21,14 @@ def read_search(raw: Any) -> tuple[Dimension, ...]:
         return in_order(raw)
     if not isinstance(raw, dict):
         raise ValueError(f"expected a mapping of fields to dimensions, got {raw!r}")
-    complaints = [complaint for name, written in raw.items() for complaint in _faults(name, written)]
-    if complaints:
-        raise invalid(complaints)
+    problems = [problem for name, written in raw.items() for problem in _problems(name, written)]
+    if problems:
+        raise pydantic_error(problems)
     try:
         return in_order([_dimension(name, written) for name, written in raw.items()])
     except CycleError as cycle:
         text = f"the conditions form a cycle: {cycle}; a dimension may depend only on others that do not need it"
-        raise invalid([((cycle.names[0], "when"), text)]) from None
+        raise pydantic_error([((cycle.names[0], "when"), text)]) from None
 
 
 def write_search(dimensions: tuple[Dimension, ...]) -> dict[str, Any]:
@@ -48,7 +48,7 @@ def _written(dimension: Dimension) -> Any:
 
 
 def _dimension(name: str, written: Any) -> Dimension:
-    """A dimension in which `_faults` found none."""
+    """A dimension in which `_problems` found none."""
     if not isinstance(written, dict):
         return Dimension(name, "constant", values=(written,))
     when = {parent: tuple(_listed(values)) for parent, values in written.get("when", {}).items()}
@@ -60,7 +60,7 @@ def _dimension(name: str, written: Any) -> Dimension:
     return Dimension(name, kind, low, high, when=when)
 
 
-def _faults(name: Any, written: Any) -> Iterator[Complaint]:
+def _problems(name: Any, written: Any) -> Iterator[Problem]:
     """What is wrong with one dimension on its own, whatever the system."""
     path: Path = (str(name),)
     if not isinstance(name, str):
@@ -80,7 +80,7 @@ def _faults(name: Any, written: Any) -> Iterator[Complaint]:
             yield from _bad_when((*path, "when"), written["when"])
 
 
-def _bad_body(path: Path, kind: str, body: Any) -> Iterator[Complaint]:
+def _bad_body(path: Path, kind: str, body: Any) -> Iterator[Problem]:
     if kind == "constant":
         yield from _bad_values(path, [body])
     elif kind == "choice":
@@ -89,7 +89,7 @@ def _bad_body(path: Path, kind: str, body: Any) -> Iterator[Complaint]:
         yield from _bad_range(path, kind, body)
 
 
-def _bad_range(path: Path, kind: str, body: Any) -> Iterator[Complaint]:
+def _bad_range(path: Path, kind: str, body: Any) -> Iterator[Problem]:
     types, noun = ((int,), "whole numbers") if kind == "int" else ((int, float), "numbers")
     numbers = isinstance(body, list) and all(isinstance(x, types) and not isinstance(x, bool) for x in body)
     if not numbers or len(body) != 2:
@@ -104,7 +104,7 @@ def _bad_range(path: Path, kind: str, body: Any) -> Iterator[Complaint]:
         yield path, f"low {low!r} must be above 0 on a logarithmic scale"
 
 
-def _bad_when(path: Path, written: Any) -> Iterator[Complaint]:
+def _bad_when(path: Path, written: Any) -> Iterator[Problem]:
     if not isinstance(written, dict) or not written:
         yield path, f"expected a mapping of other dimensions to the values they must have, got {written!r}"
         return
@@ -112,7 +112,7 @@ def _bad_when(path: Path, written: Any) -> Iterator[Complaint]:
         yield from _bad_list((*path, str(parent)), _listed(values))
 
 
-def _bad_list(path: Path, body: Any) -> Iterator[Complaint]:
+def _bad_list(path: Path, body: Any) -> Iterator[Problem]:
     if not isinstance(body, list) or not body:
         yield path, f"expected a list with at least one value, got {body!r}"
         return
@@ -123,7 +123,7 @@ def _bad_list(path: Path, body: Any) -> Iterator[Complaint]:
             yield path, f"{value!r} is listed twice"
 
 
-def _bad_values(path: Path, values: list[Any]) -> Iterator[Complaint]:
+def _bad_values(path: Path, values: list[Any]) -> Iterator[Problem]:
     for value in values:
         if not isinstance(value, Value) or (isinstance(value, float) and not _finite(value)):
             yield path, f"expected a word, a finite number, true or false, got {value!r}"

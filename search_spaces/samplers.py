@@ -137,7 +137,7 @@ ChosenSampler = Annotated[SerializeAsAny[Sampler], BeforeValidator(by_name(SAMPL
 _INSTEAD = "use tpe, random or qmc"
 
 
-def refusals(sampler: Sampler, space: Space) -> Iterator[tuple[Path, str]]:
+def unsupported(sampler: Sampler, space: Space) -> Iterator[tuple[Path, str]]:
     """What in `space` the sampler cannot take, with the reason."""
     for dimension in space:
         path: Path = (dimension.name,) if dimension.name == "system" else ("search", dimension.name)

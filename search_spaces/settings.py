@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from search_spaces import addresses
-from search_spaces.document import invalid
+from search_spaces.document import pydantic_error
 from search_spaces.space import Value
 from trainers.config import KIMG
 from trainers.evaluation.spec import ExtractorSpec
@@ -69,26 +69,26 @@ class Every(Section):
 
 def _read_rungs(raw: Any) -> tuple[int, ...]:
     if isinstance(raw, list) and raw:
-        complaints, rungs = [], []
+        problems, rungs = [], []
         for index, entry in enumerate(raw):
             try:
                 rungs.append(images(entry))
             except ValueError as error:
-                complaints.append(((str(index),), str(error)))
+                problems.append(((str(index),), str(error)))
                 continue
             if rungs[-1] <= max([0, *rungs[:-1]]):
-                complaints.append(((str(index),), f"rungs must be positive and increase, got {entry!r} in {raw!r}"))
-        if complaints:
-            raise invalid(complaints)
+                problems.append(((str(index),), f"rungs must be positive and increase, got {entry!r} in {raw!r}"))
+        if problems:
+            raise pydantic_error(problems)
         return tuple(rungs)
     if not isinstance(raw, dict):
         raise ValueError(f"expected {{every: KIMG, until: KIMG}} or a list of kimg, got {raw!r}")
     every = Every.model_validate(raw)
     if every.until % every.every:
         text = f"{raw['until']!r} is not a multiple of every {raw['every']!r}"
-        raise invalid([(("until",), text)])
+        raise pydantic_error([(("until",), text)])
     if (count := every.until // every.every) > MOST_RUNGS:
-        raise invalid([(("every",), f"{raw['every']!r} makes {count} rungs; allowed are at most {MOST_RUNGS}")])
+        raise pydantic_error([(("every",), f"{raw['every']!r} makes {count} rungs; allowed are at most {MOST_RUNGS}")])
     return every.rungs
 
 
@@ -193,11 +193,12 @@ def by_name(kinds: Mapping[str, type[Section]], foreign: type[Section]) -> Calla
             raise ValueError(f"{text}, got {raw!r}")
         if "class" in written:
             if "name" in written:
-                raise invalid([(("name",), "give either name or class")])
+                raise pydantic_error([(("name",), "give either name or class")])
             return foreign.model_validate(written)
         name = written.get("name", next(iter(kinds)))
         if not isinstance(name, str) or name not in kinds:
-            raise invalid([(("name",), f"unknown name {name!r}; allowed: {names}, or class: package.module:Name")])
+            text = f"unknown name {name!r}; allowed: {names}, or class: package.module:Name"
+            raise pydantic_error([(("name",), text)])
         return kinds[name].model_validate(written)
 
     return read
@@ -319,7 +320,7 @@ class Store(Section):
     def _server(cls, endpoint: str | None, given: ValidationInfo) -> str | None:
         if endpoint is None:
             return None
-        path = given.data.get("path", addresses.S3)  # a path that was refused has its own complaint
+        path = given.data.get("path", addresses.S3)  # a path that was refused has its own problem
         if path is None or not path.startswith(addresses.S3):
             raise ValueError("has a meaning for s3://BUCKET/PREFIX alone; leave it out for a folder")
         return addresses.endpoint(endpoint)

@@ -34,7 +34,7 @@ class Dimension:
         number = isinstance(value, int if self.kind == "int" else (int, float)) and not isinstance(value, bool)
         return number and self.low <= value <= self.high  # type: ignore[operator]
 
-    def corners(self) -> tuple[Value, ...]:
+    def extremes(self) -> tuple[Value, ...]:
         """The extreme values: both bounds, or every listed value."""
         return self.values if self.kind in ("choice", "constant") else (self.low, self.high)
 
@@ -57,7 +57,7 @@ class Dimension:
             return rng.randint(int(self.low), int(self.high))
         return rng.choice(self.values)
 
-    def at(self, share: float) -> Value:
+    def quantile(self, share: float) -> Value:
         """The value below which `share`, in [0, 1), of the dimension's distribution lies."""
         if self.kind == "choice" or self.kind == "constant":
             return self.values[int(share * len(self.values))]
@@ -166,6 +166,6 @@ def points(space: Space, count: int, seed: int = 0) -> Iterator[dict[str, Value]
     rng = random.Random(seed)
     for index in range(count):
         if index % 2 == 0:
-            yield suggest(space, lambda dimension: rng.choice(dimension.corners()))
+            yield suggest(space, lambda dimension: rng.choice(dimension.extremes()))
         else:
             yield suggest(space, lambda dimension: dimension.draw(rng))

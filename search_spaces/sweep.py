@@ -141,10 +141,10 @@ def read_kept(text: str) -> Sweep:
     It was checked before it was written, and is not checked again. Raises InputError if a newer program wrote it.
     """
     data = document.read(text, "sweep.yaml").data
-    return Sweep.model_validate(unnumbered(data, f"sweep {data.get('name')}"))
+    return Sweep.model_validate(migrated(data, f"sweep {data.get('name')}"))
 
 
-def unnumbered(data: dict[str, Any], source: str, version: int = 1) -> dict[str, Any]:
+def migrated(data: dict[str, Any], source: str, version: int = 1) -> dict[str, Any]:
     """The data of a sweep's text in the newest format, without its number; `version` is that of data without one."""
     return {key: value for key, value in FORMAT.read(data, source, version).items() if key != VERSION}
 

@@ -49,10 +49,10 @@ def launch_command(
 ) -> None:
     """Begin a sweep, or go on with it if it exists."""
     sweep = _load(file, [*(settings or []), *([f"budget.trials={trials}"] if trials is not None else [])], name)
-    from search_spaces.checks import doubts
+    from search_spaces.checks import sweep_warnings
 
-    for doubt in doubts(sweep):
-        print(f"warning: {doubt}", file=sys.stderr)
+    for warning in sweep_warnings(sweep):
+        print(f"warning: {warning}", file=sys.stderr)
     if not dry_run:
         _run(sweep, root, address)
         return

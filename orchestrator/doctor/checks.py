@@ -24,7 +24,7 @@ from orchestrator.store import ConflictError, MissingError, UnavailableError, pr
 from orchestrator.store.folder import FolderObjects
 from orchestrator.study.storage import check_tables
 from search_spaces.addresses import S3
-from search_spaces.checks import data_faults
+from search_spaces.checks import data_problems
 from search_spaces.sweep import Sweep
 from trainers.data.catalogue import check as check_data
 from trainers.data.catalogue import shape_of
@@ -248,7 +248,7 @@ def data(case: Case) -> Finding:
     spec = case.sweep.dataset
     try:
         check_data(spec)
-        faults = [f"{'.'.join(path)}: {text}" for path, text in data_faults(case.sweep)]
+        faults = [f"{'.'.join(path)}: {text}" for path, text in data_problems(case.sweep)]
         (channels, height, width), classes = shape_of(spec)
     except InputError as error:
         return _refused("data", error, "correct dataset")

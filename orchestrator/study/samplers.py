@@ -81,7 +81,7 @@ def sobol(space: Space, seed: int, position: int) -> dict[str, Any]:
     if position:  # nought is an error
         engine.fast_forward(position)
     shares = engine.random(1)[0]
-    return {dimension.name: dimension.at(float(share)) for dimension, share in zip(searched, shares, strict=True)}
+    return {dimension.name: dimension.quantile(float(share)) for dimension, share in zip(searched, shares, strict=True)}
 
 
 def as_trial(sweep: Sweep, number: int, prior: Mapping[str, Any]) -> FrozenTrial:

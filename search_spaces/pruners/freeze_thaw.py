@@ -43,8 +43,8 @@ class FreezeThawPolicy(PausingPolicy):
         self._starts = self._slices = 0
         self._first_values: list[float] = []
         # Among trials at their first rung the order of the bounds is that of the costs, whatever the median is.
-        self._young: list[tuple[float, int]] = []
-        self._old: list[tuple[float, int]] = []
+        self._at_first_rung: list[tuple[float, int]] = []
+        self._later: list[tuple[float, int]] = []
         self._entries: dict[int, tuple[float, int]] = {}
         """Of the paused trials; all other entries of the heaps are out of date."""
 
@@ -60,9 +60,9 @@ class FreezeThawPolicy(PausingPolicy):
         earlier = curve.cost(last / 2)
         if math.isinf(earlier):
             insort(self._first_values, best)
-            heap, entry = self._young, (best, number)
+            heap, entry = self._at_first_rung, (best, number)
         else:
-            heap, entry = self._old, (best - self._optimism * (earlier - best), number)
+            heap, entry = self._later, (best - self._optimism * (earlier - best), number)
         self._entries[number] = entry
         heapq.heappush(heap, entry)
 
@@ -83,12 +83,12 @@ class FreezeThawPolicy(PausingPolicy):
 
     def _first(self) -> int:
         """The waiting trial with the least bound."""
-        for heap in (self._young, self._old):
+        for heap in (self._at_first_rung, self._later):
             while heap and self._entries.get(heap[0][1]) != heap[0]:
                 heapq.heappop(heap)
-        if not self._young:
-            return self._old[0][1]
-        best, number = self._young[0]
+        if not self._at_first_rung:
+            return self._later[0][1]
+        best, number = self._at_first_rung[0]
         median = self._first_values[len(self._first_values) // 2]
         bound = best - self._optimism * max(0.0, median - best)
-        return self._old[0][1] if self._old and self._old[0][0] < bound else number
+        return self._later[0][1] if self._later and self._later[0][0] < bound else number

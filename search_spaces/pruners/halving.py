@@ -51,8 +51,8 @@ class HalvingPolicy(PausingPolicy):
 
     def choose(self, may_start: bool) -> Choice:
         for level in reversed(range(len(self._lengths))):
-            came = self._lengths[level]
-            for _, number in came[: len(came) // self._reduction]:
+            reached = self._lengths[level]
+            for _, number in reached[: len(reached) // self._reduction]:
                 if number in self._waiting and self._pauses[number] == level + 1:
                     self.resumed(number)
                     return number

@@ -30,8 +30,8 @@ class _AgainstOthers(Pruner):
         known = [score for other in complete if (score := other.best(step)) and math.isfinite(score.value)]
         if len(known) < max(1, self.startup):
             return CONTINUE
-        limit = line(known, self._kept_percent)
-        judgement = against(best, limit)
+        limit = percentile_score(known, self._kept_percent)
+        judgement = compare(best, limit)
         if judgement is Judgement.WORSE:
             return prune(f"{best.metric} {best} against {limit}")
         if judgement is Judgement.UNDECIDED and best is curve.scores[-1] and (more := more_images(best, most_images)):
@@ -68,7 +68,7 @@ class Percentile(_AgainstOthers):
         return self.percentile
 
 
-def line(scores: Sequence[Score], percentile: float) -> Score:
+def percentile_score(scores: Sequence[Score], percentile: float) -> Score:
     """The score that the best `percentile` per cent of `scores` (at least one) reach, interpolated between two of them.
 
     Its standard error is that of the one or two scores it is made of.
@@ -84,7 +84,7 @@ def line(scores: Sequence[Score], percentile: float) -> Score:
     return replace(low, value=(1 - share) * low.value + share * high.value, stderr=stderr)
 
 
-def against(score: Score, other: Score) -> Judgement:
+def compare(score: Score, other: Score) -> Judgement:
     """Whether `score` is better or worse than `other`, or undecided within the standard error of their difference.
 
     Raises ValueError if the scores do not compare.

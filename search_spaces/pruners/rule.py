@@ -86,7 +86,7 @@ class Policy(Protocol):
         """The next trial; `may_start` says whether the budget allows a new one."""
 
 
-class ToTheEnd:
+class NeverPause:
     """Never pauses a trial: each runs to the last rung unless it is pruned."""
 
     def started(self, number: int) -> None:
@@ -164,7 +164,7 @@ class Pruner(Section):
 
     def policy(self) -> Policy:
         """A new policy, which has been told nothing yet."""
-        return ToTheEnd()
+        return NeverPause()
 
     def optuna_pruner(self, rungs: Sequence[int]) -> tuple[str, dict[str, Any]] | None:
         """Class, as "package.module:Name", and arguments of the Optuna pruner that judges instead; None for our own."""

@@ -341,8 +341,8 @@ def test_a_choice_has_one_named_tick_for_each_value() -> None:
     ids=lambda dimension: dimension.kind,
 )
 def test_a_trial_without_a_conditional_parameter_lies_below_every_real_value(dimension: Dimension) -> None:
-    corners = dimension.corners()
-    records = [record(0, {}, 0.1), *(record(index, {"x": value}, 0.2) for index, value in enumerate(corners, 1))]
+    extremes = dimension.extremes()
+    records = [record(0, {}, 0.1), *(record(index, {"x": value}, 0.2) for index, value in enumerate(extremes, 1))]
     axis = axes_of(records, dimension)["x"]
     ticks = dict(zip(axis.ticktext, axis.tickvals, strict=True))
     assert axis.values[0] == ticks["not set"] == axis.range[0]

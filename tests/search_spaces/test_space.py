@@ -93,7 +93,7 @@ def test_contradicting_conditions_leave_no_value() -> None:
 @given(st.integers(0, 2**32), st.sampled_from([LOSS, CRITIC, RATE, DECAY, Dimension("x", "uniform", -1.0, 1e-9)]))
 def test_a_dimension_allows_what_it_draws_and_its_own_corners(seed: int, dimension: Dimension) -> None:
     assert dimension.allows(dimension.draw(random.Random(seed)))
-    assert all(dimension.allows(corner) for corner in dimension.corners())
+    assert all(dimension.allows(value) for value in dimension.extremes())
 
 
 @pytest.mark.parametrize(

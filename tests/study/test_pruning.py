@@ -11,7 +11,7 @@ import pytest
 from orchestrator.cluster.trial import SweepTrial
 from orchestrator.store import store_of
 from orchestrator.study.study import Decision, SweepStudy
-from search_spaces.pruners.percentile import against, line, more_images
+from search_spaces.pruners.percentile import compare, more_images, percentile_score
 from search_spaces.pruners.rule import Curve
 from tests.support import made_up
 from trainers.evaluation.scores import Judgement, Score
@@ -44,12 +44,12 @@ def test_the_line_is_the_percentile_from_the_best_with_the_errors_it_stands_on(
     scores = [score(float(value), value / 10) for value in (9, 3, 1)]
     if percentile == 25:
         scores = [score(9.0, 0.9), score(2.0, 0.2), score(1.0, 0.1)]
-    found = line(scores, percentile)
+    found = percentile_score(scores, percentile)
     assert (found.value, found.stderr) == (pytest.approx(value), pytest.approx(stderr))
 
 
 def test_the_line_of_a_metric_to_be_maximised_counts_from_the_highest() -> None:
-    found = line([score(value, metric="accuracy") for value in (0.1, 0.5, 0.9)], 0)
+    found = percentile_score([score(value, metric="accuracy") for value in (0.1, 0.5, 0.9)], 0)
     assert found.value == 0.9
 
 
@@ -65,12 +65,12 @@ def test_the_line_of_a_metric_to_be_maximised_counts_from_the_highest() -> None:
     ],
 )
 def test_the_error_of_the_difference_decides(mine: Score, other: Score, expected: Judgement) -> None:
-    assert against(mine, other) is expected
+    assert compare(mine, other) is expected
 
 
 def test_scores_that_do_not_compare_are_refused() -> None:
     with pytest.raises(ValueError, match="do not compare"):
-        against(score(1, None, "fid", n=100), score(1, None, "fid", n=200))
+        compare(score(1, None, "fid", n=100), score(1, None, "fid", n=200))
 
 
 @pytest.mark.parametrize(

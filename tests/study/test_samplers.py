@@ -139,7 +139,7 @@ def test_a_quasi_random_sequence_is_the_same_where_dimensions_are_inactive(tmp_p
     ],
 )
 def test_a_dimension_is_walked_through_by_shares_of_its_distribution(dimension: Dimension, values: list[Any]) -> None:
-    found = [dimension.at(share) for share in (0.0, 0.5, 0.999)]
+    found = [dimension.quantile(share) for share in (0.0, 0.5, 0.999)]
     assert found == (values if dimension.kind == "choice" else pytest.approx(values, rel=1e-3))
 
 
