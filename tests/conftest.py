@@ -26,9 +26,15 @@ from trainers.data.spec import DatasetSpec
 from trainers.evaluation.extractors import Extractor, build_extractor
 from trainers.evaluation.spec import ExtractorSpec
 
-HERE = Path(__file__).parent
-#: Folders whose tests run sweeps or start clusters.
-STARTING_RAY = {"cluster", "driver", "faults"}
+#: Folders and files whose tests run sweeps or start clusters.
+STARTING_RAY = (
+    "cluster/",
+    "driver/",
+    "faults/",
+    "cli/test_readme.py",
+    "deploy/test_packaging.py",
+    "tracking/test_tracking_outages.py",
+)
 #: Files whose tests take longest, but for those that start Ray.
 LONGEST = (
     "study/test_optuna_conformance.py",
@@ -61,25 +67,31 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     close_shared(config)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Gives the tests of a group to one process of pytest-xdist."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByGroup(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return ByGroup(config, log) if config.getvalue("dist") == "loadfile" else None
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Keeps the tests of a file, which share its fixtures, in one process of pytest-xdist.
-
-    Those that start Ray are kept in one process too: a sweep alone has more processes than most machines have cores.
-    They begin first, then the files that take longest.
-    """
-    for item in items:
-        name = item.path.relative_to(HERE)
-        if item.get_closest_marker("xdist_group") is None:
-            with_ray = name.parts[0] in STARTING_RAY or item.get_closest_marker("faults")
-            item.add_marker(pytest.mark.xdist_group("ray" if with_ray else str(name)))
+    """The groups that take longest begin first."""
     order = {group: place for place, group in enumerate(("ray", *LONGEST))}
-    items.sort(key=lambda item: order.get(_group(item), len(order)))
+    items.sort(key=lambda item: order.get(group_of(item.nodeid), len(order)))
 
 
-def _group(item: pytest.Item) -> str:
-    mark = item.get_closest_marker("xdist_group")
-    return str(mark.args[0]) if mark else ""
+def group_of(nodeid: str) -> str:
+    """The file of a test, whose fixtures its tests share; "ray" for all that start Ray.
+
+    A sweep alone has more processes than most machines have cores.
+    """
+    name = nodeid.partition("::")[0].removeprefix("tests/")
+    return "ray" if name.startswith(STARTING_RAY) else name
 
 
 @pytest.fixture(scope="session")

@@ -22,7 +22,6 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
 
 
-@pytest.mark.xdist_group("ray")
 def test_every_everyday_command_runs(tmp_path: Path, cache_dir: Path, mnist_mini_lenet: object) -> None:
     sweeps.prepare(tmp_path, cache_dir)
     commands = [shlex.split(line, comments=True) for block in blocks("bash") for line in block.splitlines()]

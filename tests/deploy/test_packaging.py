@@ -13,8 +13,6 @@ import pytest
 
 from tests.support import sweeps
 
-pytestmark = pytest.mark.xdist_group("ray")  # the wheel's sweep runs
-
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
