@@ -6,7 +6,7 @@ READY := .venv/.ready
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test test-all faults golden check bench clean
+.PHONY: setup demo test test-all faults golden check bench docs clean
 
 setup: $(READY)
 
@@ -37,6 +37,10 @@ bench: $(READY)
 	$(BIN)/python benchmarks/rung.py
 	$(BIN)/python -m benchmarks.evaluation
 	$(BIN)/python -m benchmarks.orchestration
+
+# Needs `dot` of graphviz, which only who changes the picture needs.
+docs:
+	dot -Tsvg docs/architecture.dot -o docs/architecture.svg
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# leave.sh [SECONDS]: before this machine is taken away. Tells Ray, so that the driver has its trials saved and moved,
-# and waits until the machine is empty, at most SECONDS (100).
+# leave.sh [SECONDS]: for a machine that is about to be taken away. Tells Ray, so that its trials end at their next rung
+# and go on elsewhere, and waits until the machine is empty, at most SECONDS (100).
 set -euo pipefail
 
 seconds=${1:-100}

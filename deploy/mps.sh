@@ -2,7 +2,7 @@
 # mps.sh start|stop|status|env: Nvidia's MPS daemon for this user on this machine. MPS lets the kernels of several
 # processes run on one GPU at the same time; without it they take turns. Each command may be given twice.
 #
-# `eval "$(mps.sh env)"` tells CUDA programs where the daemon is. A program that finds none there runs without it.
+# `eval "$(mps.sh env)"` tells CUDA programs where the daemon is. If there is none, they run without it.
 set -euo pipefail
 
 # A folder per user: users of one machine must not meet in it. CUDA's programs read the same two variables.

@@ -13,7 +13,7 @@
 #SBATCH --exclusive
 #SBATCH --mem=0
 #SBATCH --time=24:00:00
-# Ten minutes before the end this script, and it alone, is told. A shorter --time would pause the sweep at once.
+# Ten minutes before the end, Slurm sends a signal to this script alone. A shorter --time would pause the sweep at once.
 #SBATCH --signal=B:USR1@600
 # Slurm may take the nodes away and queue the job again; so does this script when the time is up.
 #SBATCH --requeue
@@ -33,10 +33,10 @@ source "${GANSWEEP_VENV:-.venv}/bin/activate"
 export RAY_AUTH_MODE=token
 (umask 077 && ray get-auth-token --generate >/dev/null)
 
-# Seconds that nodes may take to come.
+# Seconds until all nodes must have joined.
 export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300
-# This script runs on the first node, which becomes the head. An address, since many machines call themselves 127.0.1.1;
-# where the first one is of the wrong network, GANSWEEP_HEAD names another.
+# This script runs on the first node, which becomes the head. It is named by an address, since many machines take their
+# own name for 127.0.1.1. If its first address is in the wrong network, GANSWEEP_HEAD names another.
 read -r head _ <<<"${GANSWEEP_HEAD:-$(hostname -I)}"
 
 # shellcheck disable=SC2329
@@ -67,7 +67,7 @@ queue_again=
 leave() {
     echo "the time is nearly up: the sweep is paused after the rungs under way, and queued again"
     queue_again=yes
-    # What takes longer than eight minutes is done again from the rung before.
+    # A rung that takes longer than eight minutes is trained again from the one before.
     (sleep 480 && scontrol requeue "$SLURM_JOB_ID") &
     gansweep pause "$name" --root "$root" || true
 }

@@ -69,6 +69,7 @@ def test_the_wheel_names_its_packages_and_data_and_nothing_else(wheel: Path) -> 
         "orchestrator/report/report.html.j2",
         "trainers/data/mnist_mini/train-images-idx3-ubyte.gz",
         "trainers/data/mnist_mini/LICENSE.md",
+        *(f"{package}/py.typed" for package in ("orchestrator", "search_spaces", "trainers")),
     ):
         assert needed in names
     size = sum(item.file_size for item in zipfile.ZipFile(wheel).infolist() if "mnist_mini" in item.filename)

@@ -17,8 +17,9 @@ _declared: list[torch.library.Library] = []
 def import_torchvision() -> ModuleType:
     """torchvision with `torchvision.datasets`, even if its compiled operators do not load.
 
-    PyPI's torchvision is built for CUDA. Beside a torch for the CPU its compiled library fails to load, and its import
-    then fails at two operators that it registers shapes for. We declare both operators, which nothing here calls.
+    torchvision of the default package index is built for CUDA. Beside a torch for the CPU its compiled library fails to
+    load, and its import then fails at two operators that it registers shapes for. We declare both operators, which
+    nothing here calls.
     """
     try:
         return _import()
