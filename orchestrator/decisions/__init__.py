@@ -1,1 +1,1 @@
-"""What is decided, as pure functions of data: no library of others, no clock, no environment, no file."""
+"""Decisions as pure functions of data: they use no vendor's library, clock, environment or file."""

@@ -10,7 +10,7 @@ from search_spaces.settings import Budget, Resources
 from trainers.evaluation.scores import Metric
 
 HOUR = 3600.0
-#: Limits that also end trials under way, each at its next rung; under the others these run to their end.
+#: Limits that also end running trials, each at its next rung. With the other limits they run to their end.
 _ENDING_TRIALS = ("hours", "gpu_hours", "money")
 #: The first that is reached gives the reason.
 _ORDER = (*_ENDING_TRIALS, "target", "patience", "trials")
@@ -22,9 +22,9 @@ class TrialUse:
 
     number: int
     ended: bool
-    """Complete or pruned. A failed trial has not ended in this sense: it says nothing of the search."""
+    """Complete or pruned. A failed trial has not ended in this sense: it says nothing about the search."""
     seconds: float
-    """Of training and scoring, up to the last rung."""
+    """Time of training and scoring, up to the last rung."""
     best: float | None
     """Best score so far; None before the first."""
 
@@ -36,9 +36,9 @@ class Spent:
     trials: int
     """All that have begun."""
     gpu_hours: float
-    """Of GPUs, or of CPU cores where trials have no GPU."""
+    """Of GPUs, or of CPU cores if trials have no GPU."""
     hours: float
-    """In which a driver was at work."""
+    """Hours in which a driver was at work."""
     since_best: int
     """Ended trials with a higher number than the best one, or than any while there is no best one."""
     best: float | None
@@ -47,7 +47,7 @@ class Spent:
 
 @dataclass(frozen=True)
 class Limit:
-    """A part of a budget that is used, or a goal that is reached."""
+    """A limit of a budget that is reached: an amount is used up, or a goal is met."""
 
     name: str
     """As the key of the budget."""
@@ -55,17 +55,17 @@ class Limit:
 
     @property
     def ends_trials(self) -> bool:
-        """Whether trials under way end at their next rung."""
+        """Whether running trials end at their next rung."""
         return self.name in _ENDING_TRIALS
 
     @property
     def allows_promotion(self) -> bool:
-        """Whether trials that have begun and wait may still go on."""
+        """Whether paused trials may still be promoted."""
         return self.name == "trials"
 
 
 def trial_use(number: int, ended: bool, rungs: Iterable[Mapping[str, Any]], metric: Metric) -> TrialUse:
-    """The use of a trial from its rungs as plain JSON."""
+    """What a trial has used and reached, from its rungs as plain JSON."""
     passed = list(rungs)
     values = [rung["scores"][metric.name]["value"] for rung in passed if metric.name in rung["scores"]]
     seconds = sum(rung["train_seconds"] + rung["score_seconds"] for rung in passed)
@@ -73,7 +73,7 @@ def trial_use(number: int, ended: bool, rungs: Iterable[Mapping[str, Any]], metr
 
 
 def spent(trials: Iterable[TrialUse], driver_seconds: float, resources: Resources, metric: Metric) -> Spent:
-    """The sum over `trials`, in whatever order they come."""
+    """The sum over `trials`, in any order."""
     uses = sorted(trials, key=lambda use: use.number)
     scored = [(metric.cost(use.best), use.number, use.best) for use in uses if use.best is not None]
     _, best, value = min(scored, default=(0.0, -1, None))
@@ -87,14 +87,14 @@ def spent(trials: Iterable[TrialUse], driver_seconds: float, resources: Resource
 
 
 def devices(resources: Resources) -> float:
-    """GPUs of one trial, or CPU cores where it has no GPU."""
+    """GPUs of one trial, or CPU cores if it has no GPU."""
     return resources.workers_per_trial * (resources.gpu_share or resources.cpus_per_worker)
 
 
 def reached_limit(budget: Budget, so_far: Spent, metric: Metric) -> Limit | None:
-    """The gravest limit that is reached, an urgent one before the others; None while new trials may begin.
+    """The limit that is reached, first one that ends running trials; None while new trials may begin.
 
-    Whatever more is used, what is used up stays so; an improvement alone brings patience back.
+    A limit that is reached stays reached, except for patience after an improvement.
     """
     reached = [name for name, (have, most) in _counted(budget, so_far).items() if have >= most]
     if budget.target is not None and so_far.best is not None:
@@ -105,22 +105,22 @@ def reached_limit(budget: Budget, so_far: Spent, metric: Metric) -> Limit | None
 
 
 def may_end_trials(budget: Budget) -> bool:
-    """Whether the budget has a limit that ends trials under way."""
+    """Whether the budget has a limit that ends running trials."""
     return any(getattr(budget, name) is not None for name in _ENDING_TRIALS)
 
 
 def usage_text(budget: Budget, so_far: Spent) -> str:
-    """What is used of each limit but the number of trials, in one line; empty where there is no other."""
+    """What is used of each limit but the number of trials, in one line; empty if there is no other."""
     return "; ".join(words for name, words in _words(budget, so_far).items() if name != "trials")
 
 
 def extended(budget: Budget, trials: int) -> Budget:
-    """The budget with so many more trials; one without a limit on trials stays as it is."""
+    """`budget` with `trials` more trials; unchanged if it does not limit their number."""
     return budget if budget.trials is None else budget.model_copy(update={"trials": budget.trials + trials})
 
 
 def _counted(budget: Budget, so_far: Spent) -> dict[str, tuple[float, float]]:
-    """What is used and what there is, for each limit that counts upwards."""
+    """The amount used and the limit, for each limit on an amount."""
     have = {
         "hours": so_far.hours,
         "gpu_hours": so_far.gpu_hours,

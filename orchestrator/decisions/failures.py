@@ -1,4 +1,4 @@
-"""What a trial can die of: how each kind of failure is recognised, what it counts, and what is said of it."""
+"""Kinds of failures of trials: how each is recognised, whether it counts against the trial, and its message."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from typing import Any
 
 from search_spaces.addresses import masked
 
-#: With so many failures for which the trial may be to blame it is FAILED.
+#: A trial fails for good after so many failures for which it may be to blame.
 MOST_FAILURES = 3
-#: With so many of one other kind too, so that nothing goes on for ever.
+#: It also does after so many of one other kind, so that no trial is repeated for ever.
 MOST_OF_OTHERS = 20
 _LONGEST = 300
 _FRAME = '  File "'
@@ -27,14 +27,14 @@ class Kind:
 
     name: str
     pattern: str
-    """Found in Ray's account of it, which is a traceback or sentences of Ray's own."""
+    """Regular expression found in Ray's account of it, which is a traceback or sentences of Ray's own."""
     blames_trial: bool
-    """Whether the trial may be to blame: then it counts towards MOST_FAILURES, else its bound is MOST_OF_OTHERS."""
+    """Whether the trial may be to blame: its limit is MOST_FAILURES then, and MOST_OF_OTHERS otherwise."""
     message: str
-    """One sentence for people; {} is what was raised."""
+    """One sentence for people; {} is the exception."""
 
 
-#: The first whose pattern is found is the kind.
+#: A failure is of the first kind whose pattern is found.
 KINDS = (
     Kind(
         "cuda-out-of-memory",
@@ -55,17 +55,17 @@ KINDS = (
         r"^The actor died because its node has died|the actor's node was|\AThe actor \w+ is unavailable"
         r"|^(\w+\.)*NodeLostError\b",
         False,
-        "its node was lost, or the way to it",
+        "its node was lost, or the connection to it",
     ),
     Kind(
         "killed-worker",
         r"\AThe (actor|worker) died unexpectedly|node running low on memory|^(\w+\.)*WorkerKilledError\b",
         True,
-        "its process was killed: unless somebody did, give trials more memory, or run fewer (resources)",
+        "its process was killed: unless somebody did so, give trials more memory, or run fewer at once (resources)",
     ),
     Kind("error", r"", True, "{}"),
 )
-#: No failure of a process: the study ends a trial that diverged.
+#: Not a failure of a process: the study ends a trial that diverged.
 NAN = "nan"
 #: Notes on a trial.
 FAILURES, LOG = "failures", "log"
@@ -73,7 +73,7 @@ FAILURES, LOG = "failures", "log"
 
 @dataclass(frozen=True)
 class Failure:
-    """What became of one attempt at a trial."""
+    """One failure in an attempt at a trial."""
 
     attempt: int
     kind: str
@@ -86,7 +86,7 @@ def failures_of(notes: Mapping[str, Any]) -> tuple[Failure, ...]:
 
 
 def failure_of(attempt: int, account: str) -> Failure:
-    """The failure of which Ray gives this `account`."""
+    """The failure that Ray describes in `account`."""
     kind = next(kind for kind in KINDS if re.search(kind.pattern, account, re.MULTILINE))
     return Failure(attempt, kind.name, kind.message.format(raised(account)))
 
@@ -97,7 +97,7 @@ def damaged_checkpoint(attempt: int, message: str) -> Failure:
 
 
 def reason_to_fail(failures: Sequence[Failure]) -> str | None:
-    """Why a trial with these failures has failed for good; None where it may go on."""
+    """Why a trial with these failures has failed for good; None if it may go on."""
     counts, blamed = Counter(failure.kind for failure in failures), {kind.name for kind in KINDS if kind.blames_trial}
     own = sum(count for kind, count in counts.items() if kind in blamed)
     others = max((count for kind, count in counts.items() if kind not in blamed), default=0)
@@ -107,7 +107,7 @@ def reason_to_fail(failures: Sequence[Failure]) -> str | None:
 
 
 def in_words(counts: Counter[str] | dict[str, int]) -> str:
-    """As `2 killed-worker, 1 error`; empty without any."""
+    """Text such as `2 killed-worker, 1 error`; empty without any failure."""
     return ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
 
 
@@ -120,6 +120,6 @@ def raised(account: str) -> str:
 
 
 def printable(text: str) -> str:
-    """Without colours and signs that some databases refuse, and without what looks like a key or a password."""
+    """`text` without colours, characters that some databases refuse, and what looks like a key or a password."""
     plain = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
     return masked(re.sub(r"[^\n\t\x20-\x7e\xa0-\ud7ff\ue000-\U0010ffff]", "", plain))

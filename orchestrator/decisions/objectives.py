@@ -1,4 +1,4 @@
-"""What trials are worth where a sweep has several objectives: the score, and the GPU-hours it took."""
+"""Values of trials by several objectives: the score, and the GPU-hours that it took."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from trainers.evaluation.scores import METRICS
 
 
 def directions(sweep: Sweep) -> list[str]:
-    """What becomes of each objective, the score first: minimize or maximize."""
+    """minimize or maximize for each objective, the score first."""
     score = {"lower": "minimize", "higher": "maximize"}[METRICS[sweep.score.metric].better]
     return [score if name != GPU_HOURS else "minimize" for name in sweep.objectives]
 
 
 def gpu_hours(sweep: Sweep, rungs: Sequence[Mapping[str, Any]]) -> tuple[float, ...]:
-    """What a trial has used until each of `rungs`, plain JSON, as budgets count; empty where it is no objective."""
+    """GPU-hours of a trial up to each of `rungs` (plain JSON), as budgets count; empty if they are no objective."""
     if GPU_HOURS not in sweep.objectives:
         return ()
     seconds = accumulate(rung["train_seconds"] + rung["score_seconds"] for rung in rungs)
@@ -28,16 +28,16 @@ def gpu_hours(sweep: Sweep, rungs: Sequence[Mapping[str, Any]]) -> tuple[float, 
 
 
 def hours_at_full_length(sweep: Sweep, rungs: Sequence[Mapping[str, Any]]) -> float:
-    """GPU-hours of a whole trial at the speed of one that has passed `rungs`, plain JSON, one or more.
+    """GPU-hours of a whole trial at the speed of one that has passed `rungs`: plain JSON, one or more.
 
-    What a trial used until it was stopped would make a good one of whatever is stopped early.
+    By the hours until it was stopped, any trial that is stopped early would look good.
     """
     images: int = rungs[-1]["images"]
     return gpu_hours(sweep, rungs)[-1] * sweep.rungs[-1] / images
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Indices of the points that no other one dominates: is no worse in either value and better in one.
+    """Indices of the points that no other one dominates, by being no worse in either value and better in one.
 
     Less is better. The first value increases along the front; equal points are on it together.
     """

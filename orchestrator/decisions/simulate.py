@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from search_spaces.pruners.rule import Curve, Pruner, Unpruned, slice_end
 from trainers.evaluation.scores import Score
 
-#: Of the budget, at which regrets are given.
+#: Fractions of the budget at which regrets are given.
 FRACTIONS = (0.1, 0.25, 0.5, 1.0)
-#: Budgets of more steps are looked at in so many places.
+#: Most points of a budget at which best values are compared.
 POINTS = 10_000
 
 
@@ -26,11 +26,11 @@ class RecordedCurve:
 
     name: str
     rungs: tuple[int, ...]
-    """Where it was measured, as the decisions count: epochs, or fiftieths of its own length."""
+    """The rungs at which it was measured: epochs, or fiftieths of its own length."""
     steps: tuple[int, ...]
-    """The steps trained until then, increasing."""
+    """Steps trained up to each rung, increasing."""
     values: tuple[float, ...]
-    """Infinite for what is not a number."""
+    """One value for each rung; infinite for NaN."""
 
     def until(self, passed: int) -> Curve:
         """The first `passed` rungs as a pruner sees them."""
@@ -38,7 +38,7 @@ class RecordedCurve:
 
     @cached_property
     def _scores(self) -> tuple[Score, ...]:
-        # Recorded values have no standard error; less is better, as of FID.
+        # Recorded values have no standard error; less is better, as with FID.
         return tuple(Score("fid", value, None, 0, "recorded", "recorded", 0) for value in self.values)
 
 
@@ -54,15 +54,15 @@ class Replay:
     stopped: int
     """Trials that did not reach their end."""
 
-    def at(self, steps: NDArray[np.int64]) -> NDArray[np.float64]:
-        """The best value known after so many steps, infinite before the first."""
+    def best_after(self, steps: NDArray[np.int64]) -> NDArray[np.float64]:
+        """The best value known after each of `steps`; infinite before the first measurement."""
         known = np.array([math.inf, *self.best])
         return known[np.searchsorted(self.used, steps, side="right")]
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What several seeds say of a pruner."""
+    """The result of a pruner with several seeds."""
 
     pruner: str
     budget: int
@@ -70,7 +70,7 @@ class Summary:
     seeds: int
     speedup_over_random: dict[str, float | None]
     """mean: budget / step at which the mean best value reaches that of random search at the budget; min, max: over
-    seeds. None where it never does."""
+    seeds. None if it never does."""
     regret: dict[str, float]
     """Mean best value less the best possible one, by fraction of the budget."""
     trials_started: float
@@ -90,14 +90,14 @@ def replay(curves: Sequence[RecordedCurve], pruner: Pruner, budget: int, workers
 
 
 def simulate(curves: Sequence[RecordedCurve], pruner: Pruner, budget: int | None, workers: int, seeds: int) -> Summary:
-    """`pruner` against random search, which trains every candidate to its end; without `budget` all steps of all."""
+    """Compares `pruner` with random search, which trains every candidate to its end. No `budget` means all steps."""
     every = sum(curve.steps[-1] for curve in curves)
     total = budget or every
     ours, random = (
         [replay(curves, kind, total, workers, seed) for seed in range(seeds)] for kind in (pruner, Unpruned())
     )
     grid = np.unique(np.linspace(1, total, min(total, POINTS)).round().astype(np.int64))
-    own, other = (np.array([one.at(grid) for one in group]) for group in (ours, random))
+    own, other = (np.array([one.best_after(grid) for one in group]) for group in (ours, random))
     mean, possible = own.mean(axis=0), min(min(curve.values) for curve in curves)
     single = [_speedup(grid, one, target[-1]) for one, target in zip(own, other, strict=True)]
     reached = [value for value in single if value is not None]
@@ -127,9 +127,9 @@ class _Trial:
     number: int
     curve: RecordedCurve
     passed: int = 0
-    """Rungs behind it."""
+    """How many rungs it has passed."""
     target: int = 0
-    """The rung where its slice ends."""
+    """The rung at which its slice ends."""
 
     @property
     def cost(self) -> int:
@@ -142,7 +142,7 @@ class _Trial:
 
 
 class _Sweep:
-    """Workers that ask for trials; decisions see what has been trained and nothing else."""
+    """Workers that ask for trials. Decisions see only what has been trained so far."""
 
     def __init__(self, candidates: Sequence[RecordedCurve], pruner: Pruner) -> None:
         self._candidates, self._pruner = candidates, pruner

@@ -26,7 +26,9 @@ def import_class(path: str, base: type, key: str) -> type:
 
 
 def make_object(path: str, arguments: dict[str, Any], base: type, key: str) -> Any:
-    """An object of the class at `path`. Raises InputError as `import_class`, and if it does not take its arguments."""
+    """An object of the class at `path`, made with `arguments`.
+
+    Raises InputError as `import_class` does, or if the class refuses them."""
     found = import_class(path, base, key)
     try:
         return found(**arguments)
@@ -39,5 +41,5 @@ def takes_argument(kind: type, argument: str) -> bool:
     """Whether the constructor of `kind` has a parameter called `argument`."""
     try:
         return argument in signature(kind).parameters
-    except (TypeError, ValueError):  # it is written in C and tells nothing
+    except (TypeError, ValueError):  # a class written in C may have no signature
         return False

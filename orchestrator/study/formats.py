@@ -22,7 +22,7 @@ SWEEP = "sweep"
 
 NOTES = Format(
     (
-        # Version 2 numbers itself.
+        # Version 2 adds the number of the version.
         unchanged,
     )
 )
@@ -37,7 +37,7 @@ def read_notes(notes: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def write_first_notes(study: optuna.Study, sweep: Sweep) -> None:
-    """Notes in a new study its sweep and the number of its format."""
+    """Writes the first notes of a new study: its sweep and the version of their format."""
     study.set_user_attr(VERSION, NOTES.newest)
     study.set_user_attr(SWEEP, sweep.normalised())
 
@@ -45,7 +45,7 @@ def write_first_notes(study: optuna.Study, sweep: Sweep) -> None:
 def rewrite_notes(study: optuna.Study, storage: FencedStorage, sweep: Sweep) -> None:
     """Brings the notes of a study to the newest format, and its sweep's text to that of `sweep`.
 
-    The number is written last: until then the notes are read as those of the older format, which changes nothing.
+    The version is written last. If the driver dies before, the notes are migrated again, with the same result.
     """
     before = study.user_attrs
     after = {**read_notes(before, sweep.name), SWEEP: sweep.normalised()}

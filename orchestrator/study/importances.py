@@ -19,7 +19,7 @@ def importances(scored: Sequence[tuple[FrozenTrial, float]]) -> dict[str, float]
     """
     if len(scored) < FEWEST_FOR_IMPORTANCES:
         return {}
-    # scikit-learn, which fANOVA stands on, takes two seconds to import.
+    # scikit-learn, which fANOVA uses, takes two seconds to import.
     from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 
     study = optuna.create_study()

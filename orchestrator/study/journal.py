@@ -1,4 +1,4 @@
-"""Optuna's journal file with a writer that survives machines which die in the middle of a line."""
+"""Optuna's journal file with a writer that keeps it readable if a machine dies in the middle of a line."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Journal(JournalFileBackend):  # type: ignore[misc]  # optuna is not checke
         """Bytes of the file in which this writer has looked for claims."""
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without what belongs to this process: its lease and its open transaction."""
+        """The state without the parts that belong to this process: its lease and its open transaction."""
         return {key: value for key, value in vars(self).items() if key not in ("_block", "fence")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -47,7 +47,7 @@ class Journal(JournalFileBackend):  # type: ignore[misc]  # optuna is not checke
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """What this thread appends in the block is written and seen at its end, and not at all if the block fails.
+        """Records that this thread appends in the block are written together at its end; none if the block fails.
 
         A disk takes as long for one record as for twenty.
         """
@@ -61,7 +61,7 @@ class Journal(JournalFileBackend):  # type: ignore[misc]  # optuna is not checke
             self.append_logs(waiting)
 
     def read_logs(self, log_number_from: int) -> Iterable[dict[str, Any]]:
-        """As Optuna's, but opens the file only if it has grown: a study asks eight times for each report."""
+        """As Optuna's, but opens the file only if it has grown: a study reads it eight times for each report."""
         if self._log_number_offset.get(log_number_from) == os.stat(self._file_path).st_size:
             return ()
         logs: Iterable[dict[str, Any]] = super().read_logs(log_number_from)
@@ -77,7 +77,7 @@ class Journal(JournalFileBackend):  # type: ignore[misc]  # optuna is not checke
         with open(self._file_path, "r+b") as file:
             _lock(file, Path(self._file_path))
             end = _end_of_last_line(file)
-            # Nobody else can claim the study now. A driver that passed its check and was then stopped ends here.
+            # Nobody else can claim the study now. A driver that was superseded after its last check ends here.
             file.seek(self._seen)
             self.fence(_claims(file.read(end - self._seen)))
             file.truncate(end)
@@ -110,7 +110,7 @@ def _lock(file: BinaryIO, path: Path) -> None:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() >= end:
-                text = f"{path}: another process has kept it locked for {PATIENCE:g} s; a stopped driver? End it"
+                text = f"{path}: another process has kept it locked for {PATIENCE:g} s; end it if it is stopped"
                 raise InputError(text) from None
             time.sleep(pause)
             pause = min(2 * pause, 0.05)
@@ -119,7 +119,7 @@ def _lock(file: BinaryIO, path: Path) -> None:
 
 
 def _end_of_last_line(file: BinaryIO) -> int:
-    """The size of `file` without a line that has no end."""
+    """The size of `file` up to the end of its last whole line."""
     end = file.seek(0, os.SEEK_END)
     while end:
         start = max(0, end - 4096)

@@ -1,11 +1,11 @@
-"""One driver per sweep, on whatever machine: a lease with fencing.
+"""One driver per sweep, on any machine: a lease with fencing.
 
-Drivers claim numbered epochs (fencing tokens) in records that all of them can read. A holder renews its record in the
-background; one that has not renewed for `expiry` seconds may be superseded by a claim of the next epoch. Every write
-of a driver asks its lease first, which answers from its own clock and reads the records only where it is overdue
-(Gray and Cheriton, "Leases", 1989). No clocks of different machines are compared: a driver elsewhere is dead when its
-record has not changed for `expiry` seconds of the watcher's time. On one machine the kernel knows more: the holder has
-a lock on a file, which dies with its process.
+Drivers claim numbered epochs (fencing tokens) in records that all of them can read. A driver renews its record in the
+background. If it has not done so for `expiry` seconds, another driver may supersede it by a claim of the next epoch.
+Every write of a driver checks its lease first. The check reads the driver's own clock, and the records only if the
+renewal is overdue (Gray and Cheriton, "Leases", 1989). A takeover compares no clocks of different machines: a driver on
+another machine is dead if its record has not changed for `expiry` seconds of the observer's clock. On the same machine
+a driver has a lock on a file, which the kernel releases when its process ends.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from trainers.errors import InputError
 #: Seconds without a renewal after which a driver may be superseded.
 EXPIRY = "GANSWEEP_LEASE_SECONDS"
 _DEFAULT_EXPIRY = 30.0
-#: The key of a claim among the notes of a study begins so; its epoch follows.
+#: Start of the key of a claim among the notes of a study; the epoch follows.
 CLAIM = "lease:"
-#: Longer than a record takes from a writer to every reader (Fischer's mutual exclusion; Lamport, 1987).
+#: Seconds after which every reader sees a written record (the delay in Fischer's mutual exclusion; Lamport, 1987).
 SETTLE = 0.25
-#: A look at the lock, as `gansweep status` takes, holds it for a moment.
+#: Attempts to get the lock: `gansweep status` holds it for a moment when it looks for a driver.
 _PROBES = 5
 
 
@@ -43,18 +43,18 @@ class LeaseLostError(Exception):
 
 @dataclass(frozen=True)
 class Claim:
-    """One driver's time at a sweep."""
+    """One driver's claim to a sweep."""
 
     epoch: int
     holder: str
     """HOST:PID:UUID."""
     machine: str
-    """Tells running kernels apart, where hosts may share their names."""
+    """Id of the running kernel, since several hosts may have the same name."""
     expiry: float
     renewed: float
-    """Seconds of the machine's clock."""
+    """Seconds of the machine's clock at the last renewal."""
     at: float
-    """The same moment as Unix time, for people and other machines' displays."""
+    """The same moment as Unix time, for people and `running_driver` on other machines."""
     seconds: float = 0.0
     """For how long this driver has been at work."""
     state: str = "held"
@@ -62,7 +62,7 @@ class Claim:
 
     @property
     def process(self) -> str:
-        """The driver as people know it."""
+        """The driver's process, as messages name it."""
         host, pid, _ = self.holder.rsplit(":", 2)
         return f"process {pid} on {host}"
 
@@ -77,11 +77,11 @@ class Records(Protocol):
         """Keeps `claim` if nobody has its epoch yet, and says whether it did."""
 
     def renew(self, claim: Claim) -> None:
-        """Replaces the record of an epoch by its holder's newer one."""
+        """Replaces the record of the epoch of `claim`, which its own driver has renewed."""
 
 
 class ClaimNotes:
-    """Claims among the notes of a study, one per epoch, over a function that reads them and one that writes one."""
+    """Claims among the notes of a study, one per epoch. `read` returns all notes, `write` keeps one."""
 
     def __init__(self, read: Callable[[], Mapping[str, Any]], write: Callable[[str, Any], None]) -> None:
         self._read, self._write = read, write
@@ -94,7 +94,7 @@ class ClaimNotes:
         if any(other.epoch >= claim.epoch for other in self.read()):
             return False
         self.renew(claim)
-        late = clock() - start >= SETTLE  # who comes late may have overwritten a claim that had settled
+        late = clock() - start >= SETTLE  # a late write may have replaced a claim that others have seen
         time.sleep(SETTLE)
         if late:
             self.renew(replace(claim, state="withdrawn"))
@@ -111,17 +111,17 @@ def claims(notes: Mapping[str, Any]) -> list[Claim]:
 
 
 def last_claim(known: Sequence[Claim]) -> Claim | None:
-    """The claim that counts, whether its driver lives or not; None where nobody ever drove."""
+    """The last claim that was not withdrawn, whether its driver lives or not; None if there is none."""
     return next((claim for claim in reversed(known) if claim.state != "withdrawn"), None)
 
 
 def driver_seconds(known: Sequence[Claim]) -> float:
-    """For how long drivers were at work, all of them together."""
+    """Seconds for which drivers were at work, all of them together."""
     return sum(claim.seconds for claim in known)
 
 
 def running_driver(known: Sequence[Claim], folder: Path) -> Claim | None:
-    """The claim of the driver at work, as far as can be told at once; None where there is none."""
+    """The claim of the driver at work, or None. For another machine it is an estimate from the last renewal."""
     last = last_claim(known)
     if last is None or last.state != "held":
         return None
@@ -131,13 +131,13 @@ def running_driver(known: Sequence[Claim], folder: Path) -> Claim | None:
 
 
 def clock() -> float:
-    """Seconds that go on while the process is stopped and the machine asleep, the same in all its processes."""
+    """Seconds of a clock that all processes of the machine share and that runs on while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
 @cache
 def machine() -> str:
-    """An id of the running kernel; where it has none, the host's name."""
+    """An id of the running kernel; if it has none, the host's name."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -145,7 +145,7 @@ def machine() -> str:
 
 
 class Lease:
-    """A held claim; `check` before every write."""
+    """The claim of this process. It must call `check` before every write."""
 
     def __init__(self, records: Records, mine: Claim) -> None:
         self._records, self._mine = records, mine
@@ -161,14 +161,14 @@ class Lease:
         return self._mine.epoch
 
     def check(self) -> None:
-        """Raises LeaseLostError where another driver has taken over."""
+        """Raises LeaseLostError if another driver has taken over."""
         if self._lost is None and clock() >= self._valid_until:
             self.renew()
         if self._lost is not None:
             raise LeaseLostError(self._lost)
 
     def fence(self, notes: Mapping[str, Any]) -> None:
-        """Raises LeaseLostError where others' `notes` have a claim of a later epoch."""
+        """Raises LeaseLostError if others' `notes` have a claim of a later epoch."""
         self._notice_takeover(last_claim(claims(notes)))
         if self._lost is not None:
             raise LeaseLostError(self._lost)
@@ -181,12 +181,12 @@ class Lease:
             self._mine = replace(self._mine, renewed=start, at=time.time(), seconds=worked, state=state)
             if not self._superseded():
                 self._records.renew(self._mine)
-            # Again: a claimant that has not seen the new record has written its own by now, or will withdraw.
+            # A second look: a claimant that has not seen the new record has written its own by now, or will withdraw.
             if not self._superseded():
                 self._valid_until = start + self._mine.expiry
 
     def start(self) -> None:
-        """Begins to renew in the background."""
+        """Begins to renew the claim in the background."""
         self._thread.start()
 
     def end(self) -> None:
@@ -207,7 +207,7 @@ class Lease:
 
     def _keep_renewing(self) -> None:
         while self._lost is None and not self._stop.wait(self._mine.expiry / 3):
-            # Records may be away for a while. Where that lasts, a lease that is overdue meets the error in `check`.
+            # The records may be out of reach for a while. If that lasts, `check` raises the error of the overdue lease.
             with suppress(Exception):
                 self.renew()
 
@@ -216,8 +216,8 @@ class Lease:
 def hold_lease(name: str, folder: Path, records: Records, say: Callable[[str], None] = print) -> Iterator[Lease]:
     """Makes this process the only driver of the sweep `name` for as long as the block lasts.
 
-    `folder` is the sweep's on this machine. Raises InputError where another driver is at work, naming it. To learn
-    whether one on another machine lives takes up to its `expiry` seconds.
+    `folder` is the sweep's on this machine. Raises InputError that names another driver if one is at work. It takes up
+    to `expiry` seconds to learn whether a driver on another machine lives.
     """
     with _Lock(folder / DRIVER_LOCK) as lock:
         last = last_claim(records.read())
@@ -225,7 +225,7 @@ def hold_lease(name: str, folder: Path, records: Records, say: Callable[[str], N
             if not lock.held:
                 raise InputError(f"{name}: already driven by process {lock.owner}; stop it first")
         elif last.machine != machine():
-            say(f"{name}: waiting up to {last.expiry:g} s whether {last.process} is still at work")
+            say(f"{name}: waiting up to {last.expiry:g} s to learn whether {last.process} is still at work")
             _wait_for_expiry(name, records, last)
         elif not lock.held and clock() - last.renewed < last.expiry:
             raise _already_driven(name, last)
@@ -239,7 +239,7 @@ def hold_lease(name: str, folder: Path, records: Records, say: Callable[[str], N
 
 
 def _claim(name: str, records: Records, last: Claim | None) -> Claim:
-    """Claims the next epoch after `last`, whose driver is believed dead."""
+    """Claims the next epoch. `last` is the last claim, whose driver is believed dead."""
     me = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     epoch = max((claim.epoch for claim in records.read()), default=0) + 1
     mine = Claim(epoch, me, machine(), _expiry(), clock(), time.time())
@@ -251,7 +251,7 @@ def _claim(name: str, records: Records, last: Claim | None) -> Claim:
             raise InputError(f"{name}: other drivers start at the same time; try again")
         raise _already_driven(name, by)
     before = last_claim([claim for claim in others if claim.epoch < epoch])
-    if before is not None and before != last:  # it has renewed in the last moment, and lives
+    if before is not None and before != last:  # its driver has renewed it meanwhile, and lives
         records.renew(replace(mine, state="withdrawn"))
         raise _already_driven(name, before)
     return mine
@@ -269,7 +269,7 @@ def _expiry() -> float:
 
 
 def _wait_for_expiry(name: str, records: Records, last: Claim) -> None:
-    """Returns when `last` has not been renewed for as long as it lasts, or was given back; else InputError."""
+    """Waits until `last` has expired or was given back. Raises InputError if its driver, or another one, renews it."""
     end = clock() + last.expiry
     while clock() < end:
         time.sleep(min(1.0, last.expiry / 10))
@@ -285,7 +285,7 @@ def _already_driven(name: str, by: Claim) -> InputError:
 
 
 class _Lock:
-    """A lock on a file that says which process has it; it dies with its process, however that ends."""
+    """A lock on a file that names the process which has it. The kernel releases it when that process ends."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -306,7 +306,7 @@ class _Lock:
             self._file.close()
 
     def take_over(self) -> None:
-        """Takes the lock from a driver that was superseded: it keeps its own, on a file without a name."""
+        """Replaces the file of a superseded driver, which keeps the lock on the old one, by a new locked file."""
         if not self.held:
             temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}")
             self._lock(temporary)

@@ -1,4 +1,4 @@
-"""What bounds a sweep from outside: its budget, the requests of people, and the lease of its driver."""
+"""The limits of a sweep: its budget, the requests of people, and the lease of its driver."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TRIALS_PER_GPU = "trials per GPU"
 class Limits:
     """The limits of one sweep, read from the notes on its study.
 
-    `sweep` has the budget that holds: that of the file launched last, and the trials that were added since.
+    `sweep` has the budget in force: that of the file launched last, plus the trials that were added since.
     """
 
     def __init__(self, sweep: Sweep, notes: StudyNotes, uses: Callable[[], Iterable[TrialUse]]) -> None:
@@ -29,17 +29,17 @@ class Limits:
         self.sweep = self.original = sweep
         self._notes, self._uses = notes, uses
         self.lease: Lease | None = None
-        """Of this process, if it is the driver."""
+        """The lease of this process, if it is the driver."""
         self.refresh()
 
     def refresh(self) -> None:
-        """Reads what others have noted since."""
+        """Reads the notes that others have written since."""
         self._notes.refresh()
-        holds = requests.budget_of(self.original.budget, self._notes.values)
-        self.sweep = self.original if holds == self.original.budget else self._with(holds)
+        in_force = requests.budget_of(self.original.budget, self._notes.values)
+        self.sweep = self.original if in_force == self.original.budget else self._with(in_force)
 
     def _with(self, budget: Budget) -> Sweep:
-        # The same object as long as nothing changes: much is kept by it.
+        # Copies only if something has changed, since this runs at each event.
         if self.sweep.budget == budget and self.sweep.defaults == self.original.defaults:
             return self.sweep
         return self.original.model_copy(update={"budget": budget})
@@ -56,12 +56,12 @@ class Limits:
 
     @property
     def leaving(self) -> Literal["stop", "pause"] | None:
-        """Whether this driver was asked to stop the sweep or to pause."""
+        """What this driver was asked to do; None if nothing."""
         return requests.asked_to_leave(self._notes.values, self.lease.epoch) if self.lease else None
 
     @property
     def asked(self) -> Literal["stop", "pause"] | None:
-        """Whether the last driver, in whatever process, was asked to stop the sweep or to pause."""
+        """What the last driver, in this or another process, was asked to do; None if nothing."""
         last = last_claim(self.claims)
         return requests.asked_to_leave(self._notes.values, last.epoch) if last else None
 
@@ -77,7 +77,7 @@ class Limits:
 
     @property
     def trials_per_gpu(self) -> int | None:
-        """How many trials share a GPU, as it was measured; None if it was not."""
+        """How many trials share a GPU, as measured; None if nothing was measured."""
         found: int | None = self._notes.get(_TRIALS_PER_GPU)
         return found
 

@@ -13,20 +13,20 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 _PREFIX = "lessons:"
-#: Prior trials in one note: some databases hold no more than 64 kB in it.
+#: Prior trials in one note: some databases limit it to 64 kB.
 _PER_NOTE = 50
 #: The note that is written last: if it is there, all are.
 LAST = f"{_PREFIX}0"
 
 
 def as_notes(trials: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
-    """Keys and texts that keep `trials`, `{params, values}` with scores by images, in the order to be written."""
+    """Keys and texts that keep `trials`, `{params, values}` with scores by images; to be written in this order."""
     for start in reversed(range(0, max(1, len(trials)), _PER_NOTE)):
         yield f"{_PREFIX}{start}", json.dumps(trials[start : start + _PER_NOTE])
 
 
 def from_notes(notes: Mapping[str, Any], sweep: Sweep) -> list[FrozenTrial]:
-    """The trials of other sweeps as trials of `sweep`; their numbers are below nought."""
+    """The prior trials in `notes` as trials of `sweep`, with negative numbers."""
     texts = [notes[key] for key in sorted(notes) if key.startswith(_PREFIX)]
     known = [prior for text in texts for prior in json.loads(text)]
     return [as_trial(sweep, -1 - index, prior) for index, prior in enumerate(known)]

@@ -16,7 +16,7 @@ from orchestrator.study.storage import FencedStorage
 from search_spaces.pruners.rule import CONTINUE, Answer, Curve, Pruner, prune
 from trainers.evaluation.scores import Score
 
-#: Before the images of a rung: the key of a trial's note on what a pruner of Optuna's kind said there.
+#: Start of the key of a trial's note on the verdict of an Optuna pruner; the images of the rung follow.
 _VERDICT = "verdict:"
 
 
@@ -30,11 +30,11 @@ def named_pruner(pruner: Pruner, rungs: Sequence[int]) -> BasePruner | None:
 
 
 def ask_once(pruner: BasePruner, study: optuna.Study, storage: FencedStorage, trial: Trial, images: int) -> Answer:
-    """What a pruner of Optuna's kind says of `trial` after the rung at `images`, which has been recorded.
+    """The answer of an Optuna pruner for `trial` after the rung at `images`, which has been recorded.
 
-    Its verdict is kept with the trial before anything follows from it, and it is asked once about each rung: Optuna's
-    successive halving notes where a trial stands before it answers, so its second answer would be another one. In a
-    journal, what the pruner notes and its verdict are one transaction.
+    Its verdict is kept with the trial before it acts, and the pruner is asked only once about each rung: Optuna's
+    successive halving records the trial's rung before it answers, so its second answer would differ. In a journal, the
+    notes of the pruner and its verdict are one transaction.
     """
     key = f"{_VERDICT}{images}"
     if key not in attributes_of(trial):
@@ -68,7 +68,7 @@ class RulePruner(BasePruner):  # type: ignore[misc]  # optuna is not checked
 
 
 def _curve(trial: FrozenTrial, direction: StudyDirection) -> Curve:
-    # The metrics stand for the direction alone.
+    # Only the direction of these metrics matters.
     metric = "is" if direction == StudyDirection.MAXIMIZE else "fid"
     values = sorted(trial.intermediate_values.items())
     scores = [None if math.isnan(value) else Score(metric, value, None, 0, "", "", 0) for _, value in values]

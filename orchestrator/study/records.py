@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 REASON = "reason"
 RUNG = "rung:"
-"""Before the images of a rung."""
+"""Start of the key of the note on a rung; its images follow."""
 PAUSED = "paused"
 """The note on a trial that waits for its next slice."""
 FAULT = "fault"
@@ -38,7 +38,7 @@ class Final:
     official: dict[str, Score]
     """The same by clean-fid."""
     seconds: float
-    """Of making and scoring the images."""
+    """Time to make and score the images."""
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON."""
@@ -65,23 +65,23 @@ class TrialRecord:
     reason: str | None
     """Why it was pruned or failed."""
     final: Final | None = None
-    """What its best checkpoint scored at the end of the sweep; None where nobody asked, or in vain."""
+    """The scores of its best checkpoint at the end of the sweep; None if there are none."""
     final_fault: str | None = None
     """Why its best checkpoint could not be scored."""
     started: datetime | None = None
     """When it was asked for, local time."""
     failures: tuple[Failure, ...] = ()
-    """Of its attempts, in order."""
+    """The failures of its attempts, in order."""
     log: str = ""
-    """The end of what its last process that died had written."""
+    """The end of the output of its last process that died."""
     gpu_hours: tuple[float, ...] = ()
-    """Used until each of its rungs; empty where they are no objective."""
+    """GPU-hours up to each of its rungs; empty if they are no objective."""
     nodes: tuple[str, ...] = ()
-    """Where the workers of its last attempt were, as ADDRESS/ID; empty before its first report."""
+    """Nodes of the workers of its last attempt, as ADDRESS/ID; empty before its first report."""
 
 
 class TrialCache:
-    """Keeps what `work` makes of each trial and a context, for as long as they are the same."""
+    """Keeps the result of `work` for each trial until the trial or the context changes."""
 
     def __init__(self, work: Callable[..., Any]) -> None:
         self._work = work
@@ -95,7 +95,7 @@ class TrialCache:
 
 
 class TrialReader:
-    """Reads the trials of one study. Rungs never change, nor does a trial that the storage has not replaced."""
+    """Reads the trials of one study. It keeps rungs, which never change, and records until their trial is replaced."""
 
     def __init__(self, sweep: Sweep) -> None:
         self._rungs: dict[int, dict[str, Rung]] = {}
@@ -110,7 +110,7 @@ class TrialReader:
         return tuple(sorted(known.values(), key=lambda rung: rung.images))
 
     def record(self, trial: FrozenTrial, final: dict[str, Any]) -> TrialRecord:
-        """The record of `trial`; `final` is what was kept of its final score, empty for nothing."""
+        """The record of `trial`; `final` is the note on its final scores, empty if there is none."""
         record: TrialRecord = self._record(trial)
         if FAULT in final:
             return replace(record, final_fault=final[FAULT])

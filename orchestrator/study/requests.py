@@ -1,4 +1,4 @@
-"""What people ask of a sweep from another shell or machine. Requests are notes in its study, which the driver reads."""
+"""Requests that people make of a sweep from any shell or machine: notes on its study, which the driver reads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Request:
 
     kind: Kind
     epoch: int | None = None
-    """The driver that is to stop or to pause, by the epoch of its lease; later ones need not heed it."""
+    """Epoch of the driver that must stop or pause; later drivers ignore the request."""
     trial: int | None = None
     """The trial to stop; None for the whole sweep."""
     trials: int | None = None
@@ -36,7 +36,7 @@ class Request:
 
 
 def as_note(request: Request) -> tuple[str, dict[str, Any]]:
-    """Key and value of the note that keeps `request`, signed and dated; keys are in the order of time."""
+    """Key and value of the note that keeps `request`, with host and time; the keys sort by time."""
     note = asdict(request) | {"by": socket.gethostname(), "at": time.time()}
     return f"{_PREFIX}{time.time_ns()}-{uuid.uuid4().hex[:8]}", note
 
@@ -47,18 +47,18 @@ def requests(notes: Mapping[str, Any]) -> dict[str, Request]:
 
 
 def asked_to_leave(notes: Mapping[str, Any], epoch: int) -> Literal["stop", "pause"] | None:
-    """Whether the driver of `epoch` is to stop the sweep or to pause; stopping counts for more."""
+    """Whether the driver of `epoch` must stop the sweep or pause; a stop overrides a pause."""
     asked = {r.kind for r in requests(notes).values() if r.epoch == epoch and r.trial is None}
     return "stop" if "stop" in asked else "pause" if "pause" in asked else None
 
 
 def stopped_trials(notes: Mapping[str, Any]) -> set[int]:
-    """Numbers of the trials that are to end at their next rungs."""
+    """Numbers of the trials that must end at their next rungs."""
     return {r.trial for r in requests(notes).values() if r.kind == "stop" and r.trial is not None}
 
 
 def budget_note(budget: Budget, notes: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Key and value of the note that a sweep was launched with another budget, which takes in what was added."""
+    """Key and value of the note that a sweep was launched with `budget`, which includes the trials added so far."""
     return _BUDGET, {"budget": budget.model_dump(mode="json"), "absorbed": list(_additions(notes))}
 
 
@@ -74,7 +74,7 @@ def trials_added(notes: Mapping[str, Any]) -> int:
 
 
 def budget_of(original: Budget, notes: Mapping[str, Any]) -> Budget:
-    """The budget that holds."""
+    """The budget in force."""
     return extended(budget_in_file(original, notes), trials_added(notes))
 
 

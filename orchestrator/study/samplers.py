@@ -1,4 +1,4 @@
-"""Optuna's samplers for the trial at one position of a sweep: all state is the study's, none is an object's.
+"""Optuna's samplers for the trial at one position of a sweep. All their state is in the study.
 
 A sampler is made anew for each trial and seeded by (seed, position), so that no restart repeats or skips a draw. GP
 fits its process to the trials anew; CMA-ES keeps its distribution, and NSGA-II its generations, with the trials.
@@ -31,7 +31,7 @@ from search_spaces.sweep import Sweep
 from trainers.evaluation.scores import METRICS
 from trainers.seeds import seed_of
 
-#: Children of NSGA-II before one is drawn at random.
+#: Children that NSGA-II tries before one is drawn at random.
 TRIES = 20
 
 
@@ -47,12 +47,12 @@ def sampler_of(sweep: Sweep, position: int) -> BaseSampler:
     sampler = _optuna_sampler(chosen, seed, sweep.space)
     if not point:
         return sampler
-    # A distribution over fewer dimensions would become the state of CMA-ES.
+    # Otherwise a distribution over fewer dimensions would become the state of CMA-ES.
     return PartialFixedSampler(point, RandomSampler(seed=seed) if isinstance(chosen, CmaEs) else sampler)
 
 
 def check_named_classes(sweep: Sweep) -> list[str]:
-    """Imports and makes the pruner and the sampler that `sweep` names by class; returns what people should know.
+    """Imports and makes the pruner and the sampler that `sweep` names by class; returns messages for people.
 
     Raises InputError if a class cannot be imported, is of another kind, or does not take its arguments.
     """
@@ -68,7 +68,7 @@ def check_named_classes(sweep: Sweep) -> list[str]:
 def sobol(space: Space, seed: int, position: int) -> dict[str, Any]:
     """Point number `position` of the scrambled Sobol' sequence, one coordinate for each dimension of `space`.
 
-    Dimensions that are inactive in a trial keep their coordinates: conditions leave the others' sequence as it is.
+    Dimensions that are inactive in a trial have coordinates too: conditions do not change the others' sequence.
     """
     # Half a second to import.
     import numpy as np
@@ -78,7 +78,7 @@ def sobol(space: Space, seed: int, position: int) -> dict[str, Any]:
     if not searched:
         return {}
     engine = qmc.Sobol(len(searched), scramble=True, rng=np.random.default_rng(seed))
-    if position:  # nought is an error
+    if position:  # it refuses 0
         engine.fast_forward(position)
     shares = engine.random(1)[0]
     return {dimension.name: dimension.quantile(float(share)) for dimension, share in zip(searched, shares, strict=True)}
@@ -102,7 +102,7 @@ def as_trial(sweep: Sweep, number: int, prior: Mapping[str, Any]) -> FrozenTrial
 
 
 def _distribution(dimension: Dimension) -> BaseDistribution:
-    """From which the study draws such a dimension."""
+    """The Optuna distribution of `dimension`."""
     if dimension.kind == "choice":
         return CategoricalDistribution(dimension.values)
     if dimension.kind == "int":
@@ -120,7 +120,7 @@ def suggested(trial: Trial, dimension: Dimension) -> Any:
 
 
 class DistinctNsga2(NSGAIISampler):  # type: ignore[misc]  # optuna is not checked
-    """NSGA-II without children that repeat a trial: they would score what that one scored."""
+    """NSGA-II without children that repeat a trial, since they would get the same score."""
 
     def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
         known = [other.params for other in study._get_trials(deepcopy=False)]
@@ -141,7 +141,7 @@ def _optuna_sampler(chosen: Sampler, seed: int, space: Space) -> BaseSampler:
     if isinstance(chosen, Nsga2):
         return DistinctNsga2(seed=seed, population_size=chosen.population)
     if isinstance(chosen, CmaEs):
-        # With a margin, whole numbers keep a least probability of change (Hamano et al., 2022).
+        # With a margin, whole numbers keep a minimum probability of change (Hamano et al., 2022).
         whole = any(dimension.kind == "int" for dimension in space)
         first = chosen.startup
         return CmaEsSampler(seed=seed, n_startup_trials=first, with_margin=whole, warn_independent_sampling=False)

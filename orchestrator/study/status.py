@@ -1,4 +1,4 @@
-"""What a sweep has come to, as plain data read from its study."""
+"""The status of a sweep, as plain data read from its study."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class SweepStatus:
 
     name: str
     state: str
-    """complete, running: a driver is at work, stopped or paused: as was asked, else interrupted."""
+    """complete, running (a driver is at work), stopped or paused (as was asked), or interrupted."""
     metric: str
     limits: Budget
     added: int
@@ -43,12 +43,12 @@ class SweepStatus:
     finals: int
     """How many of the best trials are scored again at the end."""
     asked: str | None
-    """stop or pause where the last driver was asked to."""
+    """stop or pause if the last driver was asked to."""
     objectives: tuple[str, ...] = (SCORE,)
 
     @property
     def budget(self) -> int | None:
-        """Number of trials that the budget allows; None where it limits something else."""
+        """Number of trials that the budget allows; None if it limits something else."""
         return self.limits.trials
 
     @property
@@ -65,7 +65,7 @@ class SweepStatus:
 
     @property
     def failures(self) -> dict[str, int]:
-        """Number of failures of each kind; of `nan` that of the trials which diverged."""
+        """Number of failures of each kind; for `nan`, the number of trials that diverged."""
         counts = Counter(failure.kind for record in self.records for failure in record.failures)
         counts[NAN] = sum(record.rungs[-1].diverged is not None for record in self.records if record.rungs)
         return {kind: counts[kind] for kind in (*(kind.name for kind in KINDS), NAN)}
@@ -82,9 +82,9 @@ class SweepStatus:
 
     @property
     def pareto(self) -> list[int]:
-        """The complete trials that no other one beats in all of several objectives, by score; none with one objective.
+        """The Pareto front of the complete trials, best score first; empty with one objective.
 
-        To beat is to be no worse in either and better in one.
+        A trial is on it if no other one is better in one objective and no worse in the other.
         """
         if len(self.objectives) == 1:
             return []
@@ -104,7 +104,7 @@ class SweepStatus:
 
     @property
     def scoring_share(self) -> float | None:
-        """Time of scoring over time of training, of all rungs together; None before the first."""
+        """Scoring time divided by training time, of all rungs together; None before the first."""
         rungs = [rung for record in self.records for rung in record.rungs]
         training = sum(rung.train_seconds for rung in rungs)
         return sum(rung.score_seconds for rung in rungs) / training if training else None
@@ -129,7 +129,7 @@ class SweepStatus:
         `best` is `{trial, metric, value, params}`, `failures` has every kind.
 
         `budget` is `{limits, added, spent, ended}`: the keys of the sweep file, the trials added to it, what is used
-        in the same units, and in words what ended the sweep. Of the finals each is `{trial, images, ours, official,
+        in the same units, and the reason why the sweep ended. Each of the finals is `{trial, images, ours, official,
         seconds}` with both scores in full, or `{trial, fault}`. With several objectives `pareto` is their front.
         """
         best = self.best
@@ -168,7 +168,7 @@ def score_of(record: TrialRecord, metric: str) -> Score:
 
 
 def read_status(folder: Path) -> SweepStatus:
-    """The status of the sweep in `folder`; InputError where there is none."""
+    """The status of the sweep in `folder`. Raises InputError if there is none."""
     study = SweepStudy.open(folder)
     if study is None:
         raise missing_sweep(folder)
@@ -176,7 +176,7 @@ def read_status(folder: Path) -> SweepStatus:
 
 
 def missing_sweep(folder: Path) -> InputError:
-    """The error to raise where `folder` has no sweep."""
+    """The error to raise if `folder` has no sweep."""
     known = ", ".join(sorted(sweep_names(folder.parent))) or "none"
     return InputError(f"no sweep called {folder.name!r} in {folder.parent}; there are: {known}")
 
@@ -202,7 +202,7 @@ def status_of(study: SweepStudy) -> SweepStatus:
 
 
 def _unfinished_state(study: SweepStudy) -> str:
-    """The state of a sweep that has not come to its end."""
+    """The state of a sweep that is not complete."""
     if running_driver(study.limits.claims, study.folder):
         return "running"
     last = last_claim(study.limits.claims)

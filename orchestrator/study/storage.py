@@ -20,7 +20,7 @@ from search_spaces.addresses import database, masked, with_driver
 from search_spaces.sweep import Sweep, read_kept
 from trainers.errors import InputError
 
-#: The methods of a storage by which nothing is written. A lease is asked before all others.
+#: The methods of a storage that write nothing. The lease is checked before all others.
 READS = frozenset(
     {
         "check_trial_is_updatable",
@@ -46,7 +46,7 @@ READS = frozenset(
 
 
 def _delegate(name: str) -> Callable[..., Any]:
-    """The method `name` of a storage that calls that of the storage inside."""
+    """A method that checks the lease, unless it only reads, and calls the method `name` of the inner storage."""
 
     @wraps(getattr(BaseStorage, name), updated=())  # not the mark of an abstract method
     def method(self: FencedStorage, *arguments: Any, **named: Any) -> Any:
@@ -58,14 +58,14 @@ def _delegate(name: str) -> Callable[..., Any]:
 
 
 METHODS = tuple(name for name in dir(BaseStorage) if not name.startswith("_"))
-# All methods and not the abstract ones alone: the others would run Optuna's plain version in place of the inner one.
+# All methods, not only the abstract ones: the others would run BaseStorage's version instead of the inner one.
 _Delegating: Any = type("_Delegating", (BaseStorage,), {name: _delegate(name) for name in METHODS})
 
 
 class FencedStorage(_Delegating):  # type: ignore[misc]
     """The storage that Optuna built, cache included, behind the lease of a driver.
 
-    `inner` does all the work. As soon as there is a lease, it is asked before each write.
+    `inner` does all the work. As soon as there is a lease, it is checked before each write.
     """
 
     def __init__(self, inner: BaseStorage) -> None:
@@ -82,13 +82,13 @@ class FencedStorage(_Delegating):  # type: ignore[misc]
             self._lease.check()
 
     def fence(self, lease: Lease) -> None:
-        """From now on every write asks `lease`. A journal asks it once more while it holds the lock on its file."""
+        """From now on every write checks `lease`. A journal checks it again while it holds the lock on its file."""
         self._lease = lease
         if (journal := self._journal) is not None:
             journal.fence = lease.fence
 
     def transaction(self) -> AbstractContextManager[None]:
-        """What the block writes to a journal is kept at its end, in one step; a database keeps each write at once."""
+        """A journal keeps what the block writes at its end, in one step; a database keeps each write at once."""
         journal = self._journal
         return nullcontext() if journal is None else journal.transaction()
 
@@ -105,7 +105,7 @@ def create_study(folder: Path, url: str | None, name: str, directions: list[str]
 
 
 def keep_sweep(folder: Path, sweep: Sweep) -> None:
-    """Leaves the sweep's text in `folder`, whole at any moment."""
+    """Writes the sweep's text to `folder`. The file is whole at any moment."""
     temporary = folder / f".{SWEEP_FILE}.{os.getpid()}"
     temporary.write_text(sweep.normalised())
     temporary.replace(folder / SWEEP_FILE)

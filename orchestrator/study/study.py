@@ -61,9 +61,9 @@ class Decision(Enum):
     COMPLETE = "complete"
     PRUNE = "prune"
     PAUSE = "pause"
-    """Its slice is at an end: it gives its place free and may go on from its checkpoint later."""
+    """Its slice has ended: it frees its place and may go on from its checkpoint later."""
     MEASURE = "measure"
-    """The pruner is undecided: its last rung is scored again on more images before it is recorded."""
+    """The pruner is undecided: the last rung is scored again on more images before it is recorded."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class SweepStudy:
     def upgrade(self) -> None:
         """Brings the study to this program's format, and records the defaults of its systems if it has none yet.
 
-        For a driver that holds the lease. Afterwards no later release changes what the study's trials are.
+        For a driver that holds the lease. Afterwards no later release changes the configurations of its trials.
         """
         self.limits.original = self.limits.original.with_defaults()
         rewrite_notes(self._study, self._storage, self.limits.original)
@@ -142,23 +142,23 @@ class SweepStudy:
 
     @property
     def lease_records(self) -> ClaimNotes:
-        """Where drivers claim this study. A claim is written past the fence, which it decides about."""
+        """The records in which drivers claim this study. The fence does not check them, since it depends on them."""
         return ClaimNotes(self._notes.read, partial(self._storage.inner.set_study_user_attr, self._study._study_id))
 
     def drive(self, lease: Lease) -> None:
-        """Makes this process the driver: from now on every write asks `lease` first."""
+        """Makes this process the driver: from now on every write checks `lease` first."""
         self.limits.lease = lease
         self._storage.fence(lease)
         self.refresh()
 
     def refresh(self) -> None:
-        """Reads what others have noted since."""
+        """Reads the notes that others have written since."""
         self.limits.refresh()
 
     def next_ticket(self) -> Ticket | None:
         """A trial to work on: one that a dead driver left running, else a paused or a new one, as the policy says.
 
-        None if there is none at the moment. If no trial is live either, the paused ones are pruned, and all is done.
+        None if there is none at the moment. If no trial is live either, the paused ones are pruned, and the sweep ends.
         """
         self.refresh()
         left = self._left_running()
@@ -178,7 +178,7 @@ class SweepStudy:
             trial = self._sampling.ask()
             self._policy.started(trial.number)
         else:
-            # If its driver died while asking, it lacks parameters: they are drawn as they would have been.
+            # If its driver died while asking, some parameters are missing. They are drawn as they would have been.
             self._sampling.sampler = sampler_of(self.sweep, choice)
             running = self._trials(TrialState.RUNNING)
             trial = Trial(self._sampling, next(t._trial_id for t in running if t.number == choice))
@@ -227,7 +227,7 @@ class SweepStudy:
 
     def _keep(self, trial: Trial, rungs: Sequence[Rung]) -> None:
         for rung in rungs:
-            # Of several objectives Optuna takes no intermediate values.
+            # With several objectives Optuna takes no intermediate values.
             if self._metric.name in rung.scores and len(self.sweep.objectives) == 1:
                 trial.report(rung.scores[self._metric.name].value, rung.images)
             trial.set_user_attr(f"{RUNG}{rung.images}", rung.to_json())
@@ -237,7 +237,7 @@ class SweepStudy:
         return self._judge(history).images or None
 
     def _judge(self, history: Sequence[Rung]) -> Answer:
-        """What the rule of our own pruners says of a trial with this history."""
+        """The answer of our own pruner's rule for a trial with this history."""
         last = history[-1]
         if last.diverged or last.images >= self.sweep.rungs[-1] or self._stopped(last):
             return CONTINUE
@@ -247,11 +247,11 @@ class SweepStudy:
 
     @cached_property
     def _optuna_pruner(self) -> BasePruner | None:
-        """The sweep's pruner if it is of Optuna's kind. Only a driver asks for it, which imports its class."""
+        """The sweep's pruner if it is one of Optuna's. Only a driver needs it; its class is imported here."""
         return named_pruner(self.sweep.pruner, self.sweep.rungs)
 
     def record_failure(self, number: int, failure: Failure) -> bool:
-        """Keeps a failure with its trial; False where it was kept already."""
+        """Keeps a failure with its trial; False if it was kept already."""
         trial = self._live[number]
         if failure in (known := failures_of(trial.user_attrs)):
             return False
@@ -259,13 +259,13 @@ class SweepStudy:
         return True
 
     def record_nodes(self, number: int, nodes: Sequence[str]) -> None:
-        """Keeps where the workers of a live trial are."""
+        """Keeps the nodes of the workers of a live trial."""
         trial = self._live[number]
         if attributes_of(trial).get(NODES) != list(nodes):
             trial.set_user_attr(NODES, list(nodes))
 
     def record_crash(self, number: int, failure: Failure, log: str) -> bool:
-        """Keeps why a process died, and what it wrote; whether the trial goes on, by a new ticket, or has failed."""
+        """Keeps why a process died, and its log. Returns whether the trial may go on; else it has failed."""
         trial = self._live[number]
         trial.set_user_attr(LOG, log)
         self.record_failure(number, failure)
@@ -283,7 +283,7 @@ class SweepStudy:
         self._policy.ended(number, self._curve(self._rungs(trial)))
 
     def record_final(self, number: int, final: Final) -> None:
-        """Keeps what the best checkpoint of an ended trial scored."""
+        """Keeps the final scores of an ended trial's best checkpoint."""
         # Optuna lets nobody add to a trial that has ended.
         self._notes.write(f"{_FINAL}{number}", final.to_json())
 
@@ -305,7 +305,7 @@ class SweepStudy:
 
     @property
     def has_prior_trials(self) -> bool:
-        """Whether a driver has called `keep_prior_trials`."""
+        """Whether `keep_prior_trials` was called, even with no trials."""
         return prior_trials.LAST in self._notes.values
 
     def keep_prior_trials(self, trials: Sequence[Mapping[str, Any]]) -> None:
@@ -330,12 +330,12 @@ class SweepStudy:
         return None
 
     def _release(self, number: int) -> Decision:
-        """Lets go of a trial, which stays as it is and may go on later."""
+        """Ends the work of this driver on a trial, which stays as it is and may go on later."""
         del self._live[number]
         return Decision.PAUSE
 
     def _left_running(self) -> list[int]:
-        """Trials whose driver or process died; those called off or given up are ended, and not among them."""
+        """Trials whose driver or process died. Those that must end or have failed are ended here and left out."""
         running = [t for t in self._trials(TrialState.RUNNING) if t.number not in self._live]
         left = {t.number: t for t in running if not t.user_attrs.get(PAUSED)}
         # Their driver died before it ended them.
@@ -369,7 +369,7 @@ class SweepStudy:
         return decision
 
     def _prune_paused(self) -> None:
-        """Prunes the trials that nothing will promote any more."""
+        """Prunes the paused trials, since nothing will promote them any more."""
         for frozen in self._trials(TrialState.RUNNING):
             trial, rungs = Trial(self._study, frozen._trial_id), self._rungs(frozen)
             trial.set_user_attr(REASON, f"paused at {rungs[-1].images / KIMG:g} kimg and never promoted")
@@ -377,7 +377,7 @@ class SweepStudy:
 
     @cached_property
     def _policy(self) -> Policy:
-        """The policy as the events of this study's trials have left it; only the driver has one."""
+        """The policy after all events of this study's trials so far; only the driver has one."""
         policy = self.sweep.pruner.policy()
         for trial in self._trials():
             rungs, paused = self._rungs(trial), bool(trial.user_attrs.get(PAUSED))
