@@ -13,6 +13,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from orchestrator.study.foreign import make_object
 from orchestrator.study.records import attributes_of
 from orchestrator.study.storage import FencedStorage
+from search_spaces.pruners import PRUNERS
 from search_spaces.pruners.rule import CONTINUE, Answer, Curve, Pruner, prune
 from trainers.evaluation.scores import Score
 
@@ -52,7 +53,8 @@ class RulePruner(BasePruner):  # type: ignore[misc]  # optuna is not checked
 
     def __init__(self, pruner: Pruner) -> None:
         if pruner.pauses or pruner.optuna_pruner((1, 2)) is not None:
-            raise ValueError(f"{pruner.title} has no rule that prunes; use median, percentile, patient or threshold")
+            ruling = ", ".join(name for name, kind in PRUNERS.items() if kind.judge is not Pruner.judge)
+            raise ValueError(f"{pruner.title} has no rule that prunes; allowed are {ruling}")
         self._pruner = pruner
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
