@@ -22,7 +22,7 @@ def summary(path: Path) -> str:
 
 def resolve(text: str) -> Path:
     """The file `text`, or else the sweep of this package with that name: quickstart, quickstart.yaml, and
-    search_spaces/quickstart.yaml are one.
+    search_spaces/quickstart.yaml are the same.
 
     Raises InputError that lists the names.
     """

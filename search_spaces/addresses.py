@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from urllib.parse import parse_qsl, urlsplit
 
-#: Databases that keep a study or MLflow's records, with where their clients look for a password.
+#: Databases that keep a study or MLflow's records, with the way to give their clients a password.
 DATABASES = {
     "sqlite": "a file has none",
     "postgresql": "set PGPASSWORD or write ~/.pgpass",
@@ -29,7 +29,7 @@ def tracking(uri: str) -> str:
 
 
 def with_driver(url: str) -> str:
-    """`url` with the installed driver where it names none."""
+    """`url` with the installed driver if it names none."""
     scheme, separator, rest = url.partition("://")
     return f"{_DRIVERS.get(scheme, scheme)}{separator}{rest}"
 
@@ -91,5 +91,5 @@ def masked(text: str) -> str:
 
 
 def _holds_secret(url: str) -> bool:
-    # User, password, query and fragment: a place needs none of them, and keys hide there.
+    # User, password, query and fragment: no address needs them, and they may contain keys.
     return any(mark in url for mark in "@?#")

@@ -1,4 +1,4 @@
-"""What the sections of a sweep demand of each other, found before anything starts."""
+"""Checks of the sections of a sweep against each other, before anything starts."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def unknown(word: str, allowed: Iterable[str], noun: str = "key") -> str:
 
 
 def find_problems(sweep: Sweep) -> list[Problem]:
-    """Every demand that `sweep` does not meet; looks at no file."""
+    """The problems of `sweep` that can be found without reading a file."""
     if strangers := [name for name in sweep.systems if name not in SYSTEMS]:
         return [(("system",), unknown(name, SYSTEMS, "system")) for name in strangers]
     if found := list(_default_problems(sweep)):
@@ -67,7 +67,7 @@ def find_problems(sweep: Sweep) -> list[Problem]:
 
 
 def data_problems(sweep: Sweep) -> Iterator[Problem]:
-    """Whether the data's shape and classes suit the systems. Raises InputError where its folder cannot be read."""
+    """Problems of the data's shape and classes with the systems. Raises InputError if its folder cannot be read."""
     shape, classes = shape_of(sweep.dataset)
     for name in sweep.systems:
         system = SYSTEMS[name]
@@ -85,8 +85,8 @@ def data_problems(sweep: Sweep) -> Iterator[Problem]:
 
 
 def sweep_warnings(sweep: Sweep) -> list[str]:
-    """What the sweep allows but hardly anybody wants, one sentence each."""
-    # Numbers choose no layers, so words alone tell points apart.
+    """Warnings about choices that are allowed but hardly ever wanted, one sentence each."""
+    # Numbers choose no layers, so one point for each combination of words and flags is enough.
     unlike: dict[tuple[tuple[str, Value], ...], dict[str, Value]] = {}
     for values in points(sweep.space, TRIED_POINTS):
         unlike.setdefault(tuple(item for item in values.items() if isinstance(item[1], str | bool)), values)
@@ -97,7 +97,7 @@ def sweep_warnings(sweep: Sweep) -> list[str]:
 
 
 def inapplicable(metric: str, sweep: Sweep, decides: bool = False) -> str | None:
-    """Why `metric` cannot be measured in this sweep; None where it can.
+    """Why `metric` cannot be measured in this sweep; None if it can.
 
     A metric that decides must exist for every system, one that is only recorded for at least one.
     """
@@ -137,7 +137,7 @@ def _dataset_problems(sweep: Sweep) -> Iterator[Problem]:
     name = sweep.dataset.name
     if name not in DATASETS:
         yield ("dataset", "name"), unknown(name, DATASETS, "data set")
-    elif DATASETS[name].shape is not None:  # else its files decide, which is `check_sweep`'s
+    elif DATASETS[name].shape is not None:  # otherwise `check_sweep` reads its files
         try:
             yield from data_problems(sweep)
         except InputError as error:
@@ -170,7 +170,7 @@ def _objective_problems(sweep: Sweep) -> Iterator[Problem]:
         if chosen.one_objective:
             fitting = ", ".join(name for name, kind in kinds.items() if not kind.one_objective)
             key = "name" if chosen.name else "class"
-            yield (section, key), f"{chosen.title} takes one objective alone; allowed with several: {fitting}"
+            yield (section, key), f"{chosen.title} takes only one objective; allowed with several: {fitting}"
     if sweep.warm_start:
         text = "GPU-hours of other sweeps, perhaps of other machines, do not compare; allowed with objectives [score]"
         yield ("warm_start",), text
@@ -216,7 +216,7 @@ def _contradictions(sweep: Sweep) -> Iterator[Problem]:
 
 
 def _field_problems(sweep: Sweep) -> Iterator[Problem]:
-    """Each dimension on its own against the configuration of every system it can meet."""
+    """Checks each dimension on its own against the configuration of every system with which it can be active."""
     for dimension in sweep.search:
         name = dimension.name
         path: Path = ("search", name)
@@ -247,7 +247,7 @@ def _system_problems(dimension: Dimension, sweep: Sweep, system: str) -> Iterato
 
 
 def _rejections(defaults: Config, name: str, value: Value) -> list[str]:
-    """What the field `name` has against `value`; strictly, since a lax reading takes true for 1."""
+    """Why the field `name` rejects `value`. Read strictly, since pydantic otherwise takes true for 1."""
     try:
         type(defaults).model_validate({**defaults.model_dump(), name: value}, strict=True)
     except ValidationError as error:
@@ -256,7 +256,7 @@ def _rejections(defaults: Config, name: str, value: Value) -> list[str]:
 
 
 def _combination_problems(sweep: Sweep) -> Iterator[Problem]:
-    """Rules between fields, tried at corners and random points of the space."""
+    """Problems of rules between fields, found at extreme and random points of the space."""
     seen: set[str] = set()
     for values in points(sweep.space, TRIED_POINTS):
         system, chosen = str(values["system"]), {name: value for name, value in values.items() if name != "system"}
@@ -264,7 +264,7 @@ def _combination_problems(sweep: Sweep) -> Iterator[Problem]:
         if reason is None or reason in seen:
             continue
         seen.add(reason)
-        for name in list(chosen):  # leaves only the values that it takes
+        for name in list(chosen):  # leaves only the values that cause it
             rest = {other: value for other, value in chosen.items() if other != name}
             if _conflict(sweep.defaults_of(system), rest) == reason:
                 chosen = rest
@@ -282,15 +282,15 @@ def _conflict(defaults: Config, values: dict[str, Any]) -> str | None:
 
 
 def _rung_problems(sweep: Sweep) -> Iterator[Problem]:
-    """A rung is reached by whole batches, which workers share evenly; of several bad ones from one source the first."""
+    """The first problem of each source of batches: rungs are whole batches, which the workers share evenly."""
     named: set[str] = set()
     workers, scale = sweep.resources.workers_per_trial, sweep.resources.scale
     for each, source in _batches(sweep):
         batch = each * scale
         if batch % workers and source not in named:
             named.add(source)
-            text = f"{workers} workers cannot share a batch of {batch} ({source}) evenly; or let batch be scaled"
-            yield ("resources", "workers_per_trial"), text
+            text = f"{workers} workers cannot share a batch of {batch} ({source}) evenly"
+            yield ("resources", "workers_per_trial"), f"{text}; or set resources.batch to scaled"
         if scale > 1 and batch > LARGEST_BATCH and source not in named:
             named.add(source)
             text = f"scaled by {workers} workers, a batch of {each} ({source}) is {batch}; allowed are {LARGEST_BATCH}"
@@ -317,7 +317,7 @@ def _point_problems(sweep: Sweep) -> Iterator[Problem]:
 
 
 def sampler_problems(sweep: Sweep) -> Iterator[Problem]:
-    """What the sampler cannot take of the search space, the points and the number of trials."""
+    """Problems of the sampler with the search space, the points and the number of trials."""
     refused = list(unsupported(sweep.sampler, sweep.space))
     yield from refused
     if sweep.sampler.name != "grid":
@@ -333,7 +333,7 @@ def sampler_problems(sweep: Sweep) -> Iterator[Problem]:
 
 
 def _batches(sweep: Sweep) -> Iterator[tuple[int, str]]:
-    """Every batch size a trial can have, with where it comes from."""
+    """Every batch size that a trial can have, with its source."""
     dimension = sweep.space.get("batch")
     if dimension and dimension.kind == "int":
         source = "from the int range search.batch; use choice"

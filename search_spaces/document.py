@@ -1,4 +1,4 @@
-"""YAML text to plain data that remembers where each key was written, and back to canonical text."""
+"""YAML text as plain data with the place of each key, and plain data as canonical text."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _int)
 
 @dataclass
 class Document:
-    """A mapping read from `source`; `origins` has for each key the place that gave it: file:line, or an override."""
+    """A mapping read from `source`; `origins` has the place of each key: file:line, or an override."""
 
     source: str
     data: dict[str, Any]
@@ -98,7 +98,7 @@ class Document:
         raise InputError("\n".join(f"{self.origin(path)}: {'.'.join(path)}: {text}" for path, text in problems))
 
     def origin(self, path: Path) -> str:
-        """Where the key at `path`, or else the nearest key above it, was written."""
+        """The place of the key at `path`, or else of the nearest key above it."""
         for end in range(len(path), 0, -1):
             if path[:end] in self.origins:
                 return self.origins[path[:end]]

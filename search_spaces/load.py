@@ -26,14 +26,14 @@ from trainers.evaluation.spec import ExtractorSpec
 
 @dataclass(frozen=True)
 class Deprecated:
-    """What became of a key of the sweep file."""
+    """What replaces a deprecated key of the sweep file."""
 
     successor: document.Path
     accepted: bool = True
     """Whether the key is still read, with a warning; else it is refused with the name of its successor."""
 
 
-#: Keys of the sweep file on their way out. The rule is in docs/formats.md.
+#: Deprecated keys of the sweep file. The rule is in docs/formats.md.
 DEPRECATED: dict[document.Path, Deprecated] = {}
 
 _log = logging.getLogger(__name__)
@@ -72,13 +72,13 @@ def parse_sweep(text: str, source: str = "sweep.yaml", overrides: Sequence[str] 
         routine = (name for name, metric in METRICS.items() if metric.routine and name != sweep.score.metric)
         also = tuple(name for name in routine if not checks.inapplicable(name, sweep))
         score = sweep.score.model_copy(update={"also": also})
-        score.model_fields_set.discard("also")  # the file does not give it
+        score.model_fields_set.discard("also")  # since it is not in the file
         sweep = sweep.model_copy(update={"score": score})
     return sweep
 
 
 def check_trials(sweep: Sweep, source: str) -> None:
-    """Whether the sampler of a sweep that was checked before has as many points as its budget has trials by now.
+    """Checks that the sampler has enough points for the budget's trials, which may have grown since the last check.
 
     Raises InputError that names `source`.
     """

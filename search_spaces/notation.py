@@ -61,7 +61,7 @@ def _dimension(name: str, written: Any) -> Dimension:
 
 
 def _problems(name: Any, written: Any) -> Iterator[Problem]:
-    """What is wrong with one dimension on its own, whatever the system."""
+    """Problems of one dimension on its own, with any system."""
     path: Path = (str(name),)
     if not isinstance(name, str):
         yield path, f"a key must be a word, got {name!r}"

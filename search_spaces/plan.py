@@ -1,4 +1,4 @@
-"""Which trials a sweep would begin with: nothing is run, and nothing learnt from scores."""
+"""The trials with which a sweep would begin. None is run, so nothing is learned from scores."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 from search_spaces.space import Dimension, Value, grid, suggest
 from search_spaces.sweep import Sweep
 
-#: Planned trials of a sweep whose budget limits no number of them.
+#: Planned trials of a sweep if its budget does not limit their number.
 TRIALS_WITHOUT_LIMIT = 16
 
 
 def planned(sweep: Sweep) -> list[dict[str, Value]]:
-    """The parameters of every trial of the budget, as far as they are known; others drawn from their distributions.
+    """The parameters of the trials that the budget allows; those that the file does not fix are drawn at random.
 
-    If the budget limits no number of trials, TRIALS_WITHOUT_LIMIT, or all points of the sweep file if they are more.
+    Without a limit on their number: TRIALS_WITHOUT_LIMIT trials, or all points of the file if there are more.
     """
     count = sweep.budget.trials or max(TRIALS_WITHOUT_LIMIT, len(sweep.points))
     if sweep.sampler.name == "grid":

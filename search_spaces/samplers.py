@@ -17,22 +17,22 @@ class Sampler(Section):
 
     name: str
     learns: ClassVar[bool] = False
-    """Whether it looks at nothing of a trial but parameters and scores, and so can learn from other sweeps' trials."""
+    """Whether it uses only the parameters and scores of trials, so that it can learn from other sweeps' trials."""
     complete_only: ClassVar[bool] = False
     """Whether it learns from complete trials only, so that pruned ones must be shown to it as complete."""
     conditions: ClassVar[bool] = True
-    """Whether it can model dimensions that only some trials have; otherwise it would draw those at random, unsaid."""
+    """Whether it can model dimensions that only some trials have; otherwise it silently draws them at random."""
     one_objective: ClassVar[bool] = False
     """Whether it can sample a sweep with one objective only."""
 
     @property
     def title(self) -> str:
-        """What people call it."""
+        """Its name in messages."""
         return self.name
 
     @property
     def base_seed(self) -> int:
-        """From which the seed of each trial is derived."""
+        """The seed from which the seed of each trial is derived."""
         return 0
 
 
@@ -119,7 +119,7 @@ class NamedSampler(_Seeded):
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What its constructor is given besides the seed."""
+        """The arguments of its constructor except the seed."""
         return dict(self.model_extra or {})
 
 
@@ -138,7 +138,7 @@ _INSTEAD = "use tpe, random or qmc"
 
 
 def unsupported(sampler: Sampler, space: Space) -> Iterator[tuple[Path, str]]:
-    """What in `space` the sampler cannot take, with the reason."""
+    """Problems of the sampler with dimensions of `space`."""
     for dimension in space:
         path: Path = (dimension.name,) if dimension.name == "system" else ("search", dimension.name)
         if dimension.kind == "constant":

@@ -27,7 +27,7 @@ from search_spaces.space import Value
 from trainers.config import KIMG
 from trainers.evaluation.spec import ExtractorSpec
 
-#: A trial is scored and saved at each, so that more can only be a slip of the pen.
+#: A trial is scored and saved at each rung, so more of them can only be a mistake.
 MOST_RUNGS = 10_000
 
 
@@ -93,7 +93,7 @@ def _read_rungs(raw: Any) -> tuple[int, ...]:
 
 
 def _write_rungs(rungs: tuple[int, ...]) -> Any:
-    """The one canonical notation of these rungs: `every` where it can say them."""
+    """The one canonical notation of these rungs: `every` if it can express them."""
     if rungs == Every.model_construct(every=rungs[0], until=rungs[-1]).rungs:
         return {"every": kimg(rungs[0]), "until": kimg(rungs[-1])}
     return [kimg(rung) for rung in rungs]
@@ -132,7 +132,7 @@ def _as_tuple(raw: Any) -> Any:
     return tuple(raw) if isinstance(raw, list) else raw
 
 
-#: Trials to run first, each as values of dimensions; what one leaves out is the sampler's.
+#: Trials to run first, each as values of dimensions; the sampler draws the others.
 Points = Annotated[tuple[dict[str, Value], ...], BeforeValidator(_as_tuple), PlainSerializer(list)]
 
 
@@ -142,7 +142,7 @@ class Score(Section):
     metric: str = Field(default="kid", description="the metric that prunes and decides")
     samples: int = Field(default=2000, ge=2, le=1_000_000, description="generated images per measurement")
     doublings: int = Field(
-        default=2, ge=0, le=10, description="how often twice the images are scored where a trial is near the line"
+        default=2, ge=0, le=10, description="how often the images are doubled while the pruner is undecided"
     )
     extractor: ExtractorSpec = Field(
         default=ExtractorSpec.model_validate("lenet"), description="network of the features"
@@ -159,7 +159,7 @@ OBJECTIVES = (SCORE, GPU_HOURS)
 class Finals(Section):
     """The best trials, scored again by clean-fid's own procedure when all trials are done."""
 
-    trials: int = Field(default=3, ge=0, description="so many of the best; 0 for none")
+    trials: int = Field(default=3, ge=0, description="how many of the best; 0 for none")
     samples: int = Field(default=10_000, ge=2, le=1_000_000, description="generated images; 10,000 or 50,000 are usual")
 
 
@@ -205,9 +205,9 @@ def by_name(kinds: Mapping[str, type[Section]], foreign: type[Section]) -> Calla
 
 
 class Budget(Section):
-    """When the search ends: as soon as the first of these is used or reached; at least one that is used up is needed.
+    """When the search ends: at the first of these limits. One of trials, gpu_hours, hours and money is required.
 
-    A GPU-hour is an hour of training and scoring on one GPU; where trials have no GPU, on one CPU core.
+    A GPU-hour is an hour of training and scoring on one GPU, or on one CPU core if trials have no GPU.
     """
 
     trials: int | None = Field(default=None, ge=1, description="trials in all, the pruned ones included")
@@ -232,7 +232,7 @@ class Budget(Section):
 
     @model_serializer(mode="wrap")
     def _given(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """What was not given is no part of a budget, and not of its text."""
+        """Leaves out the limits that were not given."""
         return {name: value for name, value in dump(self).items() if value is not None}
 
 
@@ -243,7 +243,7 @@ class Resources(Section):
     cpus_per_worker: float = Field(default=1, gt=0, description="CPU cores of each")
     gpus_per_worker: float = Field(default=0, ge=0, description="GPUs of each; a fraction lets trials share one")
     trials_per_gpu: int | Literal["auto"] | None = Field(
-        default=None, description="trials that share a GPU; auto measures how many pay; null is gpus_per_worker's"
+        default=None, description="trials that share a GPU; auto measures the best number; null: by gpus_per_worker"
     )
     batch: Literal["kept", "scaled"] = Field(
         default="kept", description="kept: `batch` is that of all workers together; scaled: of each worker"
@@ -276,25 +276,25 @@ class Resources(Section):
 
     @property
     def gpu_share(self) -> float:
-        """GPUs that one worker occupies; of `auto` before it is measured those of a trial alone."""
+        """GPUs that one worker occupies; for `auto` before it is measured, as if trials shared none."""
         shared = self.trials_per_gpu if isinstance(self.trials_per_gpu, int) else 1
         return self.gpus_per_worker / shared
 
     @property
     def scale(self) -> int:
-        """How many times a configuration's batch all workers together have."""
+        """The batch of all workers together, as a multiple of the configuration's."""
         return self.workers_per_trial if self.batch == "scaled" else 1
 
 
 class Keep(Section):
     """Which checkpoints of a trial stay in the store."""
 
-    last: int = Field(default=2, ge=1, description="so many of the newest; with 1 there is none to fall back to")
-    best: int = Field(default=1, ge=1, description="so many of the best, and of those before the last rung")
+    last: int = Field(default=2, ge=1, description="how many of the newest; with 1 there is none to fall back to")
+    best: int = Field(default=1, ge=1, description="how many of the best, and of the best before the last rung")
 
 
 class Spool(Section):
-    """What may wait on a machine for a store that is away."""
+    """How much may wait on a machine while the store cannot be reached."""
 
     max_gb: float = Field(default=10, gt=0, description="GB (10^9 bytes) of all trials on a machine together")
 
@@ -322,7 +322,7 @@ class Store(Section):
             return None
         path = given.data.get("path", addresses.S3)  # a path that was refused has its own problem
         if path is None or not path.startswith(addresses.S3):
-            raise ValueError("has a meaning for s3://BUCKET/PREFIX alone; leave it out for a folder")
+            raise ValueError("applies only to s3://BUCKET/PREFIX; leave it out for a folder")
         return addresses.endpoint(endpoint)
 
 

@@ -17,7 +17,7 @@ class Dimension:
     """One field of the configuration and the values a trial may give it.
 
     `low` and `high` (both inclusive) belong to log_uniform, uniform and int; `values` to choice and constant, which
-    has one. The dimension is active where every parent in `when` has one of the values listed for it.
+    has one. The dimension is active if every parent in `when` has one of the values listed for it.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Dimension:
         return self.kind in ("uniform", "log_uniform")
 
     def options(self) -> tuple[Value, ...]:
-        """Every value there is, of a dimension that is not continuous."""
+        """Every value of a dimension that is not continuous."""
         return tuple(range(int(self.low), int(self.high) + 1)) if self.kind == "int" else self.values
 
     def draw(self, rng: random.Random) -> Value:
@@ -58,7 +58,7 @@ class Dimension:
         return rng.choice(self.values)
 
     def quantile(self, share: float) -> Value:
-        """The value below which `share`, in [0, 1), of the dimension's distribution lies."""
+        """The quantile of the dimension's distribution at `share`, in [0, 1)."""
         if self.kind == "choice" or self.kind == "constant":
             return self.values[int(share * len(self.values))]
         if self.kind == "int":
@@ -71,7 +71,7 @@ class Dimension:
 
 
 class CycleError(ValueError):
-    """Dimensions that wait for each other; `names` starts and ends with the same one."""
+    """Dimensions whose conditions form a cycle; `names` starts and ends with the same one."""
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__(" -> ".join(names))
@@ -91,13 +91,13 @@ class Space:
         return len(self.dimensions)
 
     def get(self, name: str) -> Dimension | None:
-        """The dimension called `name`, None where there is none."""
+        """The dimension called `name`, or None."""
         return next((dimension for dimension in self if dimension.name == name), None)
 
     def requirements(self, dimension: Dimension) -> dict[str, tuple[Value, ...]]:
         """The values each ancestor must have for `dimension` to be active, its ancestors' own conditions included.
 
-        An empty tuple marks conditions that contradict each other or the ancestor's own values: never active.
+        An empty tuple marks conditions that contradict each other or the ancestor's values: it is never active.
         """
         needed: dict[str, tuple[Value, ...]] = {}
         for name, values in dimension.when.items():
@@ -112,7 +112,7 @@ class Space:
 
 
 def in_order(dimensions: Sequence[Dimension]) -> tuple[Dimension, ...]:
-    """`dimensions` with parents before children, else in the given order; parents not among them are passed over.
+    """`dimensions` with parents before children, else in the given order; parents not among them are ignored.
 
     Raises CycleError.
     """
@@ -162,7 +162,7 @@ def grid(space: Space) -> Iterator[dict[str, Value]]:
 
 
 def points(space: Space, count: int, seed: int = 0) -> Iterator[dict[str, Value]]:
-    """`count` points of the space, the same for the same seed: corners and draws from the distributions in turn."""
+    """`count` points of the space, the same for the same seed: extremes and draws from the distributions in turn."""
     rng = random.Random(seed)
     for index in range(count):
         if index % 2 == 0:

@@ -35,7 +35,7 @@ from trainers.formats import VERSION, Format, unchanged
 #: The text of a sweep, as a study keeps it and as people may write it.
 FORMAT = Format(
     (
-        # Version 2 numbers itself, and may have `defaults`.
+        # Version 2 adds the number of the version, and may have `defaults`.
         unchanged,
     )
 )
@@ -93,8 +93,8 @@ class Sweep(Section):
         return tuple(dict.fromkeys((self.score.metric, *(self.score.also or ()))))
 
     def defaults_of(self, system: str) -> Config:
-        """The configuration of `system` before `search`: as at the sweep's first launch, else as of today."""
-        from trainers.catalogue import SYSTEMS  # with torch, which is not needed to look at a sweep
+        """The configuration of `system` before `search`: as at the sweep's first launch, or else in this release."""
+        from trainers.catalogue import SYSTEMS  # imports torch, which is not needed to show a sweep
 
         today = SYSTEMS[system].defaults
         if (kept := self.defaults.get(system)) is None:
@@ -145,7 +145,7 @@ def read_kept(text: str) -> Sweep:
 
 
 def migrated(data: dict[str, Any], source: str, version: int = 1) -> dict[str, Any]:
-    """The data of a sweep's text in the newest format, without its number; `version` is that of data without one."""
+    """The data of a sweep's text in the newest format, without its version; `version` is that of data without one."""
     return {key: value for key, value in FORMAT.read(data, source, version).items() if key != VERSION}
 
 
@@ -160,7 +160,7 @@ def completed(written: Sweep, known: Sweep) -> Sweep:
 def _filled(written: AnyModel, known: AnyModel) -> AnyModel:
     given = written.model_fields_set
     if type(written) is not type(known):
-        # Samplers and pruners are of a class for each name, and the default name may have changed.
+        # Each kind of sampler and pruner has a class, and the default kind may have changed.
         if "name" in given or not given <= set(type(known).model_fields):
             return written
         return known.model_copy(update={name: getattr(written, name) for name in given})

@@ -14,12 +14,12 @@ from search_spaces.pruners.rule import Choice, Curve, Policy, Pruner
 
 
 class FreezeThaw(Pruner):
-    """Pauses every trial after a slice and goes on with those that promise most; it stops no trial for good."""
+    """Pauses every trial after a slice and goes on with the most promising ones; it stops no trial for good."""
 
     name: Literal["freeze-thaw"] = "freeze-thaw"
     share: float = Field(default=0.65, gt=0, lt=1, description="share of slices that begin new trials")
     optimism: float = Field(
-        default=0.5, ge=0, description="how much of its last fall a trial is expected to fall further"
+        default=0.5, ge=0, description="expected further drop of a trial's cost, in units of its last drop"
     )
     growth: float = Field(default=1.25, gt=1, description="how many times as long a trial is after its next slice")
     pauses: ClassVar[bool] = True
@@ -32,9 +32,9 @@ class FreezeThawPolicy(PausingPolicy):
     """Freeze-thaw by an optimistic bound (after Swersky, Snoek and Adams, 2014, with a curve of two points).
 
     `share` of all slices are first slices of new trials. The others go to the paused trial with the least bound
-    best - optimism * drop. Best is its least cost, drop is by how much that fell in the last half of its steps: a cost
-    that still falls fast may fall as much again. A trial at its first rung has no earlier cost; the median of all
-    first costs stands for it.
+    best - optimism * drop. `best` is its least cost, `drop` is how much that fell in the last half of its steps: a cost
+    that still falls fast may fall as much again. A trial at its first rung has no earlier cost; the median of all first
+    costs is used instead.
     """
 
     def __init__(self, share: float, optimism: float, growth: float) -> None:
@@ -46,7 +46,7 @@ class FreezeThawPolicy(PausingPolicy):
         self._at_first_rung: list[tuple[float, int]] = []
         self._later: list[tuple[float, int]] = []
         self._entries: dict[int, tuple[float, int]] = {}
-        """Of the paused trials; all other entries of the heaps are out of date."""
+        """The entries of paused trials; all other entries of the heaps are out of date."""
 
     def started(self, number: int) -> None:
         self._starts += 1

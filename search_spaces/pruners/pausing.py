@@ -1,6 +1,6 @@
 """What the pruners that pause trials share.
 
-No decision is final: a paused trial gives its place free and may be resumed later, so it may be paused at the first
+No decision is final: a paused trial frees its place and may be resumed later, so it may be paused at the first
 rung already.
 """
 

@@ -1,4 +1,4 @@
-"""What a pruner is: data from the sweep file, and a pure rule that judges trials by their scores.
+"""The interface of a pruner: data from the sweep file, and a pure rule that judges trials by their scores.
 
 Two questions are asked of a pruner. `judge`: does a trial that has just been scored go on? `policy`: which trial is
 trained next, and for how long? A kind answers one of them and inherits the usual answer to the other. Nothing here
@@ -38,7 +38,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a pruner says of a trial after a rung."""
+    """The answer of a pruner for a trial after a rung."""
 
     kind: Literal["continue", "prune", "measure"]
     reason: str = ""
@@ -65,7 +65,7 @@ Choice = int | Literal["start"] | None
 
 
 class Policy(Protocol):
-    """Decides which trial is trained next. It is told of every start, pause and end of a trial."""
+    """Decides which trial is trained next. It is told about every start, pause and end of a trial."""
 
     def started(self, number: int) -> None:
         """Trial `number` has begun."""
@@ -119,7 +119,7 @@ def slice_end(policy: Policy, rungs: Sequence[int], passed: int) -> int:
 def replay(
     policy: Policy, rungs: Sequence[int], number: int, curves: Sequence[Curve], paused: bool, ended: bool
 ) -> None:
-    """Tells `policy` of all that has happened to trial `number`, so that a restarted driver decides as the last one.
+    """Tells `policy` all events of trial `number`, so that a restarted driver decides as the last one did.
 
     `curves` are those after each rung that the trial has passed; `paused` says whether it was paused last.
     """
@@ -152,7 +152,7 @@ class Pruner(Section):
 
     @property
     def title(self) -> str:
-        """What people call it."""
+        """Its name in messages."""
         return self.name
 
     def judge(self, curve: Curve, complete: Iterable[Curve], most_images: int) -> Answer:

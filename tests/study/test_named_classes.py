@@ -131,7 +131,7 @@ def test_a_class_that_cannot_serve_is_refused_in_one_sentence(override: str, mes
 
 
 def test_several_objectives_and_simulations_refuse_pruners_of_other_packages() -> None:
-    with pytest.raises(InputError, match=r"pruner\.class: .*EverySecond takes one objective alone"):
+    with pytest.raises(InputError, match=r"pruner\.class: .*EverySecond takes only one objective"):
         made_up.sweep(named("pruner", "EverySecond"), "objectives=[score, gpu_hours]")
     with pytest.raises(InputError, match="cannot be simulated"):
         read_pruner(f"{{class: '{HERE}:EverySecond'}}")

@@ -73,11 +73,11 @@ def test_objectives_are_the_score_alone_unless_more_are_asked_for() -> None:
         (["objectives={score: 1}"], "objectives: expected a list of words, got {'score': 1}"),
         (
             [BOTH, NUMBERS, "sampler=cmaes"],
-            "sampler.name: cmaes takes one objective alone; allowed with several: tpe, ",
+            "sampler.name: cmaes takes only one objective; allowed with several: tpe, ",
         ),
         (
             [BOTH, "pruner=hyperband"],
-            "pruner.name: hyperband takes one objective alone; allowed with several: freeze-t",
+            "pruner.name: hyperband takes only one objective; allowed with several: freeze-t",
         ),
         (
             [BOTH, "sampler=tpe", "warm_start=[old]"],
