@@ -85,6 +85,8 @@ class Document:
         for depth, key in enumerate(path[:-1], start=1):
             if isinstance(node.get(key), str) and path[:depth] in SHORTHANDS:
                 node[key] = {"name": node[key]}
+            if key in node and path[depth] == "class" and path[:depth] in SHORTHANDS:
+                node[key] = {}  # another kind: its keys are others
             child = node.setdefault(key, {})
             if not isinstance(child, dict):
                 raise InputError(f"{origin}: {'.'.join(path[:depth])} is {child!r}, which has no keys below it")

@@ -118,8 +118,18 @@ def _replace_deprecated(written: document.Document) -> None:
         successor = ".".join(key.successor)
         if not key.accepted:
             written.raise_errors([(old, f"this key is gone; use {successor}")])
+        if _has(written.data, key.successor):
+            written.raise_errors([(old, f"give either this key, which is deprecated, or {successor}")])
         _log.warning("%s: %s is deprecated; use %s", written.origin(old), ".".join(old), successor)
         written.put(key.successor, section.pop(last), written.origin(old))
+
+
+def _has(data: Any, path: document.Path) -> bool:
+    for name in path:
+        if not isinstance(data, dict) or name not in data:
+            return False
+        data = data[name]
+    return True
 
 
 def _explained(error: ValidationError, data: dict[str, Any]) -> Iterator[Problem]:

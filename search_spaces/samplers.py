@@ -104,18 +104,19 @@ class Qmc(_Seeded):
 class NamedSampler(_Seeded):
     """A sampler of another package, a subclass of `optuna.samplers.BaseSampler`; other keys are its arguments.
 
-    It is made anew for each trial. `seed`, if its constructor takes one, is the base of a seed for each trial.
+    It is made anew for each trial, so it keeps nothing from one trial to the next; its `after_trial` is not called.
+    `seed`, if its constructor takes one, is the base of a seed for each trial.
     """
 
     model_config = ConfigDict(extra="allow")
 
     name: str = Field(default="", exclude=True, max_length=0)
-    path: ClassPath = Field(alias="class")
+    class_path: ClassPath = Field(alias="class")
     learns: ClassVar[bool] = True
 
     @property
     def title(self) -> str:
-        return self.path
+        return self.class_path
 
     @property
     def arguments(self) -> dict[str, Any]:

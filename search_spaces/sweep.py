@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from difflib import unified_diff
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, Field, PlainSerializer, PlainValidator, field_validator
+from pydantic import BaseModel, Field, PlainSerializer, PlainValidator, ValidationError, field_validator
 
 from search_spaces import document, samplers, settings
 from search_spaces.notation import read_search, write_search
@@ -28,8 +28,9 @@ from search_spaces.settings import (
     Tracking,
 )
 from search_spaces.space import Dimension, Kind, Space, Value
-from trainers.config import KIMG, Config, configure, from_stored, overlay, renewed
+from trainers.config import KIMG, UNKNOWN, Config, configure, from_stored, overlay, problems, renewed
 from trainers.data.spec import DatasetSpec
+from trainers.errors import InputError
 from trainers.formats import VERSION, Format, unchanged
 
 #: The text of a sweep, as a study keeps it and as people may write it.
@@ -125,8 +126,9 @@ class Sweep(Section):
         return _text(self.model_dump(mode="json", by_alias=True))
 
     def as_written(self) -> str:
-        """YAML of the keys that the sweep file gives, without defaults."""
-        return _text(self.model_dump(mode="json", by_alias=True, exclude_unset=True))
+        """YAML of the keys that the sweep file gives, without defaults and without a format, as people write it."""
+        data = self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+        return document.dump({key: value for key, value in data.items() if value != {} and key != "defaults"})
 
 
 def _text(data: dict[str, Any]) -> str:
@@ -138,10 +140,17 @@ def _text(data: dict[str, Any]) -> str:
 def read_kept(text: str) -> Sweep:
     """The sweep that `Sweep.normalised` wrote in this release or an earlier one.
 
-    It was checked before it was written, and is not checked again. Raises InputError if a newer program wrote it.
+    It was checked before it was written, and is not checked again. Raises InputError if a newer program wrote it, or if
+    it is damaged.
     """
     data = document.read(text, "sweep.yaml").data
-    return Sweep.model_validate(migrated(data, f"sweep {data.get('name')}"))
+    source = f"sweep {data.get('name')}"
+    try:
+        return Sweep.model_validate(migrated(data, source))
+    except ValidationError as error:
+        path, problem = problems(error)[0]
+        newer = "; if a newer gansweep wrote it, install that" if problem == UNKNOWN else ""
+        raise InputError(f"{source}: its kept text: {'.'.join(path)}: {problem}{newer}") from None
 
 
 def migrated(data: dict[str, Any], source: str, version: int = 1) -> dict[str, Any]:

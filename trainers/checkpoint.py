@@ -24,6 +24,8 @@ from trainers import formats
 STATE = "state.safetensors"
 MANIFEST = "manifest.json"
 _HEADER = "header"
+#: What matches the folders of checkpoints: ten digits.
+_FOLDERS = "[0-9]" * 10
 _SEAL = "sha256"
 
 _log = logging.getLogger(__name__)
@@ -126,7 +128,7 @@ def newest(parent: Path) -> Path | None:
     Raises InputError if a newer program wrote it: to pass it over would mean to train again what it holds.
     """
     recover(parent)
-    for folder in sorted((p for p in parent.glob("[0-9]*") if p.is_dir()), reverse=True):
+    for folder in sorted((p for p in parent.glob(_FOLDERS) if p.is_dir()), reverse=True):
         try:
             read_manifest(folder)
         except CheckpointError as error:
@@ -165,7 +167,7 @@ def prune(parent: Path, best: Collection[int] = (), last: int = 2) -> None:
     """
     for leftover in parent.glob(".[0-9]*"):
         shutil.rmtree(leftover)
-    folders = [path for path in parent.glob("[0-9]*") if path.is_dir()]
+    folders = [path for path in parent.glob(_FOLDERS) if path.is_dir()]
     kept = retained((images_of(folder.name) for folder in folders), best, last)
     for folder in folders:
         if images_of(folder.name) not in kept:

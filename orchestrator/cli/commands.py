@@ -167,9 +167,10 @@ def report(
 @app.command("rebuild-tracking")
 def rebuild_tracking_command(name: Name, root: Root = DEFAULT_ROOT) -> None:
     """Write to MLflow what it lacks of a sweep. All of it is in the sweep's study and store."""
+    study = open_study(root / name)  # before MLflow, which takes seconds to import
     from orchestrator.cli.rebuild import rebuild_tracking
 
-    rebuild_tracking(open_study(root / name), root, console)
+    rebuild_tracking(study, root, console)
     console.print(f"tracking: all of {name} is written", highlight=False)
 
 

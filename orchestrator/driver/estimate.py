@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from orchestrator.decisions.budget import HOUR, devices
-from search_spaces.plan import planned
+from search_spaces.plan import TRIALS_WITHOUT_LIMIT, planned
 from search_spaces.sweep import Sweep
 from trainers.catalogue import SYSTEMS
 from trainers.config import Config, overlay
@@ -19,7 +19,7 @@ from trainers.run import pick_device
 from trainers.trainer import SAMPLE_BATCH, Trainer
 
 #: At most so many trials are measured, at equal distances in the plan; the others are assumed to cost their mean.
-MEASURED_TRIALS = 16
+MEASURED_TRIALS = TRIALS_WITHOUT_LIMIT
 #: Steps are repeated for so many seconds, after a first step that counts only if it takes longer by itself.
 SECONDS_PER_TRIAL = 1.0
 

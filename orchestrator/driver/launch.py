@@ -18,12 +18,12 @@ from orchestrator.cluster.runs import prepare_scoring
 from orchestrator.driver.follower import Follower, finish_tracking
 from orchestrator.driver.progress import Progress
 from orchestrator.driver.warm_start import earlier_studies, prior_trials
-from orchestrator.paths import cache_of
+from orchestrator.paths import SWEEP_FILE, cache_of
 from orchestrator.store import check_store, store_of
 from orchestrator.study.lease import hold_lease, last_claim
 from orchestrator.study.samplers import check_named_classes
 from orchestrator.study.status import SweepStatus, read_status, status_of
-from orchestrator.study.storage import keep_sweep
+from orchestrator.study.storage import keep_sweep, kept_sweep
 from orchestrator.study.study import SweepStudy
 from orchestrator.tracking.process import TrackerProcess
 from orchestrator.tracking.retry_queue import RetryQueue
@@ -47,6 +47,12 @@ def launch(sweep: Sweep, root: Path, console: Console, address: str | None = Non
     known = SweepStudy.open(folder, sweep.study.storage)
     if known is not None:
         sweep = _agreed(sweep, known.sweep, console)
+    if known is not None and _same_budget(known, sweep) and _complete(known) and _ended_properly(known):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / SWEEP_FILE).exists() or kept_sweep(folder) != known.sweep:
+            keep_sweep(folder, known.sweep)
+        console.print(f"sweep {sweep.name} is complete")
+        return status_of(known)
     if address is None:
         check_fits(sweep)
     else:
@@ -56,11 +62,6 @@ def launch(sweep: Sweep, root: Path, console: Console, address: str | None = Non
         console.print(f"warning: {notice}", highlight=False, soft_wrap=True)
     if known is None or not known.has_prior_trials:
         earlier_studies(sweep, root)
-    if known is not None and _same_budget(known, sweep) and _complete(known) and _ended_properly(known):
-        folder.mkdir(parents=True, exist_ok=True)
-        keep_sweep(folder, known.sweep)
-        console.print(f"sweep {sweep.name} is complete")
-        return status_of(known)
     with TrackerProcess() as tracker, _cluster_at(address, sweep):
         folder.mkdir(parents=True, exist_ok=True)
         study = known or SweepStudy.create(folder, sweep)

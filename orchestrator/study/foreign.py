@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from inspect import signature
 from typing import Any
 
+from orchestrator.study.lease import LeaseLostError
 from trainers.errors import InputError
 
 
@@ -35,6 +38,17 @@ def make_object(path: str, arguments: dict[str, Any], base: type, key: str) -> A
     except Exception as error:  # whatever its constructor raises
         shown = ", ".join(f"{name}: {value!r}" for name, value in arguments.items()) or "no arguments"
         raise InputError(f"{key}.class: {path} does not take {shown}: {type(error).__name__}: {error}") from error
+
+
+@contextmanager
+def naming_class(path: str, key: str) -> Iterator[None]:
+    """Raises InputError that names the class at `path` if the code of the class raises in the block."""
+    try:
+        yield
+    except (InputError, LeaseLostError):
+        raise
+    except Exception as error:  # code of others may raise anything
+        raise InputError(f"{key}.class: {path} raised {type(error).__name__}: {error}") from error
 
 
 def takes_argument(kind: type, argument: str) -> bool:

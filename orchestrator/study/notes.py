@@ -26,11 +26,6 @@ class StudyNotes:
         notes = self._study._storage.get_study_user_attrs(self._study._study_id)
         self.values = read_notes(notes, self._name)
 
-    def read(self) -> Mapping[str, Any]:
-        """All notes as they are now."""
-        self.refresh()
-        return self.values
-
     def write(self, key: str, value: Any) -> None:
         """Keeps a note, in place of an older one with the same key; `value` is plain JSON."""
         self._study.set_user_attr(key, value)

@@ -10,7 +10,7 @@ from optuna.pruners import BasePruner
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from orchestrator.study.foreign import make_object
+from orchestrator.study.foreign import make_object, naming_class
 from orchestrator.study.records import attributes_of
 from orchestrator.study.storage import FencedStorage
 from search_spaces.pruners import PRUNERS
@@ -35,11 +35,13 @@ def ask_once(pruner: BasePruner, study: optuna.Study, storage: FencedStorage, tr
 
     Its verdict is kept with the trial before it acts, and the pruner is asked only once about each rung: Optuna's
     successive halving records the trial's rung before it answers, so its second answer would differ. In a journal, the
-    notes of the pruner and its verdict are one transaction.
+    notes of the pruner and its verdict are one transaction, so it cannot read its own notes before it has answered.
+    Raises InputError if the pruner raises.
     """
     key = f"{_VERDICT}{images}"
     if key not in attributes_of(trial):
-        with storage.transaction():
+        path = f"{type(pruner).__module__}:{type(pruner).__name__}"
+        with storage.transaction(), naming_class(path, "pruner"):
             trial.set_user_attr(key, bool(pruner.prune(study, storage.get_trial(trial._trial_id))))
     return prune("") if attributes_of(trial)[key] else CONTINUE
 

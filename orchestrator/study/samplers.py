@@ -7,6 +7,7 @@ fits its process to the trials anew; CMA-ES keeps its distribution, and NSGA-II 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from typing import Any
 
@@ -23,7 +24,7 @@ from optuna.samplers import (
 )
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from orchestrator.study.foreign import import_class, make_object, takes_argument
+from orchestrator.study.foreign import import_class, make_object, naming_class, takes_argument
 from orchestrator.study.pruners import named_pruner
 from search_spaces.samplers import CmaEs, Gp, Grid, NamedSampler, Nsga2, Qmc, Sampler, Tpe
 from search_spaces.space import Dimension, Space, grid
@@ -49,6 +50,11 @@ def sampler_of(sweep: Sweep, position: int) -> BaseSampler:
         return sampler
     # Otherwise a distribution over fewer dimensions would become the state of CMA-ES.
     return PartialFixedSampler(point, RandomSampler(seed=seed) if isinstance(chosen, CmaEs) else sampler)
+
+
+def naming_sampler(chosen: Sampler) -> AbstractContextManager[None]:
+    """Raises InputError that names the sampler's class if that is of another package and raises in the block."""
+    return naming_class(chosen.class_path, "sampler") if isinstance(chosen, NamedSampler) else nullcontext()
 
 
 def check_named_classes(sweep: Sweep) -> list[str]:
@@ -152,10 +158,10 @@ def _optuna_sampler(chosen: Sampler, seed: int, space: Space) -> BaseSampler:
 
 def _named_sampler(chosen: NamedSampler, seed: int) -> BaseSampler:
     seeded = {"seed": seed} if _takes_seed(chosen) else {}
-    sampler: BaseSampler = make_object(chosen.path, {**seeded, **chosen.arguments}, BaseSampler, "sampler")
+    sampler: BaseSampler = make_object(chosen.class_path, {**seeded, **chosen.arguments}, BaseSampler, "sampler")
     return sampler
 
 
 def _takes_seed(chosen: NamedSampler) -> bool:
     """Whether the sampler of another package can be seeded."""
-    return takes_argument(import_class(chosen.path, BaseSampler, "sampler"), "seed")
+    return takes_argument(import_class(chosen.class_path, BaseSampler, "sampler"), "seed")

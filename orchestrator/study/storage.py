@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
@@ -18,6 +17,7 @@ from orchestrator.study.journal import Journal
 from orchestrator.study.lease import Lease
 from search_spaces.addresses import database, masked, with_driver
 from search_spaces.sweep import Sweep, read_kept
+from trainers.data.files import replaced
 from trainers.errors import InputError
 
 #: The methods of a storage that write nothing. The lease is checked before all others.
@@ -106,9 +106,16 @@ def create_study(folder: Path, url: str | None, name: str, directions: list[str]
 
 def keep_sweep(folder: Path, sweep: Sweep) -> None:
     """Writes the sweep's text to `folder`. The file is whole at any moment."""
-    temporary = folder / f".{SWEEP_FILE}.{os.getpid()}"
-    temporary.write_text(sweep.normalised())
-    temporary.replace(folder / SWEEP_FILE)
+    with replaced(folder / SWEEP_FILE) as temporary:
+        temporary.write_text(sweep.normalised(), encoding="utf-8")
+
+
+def kept_sweep(folder: Path) -> Sweep:
+    """The sweep whose text lies in `folder`. Raises InputError if it cannot be read."""
+    try:
+        return read_kept((folder / SWEEP_FILE).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{folder / SWEEP_FILE}: cannot be read as a sweep file: {error}") from None
 
 
 def find_study(folder: Path, url: str | None, recorded: str) -> tuple[optuna.Study | None, str | None]:
@@ -128,7 +135,7 @@ def find_study(folder: Path, url: str | None, recorded: str) -> tuple[optuna.Stu
     if (folder / JOURNAL).exists():
         known.append(None)
     elif (folder / SWEEP_FILE).exists():
-        known.append(read_kept((folder / SWEEP_FILE).read_text()).study.storage)
+        known.append(kept_sweep(folder).study.storage)
     for place in dict.fromkeys([*known, *([url] if url is not None else [])]):
         study = _named(_journal(folder) if place is None else _database(place), folder.name if place else None)
         if study is None or recorded not in study.user_attrs:

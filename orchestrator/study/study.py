@@ -39,7 +39,7 @@ from orchestrator.study.records import (
     notes_of,
 )
 from orchestrator.study.sampler_view import SampledStudy
-from orchestrator.study.samplers import sampler_of, suggested
+from orchestrator.study.samplers import naming_sampler, sampler_of, suggested
 from orchestrator.study.storage import FencedStorage, create_study, find_study
 from search_spaces.pruners.rule import CONTINUE, Answer, Choice, Curve, Policy, replay, slice_end
 from search_spaces.space import suggest
@@ -143,7 +143,9 @@ class SweepStudy:
     @property
     def lease_records(self) -> ClaimNotes:
         """The records in which drivers claim this study. The fence does not check them, since it depends on them."""
-        return ClaimNotes(self._notes.read, partial(self._storage.inner.set_study_user_attr, self._study._study_id))
+        # Read as they are, whatever their format: a driver must learn that a newer program has taken over.
+        inner, key = self._storage.inner, self._study._study_id
+        return ClaimNotes(partial(inner.get_study_user_attrs, key), partial(inner.set_study_user_attr, key))
 
     def drive(self, lease: Lease) -> None:
         """Makes this process the driver: from now on every write checks `lease` first."""
@@ -175,7 +177,8 @@ class SweepStudy:
         if choice == "start":
             # A sampler that was pickled or restarted would replay its random numbers: seed it by position.
             self._sampling.sampler = sampler_of(self.sweep, spent.trials)
-            trial = self._sampling.ask()
+            with naming_sampler(self.sweep.sampler):
+                trial = self._sampling.ask()
             self._policy.started(trial.number)
         else:
             # If its driver died while asking, some parameters are missing. They are drawn as they would have been.
@@ -183,7 +186,7 @@ class SweepStudy:
             running = self._trials(TrialState.RUNNING)
             trial = Trial(self._sampling, next(t._trial_id for t in running if t.number == choice))
             trial.set_user_attr(PAUSED, False)
-        with self._storage.transaction():
+        with self._storage.transaction(), naming_sampler(self.sweep.sampler):
             params = suggest(self.sweep.space, lambda dimension: suggested(trial, dimension))
             attempt = int(attributes_of(trial).get(_ATTEMPT, 0)) + 1
             trial.set_user_attr(_ATTEMPT, attempt)

@@ -32,12 +32,12 @@ class NamedPruner(Pruner):
     model_config = ConfigDict(extra="allow")
 
     name: str = Field(default="", exclude=True, max_length=0)
-    path: ClassPath = Field(alias="class")
+    class_path: ClassPath = Field(alias="class")
     one_objective: ClassVar[bool] = True
 
     @property
     def title(self) -> str:
-        return self.path
+        return self.class_path
 
     def optuna_pruner(self, rungs: Sequence[int]) -> tuple[str, dict[str, Any]]:
-        return self.path, dict(self.model_extra or {})
+        return self.class_path, dict(self.model_extra or {})

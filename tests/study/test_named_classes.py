@@ -130,6 +130,24 @@ def test_a_class_that_cannot_serve_is_refused_in_one_sentence(override: str, mes
     assert "\n" not in str(refused.value)
 
 
+def test_code_of_another_package_that_raises_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    study = SweepStudy.create(tmp_path / "a", made_up.sweep(named("pruner", "Raising")))
+    number = ask(study)
+    with pytest.raises(InputError, match=rf"pruner\.class: {HERE}:Raising raised ZeroDivisionError: of no use"):
+        study.report(number, made_up.history(1.0))
+    study = SweepStudy.create(tmp_path / "b", made_up.sweep(named("sampler", "Corner", fails=True)))
+    with pytest.raises(InputError, match=rf"sampler\.class: {HERE}:Corner raised KeyError"):
+        study.next_ticket()
+
+
+def test_a_class_may_be_set_over_a_name_and_have_any_argument() -> None:
+    found = made_up.sweep(f"pruner.class={HERE}:EverySecond", "pruner.path=3")
+    assert found.pruner.optuna_pruner((1,)) == (f"{HERE}:EverySecond", {"path": 3})
+    assert parse_sweep(found.normalised()) == found
+
+
 def test_several_objectives_and_simulations_refuse_pruners_of_other_packages() -> None:
     with pytest.raises(InputError, match=r"pruner\.class: .*EverySecond takes only one objective"):
         made_up.sweep(named("pruner", "EverySecond"), "objectives=[score, gpu_hours]")

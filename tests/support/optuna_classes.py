@@ -31,11 +31,18 @@ class CountingHalving(SuccessiveHalvingPruner):  # type: ignore[misc]
         return bool(super().prune(study, trial))
 
 
+class Raising(BasePruner):  # type: ignore[misc]
+    """Fails as soon as it is asked."""
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        raise ZeroDivisionError("of no use")
+
+
 class Corner(BaseSampler):  # type: ignore[misc]
     """Gives every number its lower bound; takes no seed."""
 
-    def __init__(self, first: Any = None) -> None:
-        self.first = first
+    def __init__(self, first: Any = None, fails: bool = False) -> None:
+        self.first, self.fails = first, fails
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
         return {}
@@ -44,6 +51,8 @@ class Corner(BaseSampler):  # type: ignore[misc]
         return {}
 
     def sample_independent(self, study: optuna.Study, trial: FrozenTrial, param_name: str, distribution: Any) -> Any:
+        if self.fails:
+            raise KeyError("no such corner")
         return getattr(distribution, "low", self.first or getattr(distribution, "choices", (None,))[0])
 
 

@@ -23,8 +23,9 @@ def inception_score(
 
     - split: the split itself, so that the score of every split lies in [1, K].
     - pooled: all images. With a certain classifier, this raises the score by about (K - 1) / 2 * splits / N of its
-    value. - external: the next split, whose images are not scored with it. This raises the score by as much again, so
-    it can exceed K, as some published values do.
+      value.
+    - external: the next split, whose images are not scored with it. This raises the score by as much again, so it can
+      exceed K, as some published values do.
 
     The rows are shuffled by `seed` first, since splits of images in the order of their classes would score far too low.
     The standard deviation is that of the population (divided by `splits`), as in published results. Raises ValueError
