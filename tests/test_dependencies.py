@@ -60,9 +60,11 @@ def upward() -> Iterator[tuple[str, str]]:
 
 def impure() -> Iterator[tuple[str, str]]:
     """One import of each module that decisions must not know: vendors, clocks, the environment, files."""
-    modules = sorted(path.stem for path in (ROOT / "orchestrator/decisions").glob("*.py") if path.stem != "__init__")
+    folders = ("orchestrator/decisions", "search_spaces/pruners")
+    found = sorted(path for folder in folders for path in (ROOT / folder).glob("*.py") if path.stem != "__init__")
+    modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in found]
     for module, forbidden in zip(itertools.cycle(modules), CONTRACTS[PURE]["forbidden_modules"], strict=False):
-        yield f"orchestrator.decisions.{module}", forbidden
+        yield module, forbidden
 
 
 def homeless(contract: str) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,15 @@ def test_the_orchestrator_is_made_of_rooms() -> None:
 def test_files_are_short() -> None:
     lengths = {str(path.relative_to(ROOT)): len(path.read_text().splitlines()) for path in files(*FOLDERS, "tests")}
     assert {name: length for name, length in lengths.items() if length > MOST_LINES} == {}
+
+
+def test_what_decides_opens_no_file_and_prints_nothing() -> None:
+    """What contracts of imports cannot see: calls of built-in functions."""
+    pure = [*files("orchestrator/decisions", "search_spaces/pruners")]
+    calls = [node for path in pure for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    called = {node.func.id for node in calls if isinstance(node.func, ast.Name)}
+    assert "min" in called
+    assert not called & {"open", "print", "input", "exec", "eval", "__import__"}
 
 
 def test_where_seldom_stands_for_if() -> None:
