@@ -63,8 +63,7 @@ def impure() -> Iterator[tuple[str, str]]:
     folders = ("orchestrator/decisions", "search_spaces/pruners")
     found = sorted(path for folder in folders for path in (ROOT / folder).glob("*.py") if path.stem != "__init__")
     modules = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in found]
-    for module, forbidden in zip(itertools.cycle(modules), CONTRACTS[PURE]["forbidden_modules"], strict=False):
-        yield module, forbidden
+    yield from zip(itertools.cycle(modules), CONTRACTS[PURE]["forbidden_modules"], strict=False)
 
 
 def homeless(contract: str) -> Iterator[tuple[str, str]]:
