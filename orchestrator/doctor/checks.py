@@ -22,6 +22,7 @@ from orchestrator.doctor.probes import GB, PROBE, existing, free, message_of, un
 from orchestrator.paths import JOURNAL, STORE, cache_of
 from orchestrator.store import ConflictError, MissingError, UnavailableError, probe, store_of
 from orchestrator.store.folder import FolderObjects
+from orchestrator.study.samplers import check_named_classes
 from orchestrator.study.storage import check_tables
 from search_spaces.addresses import S3
 from search_spaces.checks import data_problems
@@ -334,6 +335,17 @@ def _folder_store(case: Case, place: Path) -> Finding:
         return Finding("store", "failed", f"{place} cannot be used: {message_of(error)}", remedy)
     found = f"{place}: written, on a condition too, read and deleted; {free(place)} free"
     return Finding("store", "ok", found)
+
+
+def classes(case: Case) -> Finding:
+    """Whether the pruner and the sampler that the sweep names by class can be imported and made."""
+    named = [each.title for each in (case.sweep.pruner, case.sweep.sampler) if not each.name]
+    try:
+        notices = check_named_classes(case.sweep)
+    except InputError as error:
+        return _refused("classes", error, "correct pruner or sampler")
+    found = f"{', '.join(named)}: imported and made" if named else "not needed: pruner and sampler have names"
+    return Finding("classes", "ok", "; ".join([found, *notices]))
 
 
 def _refused(name: str, error: InputError, remedy: str) -> Finding:

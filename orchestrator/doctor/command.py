@@ -64,6 +64,7 @@ CHECKS = (
     ),
     Check("extractor", doctor_checks.extractor, "see that the disk of its weights answers, or correct score.extractor"),
     Check("data", doctor_checks.data, "see that the disk of the data answers, or correct dataset"),
+    Check("classes", doctor_checks.classes, "see whether the class can be imported in a Python shell"),
 )
 
 

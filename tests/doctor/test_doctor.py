@@ -37,7 +37,7 @@ from trainers.errors import InputError
 
 SHARED = ("study.shared=true", "store.shared=true")
 SERVED = ["study", "store", "tracking"]
-NAMES = ["python", "torch", "cuda", "mps", "ray", "study", "store", "tracking", "extractor", "data"]
+NAMES = ["python", "torch", "cuda", "mps", "ray", "study", "store", "tracking", "extractor", "data", "classes"]
 #: In the environment of every test.
 SECRETS = {"PGPASSWORD": "pg-secret-1234", "MLFLOW_TRACKING_PASSWORD": "ml-secret-1234", "SOME_TOKEN": "token-1234567"}
 

@@ -70,6 +70,16 @@ def test_data_that_do_not_suit_the_system_fail(tmp_path: Path) -> None:
     assert found.remedy
 
 
+def test_classes_of_other_packages_are_imported_and_made(tmp_path: Path) -> None:
+    here = "tests.support.optuna_classes"
+    found = doctor_checks.classes(Case(sweep_of("pruner={class: 'no.such:Name'}"), tmp_path))
+    assert (found.verdict, found.remedy) == ("failed", "install its package where the driver runs")
+    assert found.found.startswith("pruner.class: no.such:Name cannot be imported: ModuleNotFoundError")
+    found = doctor_checks.classes(Case(sweep_of(f"sampler={{class: '{here}:Corner'}}"), tmp_path))
+    assert found.verdict == "ok"
+    assert found.found.startswith(f"{here}:Corner: imported and made; sampler {here}:Corner takes no seed")
+
+
 def test_data_that_will_be_fetched_are_a_warning(tmp_path: Path) -> None:
     found = doctor_checks.data(Case(sweep_of("dataset={name: mnist, path: nowhere, download: true}"), tmp_path))
     assert found.verdict == "warning"
