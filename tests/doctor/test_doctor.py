@@ -144,7 +144,7 @@ def test_the_words_and_the_json_have_the_same_verdicts(run: Callable[..., Result
     *lines, end = printed.stdout.splitlines()
     assert [tuple(line.split()[:2]) for line in lines if not line.lstrip().startswith("->")] == verdicts
     assert "-> put the four MNIST files there" in printed.stdout
-    assert end == "tiny cannot run here: 1 of 10 checks failed"
+    assert end == "tiny cannot run here: 1 of 11 checks failed"
 
 
 def test_a_sweep_file_with_a_mistake_is_refused_as_by_a_launch(run: Callable[..., Result]) -> None:
@@ -296,7 +296,7 @@ def test_the_command_ends_if_a_server_takes_connections_and_never_answers(deaf: 
     assert done.returncode == 1, done.stderr
     assert "failed   tracking   no answer within 10 s" in done.stdout
     assert "-> see that MLflow's server answers" in done.stdout
-    assert done.stdout.endswith("tiny cannot run here: 1 of 10 checks failed\n")
+    assert done.stdout.endswith("tiny cannot run here: 1 of 11 checks failed\n")
     assert "Traceback" not in done.stderr
 
 
