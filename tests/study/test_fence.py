@@ -129,3 +129,4 @@ def test_a_copy_elsewhere_has_no_lease() -> None:
     copy = FencedStorage.__new__(FencedStorage)
     copy.__dict__.update(storage.__getstate__())
     copy.create_new_study([optuna.study.StudyDirection.MINIMIZE])
+    assert len(copy.get_all_studies()) == 1
