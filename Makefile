@@ -6,7 +6,7 @@ READY := .venv/.ready
 WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-.PHONY: setup demo test test-all faults golden check bench docs clean
+.PHONY: setup demo test test-all faults fuzz golden check bench docs clean
 
 setup: $(READY)
 
@@ -28,6 +28,10 @@ test-all: $(READY)
 faults: $(READY)
 	mkdir -p runs
 	$(BIN)/python -m tests.faults runs/faults.jsonl
+
+fuzz: $(READY)
+	mkdir -p runs
+	FUZZ_INPUTS=$${FUZZ_INPUTS:-1-3500} FUZZ_COMMAND=$${FUZZ_COMMAND:-1-40} $(BIN)/python -m tests.fuzz runs/fuzz.jsonl
 
 golden: $(READY)
 	$(BIN)/python -m tests.support.golden

@@ -33,14 +33,51 @@ _CORE_SCHEMA = {
 }
 
 
+#: Further tags that a value may have; all others, such as !!python/name, are refused.
+_OTHER_TAGS = frozenset({"tag:yaml.org,2002:str", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map"})
+#: Levels of lists and mappings inside each other; no sweep file needs more than ten.
+_DEEPEST = 50
+#: Digits of a whole number; 10**300 is written in fewer.
+_MOST_DIGITS = 400
+
+
 class _Loader(yaml.SafeLoader):
+    """Reads YAML 1.2's core schema and nothing else, so that constructing a value cannot fail."""
+
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (PyYAML's own attribute; replaced, never shared)
+    depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
         if self.check_event(yaml.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.MarkedYAMLError(problem="aliases (*name) are not supported", problem_mark=mark)
-        return super().compose_node(parent, index)
+        if self.depth == _DEEPEST:
+            raise yaml.MarkedYAMLError(problem=f"more than {_DEEPEST} levels", problem_mark=mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        if node is not None and (problem := _unreadable(node)):
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
+        return node
+
+
+def _unreadable(node: yaml.Node) -> str | None:
+    """Why a node is no value of the core schema; None if it is one."""
+    kind = node.tag.rpartition(":")[2]
+    if node.tag not in _CORE_SCHEMA and node.tag not in _OTHER_TAGS:
+        return f"the tag {node.tag!r} is not supported"
+    if not isinstance(node, yaml.ScalarNode):
+        return None if kind in ("seq", "map") else f"a collection is no {kind}"
+    if kind in ("seq", "map"):
+        return f"a text is no {kind}"
+    text: str = node.value
+    if node.tag in _CORE_SCHEMA and not re.fullmatch(_CORE_SCHEMA[node.tag], text):
+        return f"{text[:40]!r} is no {kind}"
+    if kind == "int" and len(text) > _MOST_DIGITS:
+        return f"a whole number of {len(text):,} digits; allowed are {_MOST_DIGITS}"
+    if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in text):
+        return "a text has a character that no file name or terminal can have: U+0000 or half a surrogate pair"
+    return None
 
 
 class _Dumper(yaml.SafeDumper):
@@ -73,11 +110,7 @@ class Document:
         path = tuple(part.strip() for part in dotted.split("."))
         if not equals or not all(path):
             raise InputError(f"{origin}: expected KEY=VALUE, such as search.g_lr=0.001")
-        try:
-            value = yaml.load(text, _Loader)
-        except (yaml.YAMLError, ValueError) as error:
-            raise InputError(f"{origin}: {text!r} is not YAML: {_problem(error)}") from None
-        self.put(path, value, origin)
+        self.put(path, value_of(text, origin), origin)
 
     def put(self, path: Path, value: Any, origin: str) -> None:
         """Sets the key at `path`, written at `origin`. Raises InputError if a key above it has no keys below it."""
@@ -123,6 +156,14 @@ def read(text: str, source: str) -> Document:
     if not isinstance(root, yaml.MappingNode):
         raise InputError(f"{source}: a sweep file is a mapping of keys to values, such as `system: narman-cgan`")
     return document
+
+
+def value_of(text: str, origin: str) -> Any:
+    """The one value that `text` has as YAML. Raises InputError that names `origin`, the place of the text."""
+    try:
+        return yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{origin}: not YAML as a sweep file needs it: {_problem(error)}") from None
 
 
 def dump(data: dict[str, Any]) -> str:

@@ -7,9 +7,11 @@ the command line is understood.
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -37,6 +39,19 @@ def say(lines: Iterable[str]) -> None:
     """Prints each line as it is: no markup, no colours for numbers, no line breaks of the console's own."""
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def print_json(content: Any) -> None:
+    """Prints plain data as JSON, which has no number that is not finite: such a number becomes its name, a string."""
+    typer.echo(json.dumps(_finite(content), indent=1, allow_nan=False))
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [_finite(value) for value in content]
+    return str(content) if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def open_study(folder: Path, storage: str | None = None) -> SweepStudy:

@@ -28,6 +28,7 @@ from orchestrator.cli.app import (
     complete_list,
     console,
     open_study,
+    print_json,
     say,
 )
 from orchestrator.paths import REPORT, mlflow_artifacts, mlflow_uri, sweep_names
@@ -179,19 +180,19 @@ def simulate_command(
     curves: Annotated[Path, typer.Argument(help="Recorded learning curves: an .npz or a .json file.")],
     pruner: Annotated[str, typer.Option(help="As in a sweep file: a name or {name: NAME, ...}.")] = "freeze-thaw",
     budget: Annotated[int | None, typer.Option(help="Steps in all; default: all steps of all curves.")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Trials at once.")] = 8,
-    seeds: Annotated[int, typer.Option(min=1, help="Number of random orders of the candidates.")] = 20,
+    workers: Annotated[int, typer.Option(min=1, max=100_000, help="Trials at once.")] = 8,
+    seeds: Annotated[int, typer.Option(min=1, max=1000, help="Number of random orders of the candidates.")] = 20,
     as_json: Json = False,
 ) -> None:
     """Replay learning curves through a pruner. It is compared with random search on the same curves."""
-    if budget is not None and budget < 1:
-        raise InputError(f"--budget {budget}: allowed are 1 or more")
+    if budget is not None and not 1 <= budget <= 2**62:
+        raise InputError(f"--budget {budget}: allowed are 1 to 2**62")
     from orchestrator.cli.curves import read_curves, read_pruner
     from orchestrator.decisions.simulate import simulate
 
     found = asdict(simulate(read_curves(curves), read_pruner(pruner), budget, workers, seeds))
     if as_json:
-        typer.echo(json.dumps(found, indent=1))
+        print_json(found)
         return
     for key, value in found.items():
         shown = value if not isinstance(value, dict) else "  ".join(f"{k} {_short(v)}" for k, v in value.items())

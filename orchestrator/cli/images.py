@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from orchestrator.cli.app import DEFAULT_ROOT, Json, Root, app, console
+from orchestrator.cli.app import DEFAULT_ROOT, Json, Root, app, console, print_json
 from orchestrator.paths import cache_of, mix_study_of
 from trainers.errors import InputError
 from trainers.evaluation.scores import METRICS, written
@@ -127,9 +125,9 @@ def print_scores(found: Scored, as_json: bool) -> None:
     As JSON a list of scores, with classes `{"scores": [...], "classes": [...]}`.
     """
     if as_json:
-        scores = [_plain(each) for each in found.scores.values()]
+        scores = [asdict(each) for each in found.scores.values()]
         classes = found.classes
-        _print_json(scores if classes is None else {"scores": scores, "classes": [_plain(each) for each in classes]})
+        print_json(scores if classes is None else {"scores": scores, "classes": [asdict(each) for each in classes]})
         return
     origins: dict[str, list[str]] = {}
     for each in found.scores.values():
@@ -146,7 +144,7 @@ def print_scores(found: Scored, as_json: bool) -> None:
 def print_likeness(found: Likeness, images: Path, targets: Path, as_json: bool) -> None:
     """PSNR and SSIM with their standard errors; as JSON the fields of `Likeness`, with "inf" for infinity."""
     if as_json:
-        _print_json(_plain(found))
+        print_json(asdict(found))
         return
     equal = f" ({found.equal:,} pairs are equal)" if found.equal else ""
     console.print(f"{'psnr':>12} {written(found.psnr, found.psnr_stderr)} dB{equal}", highlight=False)
@@ -206,15 +204,3 @@ def _table(classes: tuple[OfClass, ...]) -> Table:
         accuracy, fid = ("-" if value is None else written(value, None) for value in (each.accuracy, each.fid))
         table.add_row(str(each.label), f"{each.n:,}", accuracy, distance, fid)
     return table
-
-
-def _plain(record: Any) -> dict[str, Any]:
-    """A dataclass as plain JSON, which has no number that is not finite: such a number becomes its name, a string."""
-    return {
-        key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        for key, value in asdict(record).items()
-    }
-
-
-def _print_json(content: Any) -> None:
-    typer.echo(json.dumps(content, indent=1, allow_nan=False))
