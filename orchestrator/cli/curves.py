@@ -71,15 +71,16 @@ def read_pruner(text: str) -> Pruner:
 
     Raises InputError if it describes none, or one of Optuna's pruners, which need a real study.
     """
-    written = value_of(text, f"--pruner {text}")
+    origin = f"--pruner {text if len(text) <= 60 else text[:57] + '...'}"
+    written = value_of(text, origin)
     try:
         pruner: Pruner = TypeAdapter(ChosenPruner).validate_python(written)
     except ValidationError as error:
         found = "; ".join(f"{'.'.join(path)}: {why}" if path else why for path, why in problems(error))
-        raise InputError(f"--pruner {text}: {found}") from None
+        raise InputError(f"{origin}: {found}") from None
     if pruner.optuna_pruner((1, 2)) is not None:
         names = ", ".join(name for name, kind in PRUNERS.items() if kind.optuna_pruner is Pruner.optuna_pruner)
-        raise InputError(f"--pruner {text}: cannot be simulated; allowed are {names}")
+        raise InputError(f"{origin}: cannot be simulated; allowed are {names}")
     return pruner
 
 

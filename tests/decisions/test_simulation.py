@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import tracemalloc
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -166,6 +168,94 @@ def test_the_command_prints_all_that_is_promised(tmp_path: Path) -> None:
 def test_a_pruner_that_cannot_be_simulated_is_named(text: str) -> None:
     with pytest.raises(InputError, match="--pruner"):
         read_pruner(text)
+
+
+@pytest.mark.parametrize("text", ["[" * 3000, "!!timestamp x", "9" * 5000, '"\\ud800"'])
+def test_so_is_what_is_no_plain_value(text: str) -> None:
+    with pytest.raises(InputError, match=r"--pruner .*: not YAML") as caught:
+        read_pruner(text)
+    assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b'{"a": [[1, 2], [3]]}', "a.1"),
+        (b'{"a": [[0, 2]]}', "a.0.0: .*greater than or equal to 1"),
+        (b'{"a": [[1.5, 2]]}', "a.0.0"),
+        (b'{"a": [["x", 2]]}', "a.0.0"),
+        (b'{"a": [[1, 2], [1' + b"0" * 30 + b", 1]]}", "a.1.0"),
+        (b'{"a": [[Infinity, 2]]}', "a.0.0"),
+        (b'{"a": [[1, NaN]], "b": [[1, Infinity]]}', "no value of its learning curves is finite"),
+        (b'{"a": ' + b"[" * 3000, "no learning curves"),
+        (b'{"\xff": [[1, 2]]}', "no learning curves"),
+        (b'{"a": [[1, 2]]', "no learning curves"),
+    ],
+)
+def test_json_that_has_no_curves_is_refused_with_the_place(tmp_path: Path, content: bytes, reason: str) -> None:
+    (tmp_path / "c.json").write_bytes(content)
+    with pytest.raises(InputError, match=reason):
+        read_curves(tmp_path / "c.json")
+
+
+def promise(path: Path, shape: tuple[int, ...], data: bytes = b"", kind: str = "<f8") -> None:
+    """An archive whose array has a header of this shape, and `data` after it."""
+    header = repr({"descr": kind, "fortran_order": False, "shape": shape}).encode() + b"\n"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("valid_loss.npy", b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + data)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "reason"),
+    [
+        ((2**40, 2), "<f8", "values; allowed are 100,000,000"),
+        ((2, 2**62), "<f8", "values; allowed are"),
+        ((3, 4), "<f8", "ends after 80 of 96 bytes"),
+        ((3,), "<f8", "not numbers"),
+        ((0, 4), "<f8", "not numbers"),
+        ((2, 3), "<c16", "not numbers"),
+        ((2, 3), "|O", "not numbers"),
+        ((2, 3), "<M8[s]", "not numbers"),
+    ],
+)
+def test_an_array_is_judged_by_its_header(tmp_path: Path, shape: tuple[int, ...], kind: str, reason: str) -> None:
+    promise(tmp_path / "c.npz", shape, bytes(80), kind)
+    with pytest.raises(InputError, match=reason):
+        read_curves(tmp_path / "c.npz")
+
+
+def test_arrays_by_columns_and_of_integers_are_read(tmp_path: Path) -> None:
+    losses = np.asfortranarray(np.arange(12).reshape(3, 4))
+    np.savez(tmp_path / "c.npz", valid_loss=losses)
+    assert [curve.values for curve in read_curves(tmp_path / "c.npz")] == [
+        (1.0, 2.0, 3.0),
+        (5.0, 6.0, 7.0),
+        (9, 10, 11),
+    ]
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    (tmp_path / "zero.json").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe.npz")
+    (tmp_path / "folder.json").mkdir()
+    for name in ("zero.json", "pipe.npz", "folder.json"):
+        with pytest.raises(InputError, match="is no regular file"):
+            read_curves(tmp_path / name)
+    with open(tmp_path / "huge.json", "wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(InputError, match="bytes; allowed are"):
+        read_curves(tmp_path / "huge.json")
+
+
+def test_json_has_no_number_that_is_not_finite(tmp_path: Path) -> None:
+    (tmp_path / "c.json").write_text('{"a": [[5, Infinity], [9, 2.0]], "b": [[7, NaN], [8, 3.0]]}')
+    done = CliRunner().invoke(app, ["simulate", str(tmp_path / "c.json"), "--budget", "8", "--seeds", "2", "--json"])
+    assert done.exit_code == 0, done.output
+
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    assert "inf" in json.loads(done.stdout, parse_constant=refuse)["regret"].values()
 
 
 @pytest.mark.parametrize(
