@@ -49,7 +49,7 @@ def broken_laws(kind: str, seed: int, place: Path, servers: Nothing, quiet: Undi
     """Runs the sweep below `place`, hits it at a random moment, and gives the laws that were broken."""
     fault, name = KINDS[kind], f"{kind}-{seed}"
     sweep = Running(place, name, Random(name), servers, quiet.seconds, fault.module, fault.settings)
-    text = TEXT + servers.welcome(sweep.folder)
+    text = servers.welcome(sweep.folder, TEXT)
     try:
         with sweep:
             sweeps.prepare(place, quiet.cache, text).rename(place / f"{name}.yaml")

@@ -6,8 +6,10 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -19,7 +21,16 @@ from orchestrator.study.study import SweepStudy
 from search_spaces.load import load_sweep
 from tests.faults.laws import TRIALS
 from tests.faults.running import PATIENCE, Running
-from tests.faults.servers import Bucket, BusyBucket, Nothing, SmallDisk, Tracking
+from tests.faults.servers import (
+    Bucket,
+    BusyBucket,
+    DataFolder,
+    Nothing,
+    SharedFolder,
+    SmallDisk,
+    SmallRoot,
+    Tracking,
+)
 from tests.support import sweeps
 from trainers import checkpoint
 
@@ -182,6 +193,98 @@ def interrupt(sweep: Running) -> None:
         sweep.resume()
 
 
+def signalled(number: signal.Signals) -> Callable[[Running], None]:
+    """A signal that asks the driver to end, alone or with its whole process group, as of a closed terminal."""
+
+    def inject(sweep: Running) -> None:
+        if sweep.driver.poll() is None:
+            sweep.dice.choice([os.kill, os.killpg])(sweep.driver.pid, number)
+        said, _ = sweep.driver.communicate(timeout=PATIENCE)
+        assert sweep.driver.returncode in (0, 128 + number), f"exit code {sweep.driver.returncode}: {said}"
+        assert "Traceback" not in said, said
+        if sweep.driver.returncode != 0:
+            sweep.resume()
+
+    return inject
+
+
+def changed_data(sweep: Running) -> None:
+    """A pixel of the training data changes after the driver has died; the sweep goes on when it is put back."""
+    sweep.kill_driver()
+    servers = sweep.servers
+    assert isinstance(servers, DataFolder)
+    path = servers.files(sweep.folder) / "train-images-idx3-ubyte"
+    whole, before = path.read_bytes(), (sweep.folder / JOURNAL).read_bytes()
+    path.write_bytes(whole[:16] + _flipped(whole[16:], sweep.dice))  # the header has 16 bytes
+    sweep.start()
+    said, _ = sweep.driver.communicate(timeout=PATIENCE)
+    if sweep.driver.returncode != 0 or "is complete" not in said:  # a sweep that is complete reads no data
+        assert sweep.driver.returncode == 2, f"exit code {sweep.driver.returncode}: {said}"
+        assert _trials(before) == _trials((sweep.folder / JOURNAL).read_bytes()), "a trial was touched"
+    path.write_bytes(whole)
+    sweep.resume()
+
+
+def _trials(journal: bytes) -> list[bytes]:
+    """The records of trials among the lines of a journal."""
+    return [line for line in journal.splitlines() if b'"trial_id"' in line]
+
+
+def foreign_store(sweep: Running) -> None:
+    """A sweep of the same name below another root is refused by the store, and its garbage collection too."""
+    other = sweep.place / "elsewhere"
+    done = sweeps.gansweep("launch", f"{sweep.name}.yaml", "--root", str(other), cwd=sweep.place)
+    assert done.returncode == 2, f"exit code {done.returncode}: {done.stdout}{done.stderr}"
+    assert "store" in done.stderr, done.stderr
+    assert not sweeps.records(other / sweep.name)
+    sweep.ends()
+    done = sweeps.gansweep("gc", sweep.name, "--root", str(sweep.folder.parent), cwd=sweep.place)
+    assert "0 orphans" in done.stdout, done.stdout
+
+
+def full_disk(sweep: Running) -> None:
+    """The disk of the root is full for a while."""
+    filler = sweep.folder.parent / "filler"
+    with suppress(OSError), open(filler, "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(2**16))
+    try:
+        sweep.driver.wait(sweep.dice.uniform(0, sweep.seconds))
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        filler.unlink()
+    said, _ = sweep.driver.communicate(timeout=PATIENCE)
+    assert sweep.driver.returncode in (0, 1, 2), f"exit code {sweep.driver.returncode}: {said}"
+    assert "Traceback" not in said, said
+    sweep.resume()
+
+
+def damaged_journal(sweep: Running) -> None:
+    """A bit of a rung's record in the journal flips after the driver has died; `repair` drops that record."""
+    sweep.kill_driver()
+    path = sweep.folder / JOURNAL
+    lines = path.read_bytes().splitlines(keepends=True)
+    chosen = [index for index, line in enumerate(lines[:-1]) if b'"rung:' in line or b'"intermediate_value"' in line]
+    if chosen:
+        index = sweep.dice.choice(chosen)
+        lines[index] = _flipped(lines[index][:-1], sweep.dice).replace(b"\n", b"\0") + b"\n"
+        path.write_bytes(b"".join(lines))
+        done = sweeps.gansweep("status", sweep.name, cwd=sweep.place)
+        assert done.returncode == 2, f"exit code {done.returncode}: {done.stdout}{done.stderr}"
+        assert f"{JOURNAL}:{index + 1}" in done.stderr or f"line {index + 1}" in done.stderr, done.stderr
+        done = sweeps.gansweep("repair", sweep.name, cwd=sweep.place)
+        assert done.returncode == 0, done.stderr
+    sweep.resume()
+
+
+def broken_output(sweep: Running) -> None:
+    """Whoever reads what the driver prints goes away."""
+    assert sweep.driver.stdout is not None
+    sweep.driver.stdout.close()
+    assert sweep.driver.wait(PATIENCE) == 0
+
+
 def outage(sweep: Running) -> None:
     """A server is away for a while."""
     with sweep.servers.away(sweep.dice):
@@ -248,6 +351,13 @@ KINDS = {
     "second-driver": Kind(second_driver),
     "stopped-driver": Kind(stopped_driver, settings={EXPIRY: "4"}),
     "interrupt": Kind(interrupt),
+    "sigterm": Kind(signalled(signal.SIGTERM)),
+    "sighup": Kind(signalled(signal.SIGHUP)),
+    "changed-data": Kind(changed_data, DataFolder),
+    "foreign-store": Kind(foreign_store, SharedFolder),
+    "disk-full": Kind(full_disk, SmallRoot),
+    "damaged-journal": Kind(damaged_journal),
+    "broken-output": Kind(broken_output),
     "s3-down": Kind(outage, Bucket),
     "s3-503": Kind(outage, BusyBucket),
     "spool-full": Kind(full_spool, SmallDisk),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from unittest.mock import patch
 
 from tests.support.mlflow_server import MlflowServer, Wire
 from tests.support.servers import S3Server
+from trainers.data.idx import MINI
 
 #: What AWS's own clients take for settings of the person who runs this.
 _PERSONAL = ("AWS_PROFILE", "AWS_SESSION_TOKEN", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
@@ -36,9 +38,9 @@ class Nothing:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         """Ends what was started."""
 
-    def welcome(self, folder: Path) -> str:
-        """Makes ready for the sweep in `folder`, whose name is new; returns what its file is to say of the servers."""
-        return ""
+    def welcome(self, folder: Path, text: str) -> str:
+        """Prepares for the sweep in `folder`, whose name is new. Returns its file: `text`, and what names servers."""
+        return text
 
     def farewell(self, folder: Path) -> None:
         """Takes back what was made for the sweep in `folder`."""
@@ -69,8 +71,9 @@ class Bucket(Nothing):
     def endpoint(self) -> str:
         return self.server.endpoint
 
-    def welcome(self, folder: Path) -> str:
-        return f"store: {{path: s3://{self.server.bucket(folder.name)}/sweeps, endpoint: '{self.endpoint}'}}\n"
+    def welcome(self, folder: Path, text: str) -> str:
+        path = f"s3://{self.server.bucket(folder.name)}/sweeps"
+        return f"{text}store: {{path: {path}, endpoint: '{self.endpoint}'}}\n"
 
     @contextmanager
     def away(self, dice: Random) -> Iterator[None]:
@@ -132,11 +135,9 @@ class SmallDisk(Bucket):
 
     ROOM = 700_000
 
-    def welcome(self, folder: Path) -> str:
-        self._disk(folder).mkdir(parents=True)
-        options = f"size={self.ROOM}"
-        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "none", str(self._disk(folder))], check=True)
-        return super().welcome(folder)
+    def welcome(self, folder: Path, text: str) -> str:
+        mount(self._disk(folder), self.ROOM)
+        return super().welcome(folder, text)
 
     def farewell(self, folder: Path) -> None:
         subprocess.run(["umount", "--lazy", str(self._disk(folder))], check=True)
@@ -157,8 +158,8 @@ class Tracking(Nothing):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.server.kill()
 
-    def welcome(self, folder: Path) -> str:
-        return f"tracking: {{uri: {self.server.uri}}}\n"
+    def welcome(self, folder: Path, text: str) -> str:
+        return f"{text}tracking: {{uri: {self.server.uri}}}\n"
 
     @contextmanager
     def away(self, dice: Random) -> Iterator[None]:
@@ -167,3 +168,44 @@ class Tracking(Nothing):
             yield
         finally:
             self.server.start()
+
+
+class SmallRoot(Nothing):
+    """A disk of its own for the root, which has room for the whole sweep, until somebody else fills it."""
+
+    ROOM = 60_000_000
+
+    def welcome(self, folder: Path, text: str) -> str:
+        mount(folder.parent, self.ROOM)
+        return text
+
+    def farewell(self, folder: Path) -> None:
+        subprocess.run(["umount", "--lazy", str(folder.parent)], check=True)
+
+
+class DataFolder(Nothing):
+    """The built-in digits as files of the data set `mnist`, which anybody can change."""
+
+    def welcome(self, folder: Path, text: str) -> str:
+        files = self.files(folder)
+        files.mkdir(parents=True)
+        for path in MINI.glob("*.gz"):
+            (files / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
+        return text.replace("dataset: mnist-mini", f"dataset: {{name: mnist, path: {files}, verify: false}}")
+
+    def files(self, folder: Path) -> Path:
+        """Their folder, of the sweep in `folder`."""
+        return folder.parents[1] / "data"
+
+
+class SharedFolder(Nothing):
+    """A store outside the root, of which a sweep of the same name below another root may make use."""
+
+    def welcome(self, folder: Path, text: str) -> str:
+        return f"{text}store: {{path: {folder.parents[1] / 'shared'}}}\n"
+
+
+def mount(folder: Path, room: int) -> None:
+    """A disk of `room` bytes at `folder`. Raises CalledProcessError without the right to mount."""
+    folder.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={room}", "none", str(folder)], check=True)
