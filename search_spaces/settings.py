@@ -309,21 +309,28 @@ class Store(Section):
     keep: Keep = Keep()
     spool: Spool = Spool()
     shared: bool = Field(default=False, description="whether all machines of a cluster see a store in a folder")
+    unfenced: bool = Field(
+        default=False,
+        description="whether an S3 server may ignore conditions of writes: two attempts at a trial may write at once",
+    )
 
     @field_validator("path")
     @classmethod
     def _place(cls, path: str | None) -> str | None:
         return path if path is None else addresses.store_path(path)
 
+    @field_validator("endpoint", "unfenced")
+    @classmethod
+    def _of_a_server(cls, value: Any, given: ValidationInfo) -> Any:
+        path = given.data.get("path", addresses.S3)  # a path that was refused has its own problem
+        if value and (path is None or not path.startswith(addresses.S3)):
+            raise ValueError("applies only to s3://BUCKET/PREFIX; leave it out for a folder")
+        return value
+
     @field_validator("endpoint")
     @classmethod
-    def _server(cls, endpoint: str | None, given: ValidationInfo) -> str | None:
-        if endpoint is None:
-            return None
-        path = given.data.get("path", addresses.S3)  # a path that was refused has its own problem
-        if path is None or not path.startswith(addresses.S3):
-            raise ValueError("applies only to s3://BUCKET/PREFIX; leave it out for a folder")
-        return addresses.endpoint(endpoint)
+    def _server(cls, endpoint: str | None) -> str | None:
+        return endpoint if endpoint is None else addresses.endpoint(endpoint)
 
 
 class Study(Section):

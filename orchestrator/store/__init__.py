@@ -50,7 +50,7 @@ def _objects(sweep: Sweep, folder: Path) -> Objects:
     from orchestrator.store.s3 import S3Objects
 
     url = urlsplit(path)
-    return S3Objects(url.netloc, f"{url.path.strip('/')}/{sweep.name}", sweep.store.endpoint)
+    return S3Objects(url.netloc, f"{url.path.strip('/')}/{sweep.name}", sweep.store.endpoint, sweep.store.unfenced)
 
 
 def check_store(sweep: Sweep) -> None:

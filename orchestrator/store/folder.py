@@ -54,6 +54,13 @@ class FolderObjects:
             raise MissingError(key) from None
         return data, _tag(data)
 
+    def get_start(self, key: str, size: int) -> bytes:
+        try:
+            with open(self.local(key), "rb") as file:
+                return file.read(size)
+        except (FileNotFoundError, IsADirectoryError):
+            raise MissingError(key) from None
+
     def get_file(self, key: str, path: Path) -> None:
         # A local copy is interrupted only if the machine or process ends, so nothing is kept for continuing it.
         with _written(path) as temporary:

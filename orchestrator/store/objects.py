@@ -21,6 +21,10 @@ class UnavailableError(Exception):
     """The store does not answer, or refuses the request; the message says why. Trying again later may help."""
 
 
+class RefusedError(UnavailableError):
+    """The server answered that it does not carry out such a request. Trying again seldom helps."""
+
+
 @dataclass(frozen=True)
 class Listed:
     """An object in a listing, or the leftover of one that was never finished."""
@@ -53,6 +57,9 @@ class Objects(Protocol):
 
     def get(self, key: str) -> tuple[bytes, str]:
         """An object and its tag, which changes with its content. Raises MissingError if there is no such object."""
+
+    def get_start(self, key: str, size: int) -> bytes:
+        """The first `size` bytes of an object, or all of a shorter one. Raises MissingError if there is none."""
 
     def get_file(self, key: str, path: Path) -> None:
         """Writes an object to the file `path`, whose folder must exist. Raises MissingError if there is no such object.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,22 +16,31 @@ from orchestrator.store.folder import FolderObjects
 from orchestrator.store.s3 import S3Objects
 from tests.support.objects import MemoryObjects, Watched
 from tests.support.servers import S3Server
+from tests.support.small_s3 import BUCKET, small_s3
 from trainers.errors import InputError
 
 Make = Callable[[], Objects]
 
 
-@pytest.fixture(params=["folder", "s3", "s3 at the top of its bucket", "memory"])
-def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
+@pytest.fixture(params=["folder", "s3", "s3 at the top of its bucket", "s3 of before 2025", "memory"])
+def make(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
     """Opens the same empty store as often as it is called, as processes do that share it."""
     if request.param == "folder":
-        return lambda: FolderObjects(tmp_path / "store")
+        yield lambda: FolderObjects(tmp_path / "store")
+        return
     if request.param == "memory":
         objects = MemoryObjects()
-        return lambda: objects
+        yield lambda: objects
+        return
+    if request.param == "s3 of before 2025":
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "anybody")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "anything")
+        with small_s3() as small:
+            yield lambda: S3Objects(BUCKET, "some/where", small.endpoint)
+        return
     server: S3Server = request.getfixturevalue("s3")
     bucket, prefix = server.bucket(f"b-{uuid.uuid4().hex}"), "" if "top" in request.param else "some/where"
-    return lambda: S3Objects(bucket, prefix, server.endpoint)
+    yield lambda: S3Objects(bucket, prefix, server.endpoint)
 
 
 @pytest.fixture
@@ -69,6 +78,16 @@ def test_what_is_not_there_is_missing(objects: Objects, tmp_path: Path) -> None:
         with pytest.raises(MissingError):
             objects.get(key)
     assert not (tmp_path / "target").exists()
+
+
+@pytest.mark.parametrize("content", CONTENTS, ids=["empty", "byte", "binary", "text"])
+def test_the_start_of_an_object_is_read_alone(objects: Objects, content: bytes) -> None:
+    objects.put("a/b", content)
+    for size in (1, 8, len(content) or 1, 10_000):
+        assert objects.get_start("a/b", size) == content[:size]
+    for key in ("a", "a/c"):
+        with pytest.raises(MissingError):
+            objects.get_start(key, 8)
 
 
 def test_a_file_that_is_not_there_is_not_put(objects: Objects, tmp_path: Path) -> None:

@@ -38,6 +38,9 @@ class MemoryObjects:
             raise MissingError(key)
         return self.data[key], _tag(self.data[key])
 
+    def get_start(self, key: str, size: int) -> bytes:
+        return self.get(key)[0][:size]
+
     def get_file(self, key: str, path: Path) -> None:
         path.write_bytes(self.get(key)[0])
 
