@@ -91,18 +91,29 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises CheckpointError if the checkpoint is damaged or incomplete, InputError if a newer program wrote it.
     """
     try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text())
-        seal = manifest.pop(_SEAL, None)  # manifests of the first releases have none
-        if seal is not None and seal != _seal(manifest):
-            raise CheckpointError(f"{folder / MANIFEST}: its sha256 is not {seal}")
-        # After the sha256: a damaged number must not be taken for a newer program's.
-        manifest = formats.MANIFEST.read(manifest, str(folder / MANIFEST))
+        manifest = parse_manifest((folder / MANIFEST).read_bytes(), str(folder / MANIFEST))
         expected, found = manifest["files"][STATE], _describe(folder / STATE)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder}: incomplete checkpoint ({error})") from error
     if found != expected:
         raise CheckpointError(f"{folder / STATE}: expected {expected}, found {found}")
     return manifest
+
+
+def parse_manifest(data: bytes, source: str) -> dict[str, Any]:
+    """The manifest with these bytes, in its newest format, after a check of its own sha256. The state is not read.
+
+    Raises CheckpointError that names `source` if it is damaged, InputError if a newer program wrote it.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads(data)
+        seal = manifest.pop(_SEAL, None)  # manifests of the first releases have none
+    except (ValueError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{source}: not a manifest ({error})") from error
+    if seal is not None and seal != _seal(manifest):
+        raise CheckpointError(f"{source}: its sha256 is not {seal}")
+    # After the sha256: a damaged number must not be taken for a newer program's.
+    return formats.MANIFEST.read(manifest, source)
 
 
 def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:

@@ -59,8 +59,9 @@ def launch_command(
         return
     from orchestrator.cli.text import plan_lines
     from orchestrator.driver.launch import check
+    from orchestrator.study.study import SweepStudy
 
-    for notice in check(sweep, root):
+    for notice in check(sweep, root, lambda: SweepStudy.open(root / sweep.name, sweep.study.storage)):
         print(f"warning: {notice}", file=sys.stderr)
     say(plan_lines(sweep, root))
 

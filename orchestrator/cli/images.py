@@ -64,6 +64,10 @@ def score_command(
         return
     if dataset is None:
         raise InputError(f"score needs --dataset, one of {', '.join(DATASETS)}, or --targets, a folder of pictures")
+    if "trials" in source.resolve().parts:  # perhaps in a store; it takes a second to import what knows
+        from orchestrator.driver.ownership import check_scored
+
+        check_scored(source, root)
     from trainers.tools.score import score
 
     network = _extractor(name=extractor, weights=weights, sha256=sha256, dtype=dtype)

@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from orchestrator.driver.follower import finish_tracking
+from orchestrator.driver.ownership import check_own_store
 from orchestrator.study.lease import running_driver
 from orchestrator.study.study import SweepStudy
 from orchestrator.tracking.retry_queue import RetryQueue
@@ -18,10 +19,12 @@ from trainers.errors import InputError
 def rebuild_tracking(study: SweepStudy, root: Path, console: Console) -> None:
     """Writes what MLflow lacks of a sweep: everything, if its records are lost.
 
-    Raises InputError if a driver is at work, since it writes to MLflow itself, or if MLflow cannot be reached.
+    Raises InputError if a driver is at work, since it writes to MLflow itself, if the store is another study's, or if
+    MLflow cannot be reached.
     """
     if running_driver(study.limits.claims, study.folder):
         raise InputError(f"{study.sweep.name}: a driver is at work and writes to MLflow itself; stop it first")
+    check_own_store(study)
     say = partial(console.print, highlight=False, soft_wrap=True)
     with RetryQueue(partial(_open_thorough_tracker, root, study), say) as queue:
         if not finish_tracking(study, queue, say):

@@ -19,11 +19,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.cluster import nodes as cluster
 from orchestrator.doctor.probes import GB, PROBE, existing, free, message_of, unwritable, write_to_database
+from orchestrator.driver.ownership import check_store_owner
 from orchestrator.paths import JOURNAL, STORE, cache_of
 from orchestrator.store import ConflictError, MissingError, UnavailableError, probe, store_of
 from orchestrator.store.folder import FolderObjects
 from orchestrator.study.samplers import check_named_classes
 from orchestrator.study.storage import check_tables
+from orchestrator.study.study import SweepStudy
 from search_spaces.addresses import S3
 from search_spaces.checks import data_problems
 from search_spaces.sweep import Sweep
@@ -42,10 +44,15 @@ _MPS = "nvidia-cuda-mps-control"
 #: Patterns of a bucket's error messages, each with its remedy; the first that matches counts.
 _BUCKET_REMEDIES = (
     (r"NoSuchBucket", "make the bucket, or name another one in store.path"),
+    (r"store\.unfenced", "name another server in store.endpoint, or set store.unfenced: true"),
     (
         r"[Cc]redential|AccessDenied|InvalidAccessKeyId|SignatureDoesNotMatch|Forbidden|\b403\b|profile",
         "give credentials that may list, write, read and delete there: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
         "a shared credentials file, or the machine's role",
+    ),
+    (
+        r"(?i)checksum|content-md5",
+        "leave AWS_REQUEST_CHECKSUM_CALCULATION and AWS_RESPONSE_CHECKSUM_VALIDATION out, or set both to when_required",
     ),
     (r"", "see that the server runs and can be reached from here, or correct store.endpoint"),
 )
@@ -188,18 +195,18 @@ def study(case: Case) -> Finding:
 
 
 def store(case: Case) -> Finding:
-    """Whether the store can be written, read and deleted from, and obeys the conditions that trials rely on."""
+    """Whether the store is this sweep's own, can be written, read and deleted from, and obeys conditions of writes."""
     path = case.sweep.store.path
     if path is None or not path.startswith(S3):
-        return _folder_store(case, case.folder / STORE if path is None else Path(path) / case.sweep.name)
-    place = path if case.sweep.store.endpoint is None else f"{path} at {case.sweep.store.endpoint}"
-    try:
-        probe(store_of(case.sweep, case.folder).objects)
-    except (UnavailableError, MissingError, ConflictError, InputError) as error:
-        remedy = next(remedy for pattern, remedy in _BUCKET_REMEDIES if re.search(pattern, str(error)))
-        reason = str(error).partition(": ")[2] if str(error).startswith(S3) else ""  # without the object's own name
-        return Finding("store", "failed", f"{place}: {reason or error}", remedy)
-    return Finding("store", "ok", f"{place}: written, on a condition too, read and deleted")
+        found = _folder_store(case, case.folder / STORE if path is None else Path(path) / case.sweep.name)
+    else:
+        found = _bucket_store(case, path)
+    if found.verdict == "ok":
+        try:
+            check_store_owner(case.sweep, case.folder, lambda: SweepStudy.open(case.folder, case.sweep.study.storage))
+        except InputError as error:
+            return _refused("store", error, "name another place in store.path")
+    return found
 
 
 def tracking(case: Case) -> Finding:
@@ -323,6 +330,18 @@ def _memory() -> float:
     with suppress(OSError, ValueError):  # no container sets a limit
         found = min(found, float(Path("/sys/fs/cgroup/memory.max").read_text()))
     return found
+
+
+def _bucket_store(case: Case, path: str) -> Finding:
+    place = path if case.sweep.store.endpoint is None else f"{path} at {case.sweep.store.endpoint}"
+    try:
+        probe(store_of(case.sweep, case.folder).objects)
+    except (UnavailableError, MissingError, ConflictError, InputError) as error:
+        remedy = next(remedy for pattern, remedy in _BUCKET_REMEDIES if re.search(pattern, str(error)))
+        reason = str(error).partition(": ")[2] if str(error).startswith(S3) else ""  # without the object's own name
+        return Finding("store", "failed", f"{place}: {reason or error}", remedy)
+    fenced = "" if case.sweep.store.unfenced else ", on a condition too"
+    return Finding("store", "ok", f"{place}: written{fenced}, read and deleted")
 
 
 def _folder_store(case: Case, place: Path) -> Finding:

@@ -5,7 +5,7 @@ There is no separate way to resume: launching a sweep that exists continues it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
@@ -16,6 +16,7 @@ from rich.console import Console
 from orchestrator.cluster.nodes import capacity_for, check_address, check_fits, check_shared, cluster
 from orchestrator.cluster.runs import prepare_scoring
 from orchestrator.driver.follower import Follower, finish_tracking
+from orchestrator.driver.ownership import check_store_owner, take_idle_store, take_store, undone_if_foreign
 from orchestrator.driver.progress import Progress
 from orchestrator.driver.warm_start import earlier_studies, prior_trials
 from orchestrator.paths import SWEEP_FILE, cache_of
@@ -51,6 +52,7 @@ def launch(sweep: Sweep, root: Path, console: Console, address: str | None = Non
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / SWEEP_FILE).exists() or kept_sweep(folder) != known.sweep:
             keep_sweep(folder, known.sweep)
+        take_idle_store(known, console.print)
         console.print(f"sweep {sweep.name} is complete")
         return status_of(known)
     if address is None:
@@ -58,15 +60,16 @@ def launch(sweep: Sweep, root: Path, console: Console, address: str | None = Non
     else:
         check_shared(sweep)
         check_address(address)
-    for notice in check(sweep, root):
+    for notice in check(sweep, root, lambda: known):
         console.print(f"warning: {notice}", highlight=False, soft_wrap=True)
     if known is None or not known.has_prior_trials:
         earlier_studies(sweep, root)
     with TrackerProcess() as tracker, _cluster_at(address, sweep):
         folder.mkdir(parents=True, exist_ok=True)
-        study = known or SweepStudy.create(folder, sweep)
-        with hold_lease(sweep.name, folder, study.lease_records, console.print) as lease:
+        study = known or SweepStudy.create(folder, sweep, counts=False)
+        with undone_if_foreign(folder), hold_lease(sweep.name, folder, study.lease_records, console.print) as lease:
             study.drive(lease)
+            take_store(study)
             study.upgrade()
             if not _same_budget(study, sweep):
                 study.limits.change_budget(sweep.budget)
@@ -79,13 +82,15 @@ def launch(sweep: Sweep, root: Path, console: Console, address: str | None = Non
     return read_status(folder)
 
 
-def check(sweep: Sweep, root: Path) -> list[str]:
+def check(sweep: Sweep, root: Path, find: Callable[[], SweepStudy | None]) -> list[str]:
     """Checks data, extractor, store, and the classes that `sweep` names; starts nothing.
 
-    Returns what people should know all the same. Raises InputError with one line for each fault.
+    `find` opens the sweep's study, if there is one. Returns what people should know all the same. Raises InputError
+    with one line for each fault.
     """
     check_sweep(sweep, cache_of(root))
     check_store(sweep)
+    check_store_owner(sweep, root / sweep.name, find)
     return check_named_classes(sweep)
 
 

@@ -218,8 +218,10 @@ def _finals(status: SweepStatus) -> list[list[str]]:
 
 
 def _grids(status: SweepStatus, study: SweepStudy) -> list[Grid]:
-    """Sample grids of the best trials: at the best rung, or else the latest one."""
+    """Sample grids of the best trials: at the best rung, or else the latest one. None from another study's store."""
     store, shown = store_of(study.sweep, study.folder), []
+    if not store.may_be_of(study.id):
+        return []
     for record in status.ranking[:SHOWN_GRIDS]:
         grids = store.grids(record.number)
         if not grids or not record.best:

@@ -55,7 +55,7 @@ def _unfinished(store: TrialStore) -> Iterator[Orphan]:
     """Files and uploads that were never finished, and objects of interrupted probes."""
     for probe in store.objects.find(PROBES):
         yield _orphan(store, probe.key, [probe], "left by a check of the store")
-    for left in store.objects.leftovers("trials/"):
+    for left in store.objects.leftovers(""):
         if not _SET_ASIDE.search(left.key):
             delete = partial(store.objects.discard, left)
             yield Orphan(store.objects.uri(left.key), left.size, "never finished", delete)

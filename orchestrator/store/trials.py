@@ -13,6 +13,7 @@ from orchestrator.store.checkpoints import Damaged
 from orchestrator.store.fencing import trial_key
 from orchestrator.store.objects import MissingError, Objects, UnavailableError
 from orchestrator.store.outbox import Outbox, Write
+from orchestrator.store.ownership import ForeignStoreError, is_own
 from orchestrator.store.spool import Spool, SpoolFullError, is_full, locked, remove, tries
 from search_spaces.settings import Store
 from trainers.checkpoint import CheckpointError, folder_name, images_of
@@ -140,6 +141,18 @@ class TrialStore:
             # If a download is interrupted, its files stay, and the next one continues it.
             yield self._patiently(lambda: _fetch(self.objects, key, target, images, damaged), self.patience)
             remove(target)
+
+    def may_be_of(self, study: str) -> bool:
+        """Whether the store does not say that it belongs to another study than the one with this id; warns if it does.
+
+        True if the store is unavailable.
+        """
+        try:
+            self._if_available(lambda: is_own(self.objects, study), "its owner is not known")
+        except ForeignStoreError as error:
+            _log.warning("samples are left out: %s", error)
+            return False
+        return True
 
     def grids(self, number: int) -> dict[int, Path]:
         """Sample grids of a trial by images trained, as files on this machine.

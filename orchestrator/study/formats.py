@@ -45,9 +45,13 @@ def write_first_notes(study: optuna.Study, sweep: Sweep) -> None:
 def rewrite_notes(study: optuna.Study, storage: FencedStorage, sweep: Sweep) -> None:
     """Brings the notes of a study to the newest format, and its sweep's text to that of `sweep`.
 
+    From then on a new study counts.
     The version is written last. If the driver dies before, the notes are migrated again, with the same result.
     """
     before = study.user_attrs
+    if SWEEP not in before:
+        write_first_notes(study, sweep)
+        return
     after = {**read_notes(before, sweep.name), SWEEP: sweep.normalised()}
     with storage.transaction():
         for key in (*(key for key in after if key != VERSION), VERSION):

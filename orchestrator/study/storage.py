@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import wraps
@@ -20,6 +21,8 @@ from search_spaces.sweep import Sweep, read_kept
 from trainers.data.files import replaced
 from trainers.errors import InputError
 
+#: The note on a study that tells it from others of the same name.
+ID = "id"
 #: The methods of a storage that write nothing. The lease is checked before all others.
 READS = frozenset(
     {
@@ -101,7 +104,10 @@ class FencedStorage(_Delegating):  # type: ignore[misc]
 def create_study(folder: Path, url: str | None, name: str, directions: list[str]) -> optuna.Study:
     """The study called `name` in the database at `url`, or in the journal in `folder`; made if there is none."""
     storage = _journal(folder) if url is None else _database(url)
-    return optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+    study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+    if ID not in study.user_attrs:
+        study.set_user_attr(ID, uuid.uuid4().hex)
+    return study
 
 
 def keep_sweep(folder: Path, sweep: Sweep) -> None:
@@ -144,6 +150,12 @@ def find_study(folder: Path, url: str | None, recorded: str) -> tuple[optuna.Stu
             raise InputError(f"{folder.name}: its study is kept in {place or folder / JOURNAL}, not in {url}")
         return study, place
     return None, None
+
+
+def begun_id(folder: Path, url: str | None) -> str | None:
+    """The id of the study that `find_study` looks for, even if it does not count yet; None if there is none."""
+    study, _ = find_study(folder, url, ID)
+    return None if study is None else str(study.user_attrs[ID])
 
 
 def check_tables(url: str) -> None:

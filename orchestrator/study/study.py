@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -40,7 +39,7 @@ from orchestrator.study.records import (
 )
 from orchestrator.study.sampler_view import SampledStudy
 from orchestrator.study.samplers import naming_sampler, sampler_of, suggested
-from orchestrator.study.storage import FencedStorage, create_study, find_study
+from orchestrator.study.storage import ID, FencedStorage, create_study, find_study
 from search_spaces.pruners.rule import CONTINUE, Answer, Choice, Curve, Policy, replay, slice_end
 from search_spaces.space import suggest
 from search_spaces.sweep import Sweep, read_kept
@@ -48,7 +47,7 @@ from trainers.config import KIMG
 from trainers.evaluation.scores import METRICS
 from trainers.rungs import Rung, best_rung
 
-_ID, _ATTEMPT, _FINAL = "id", "attempt", "final:"
+_ATTEMPT, _FINAL = "attempt", "final:"
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -98,13 +97,15 @@ class SweepStudy:
         self._metric = METRICS[sweep.score.metric]
 
     @classmethod
-    def create(cls, folder: Path, sweep: Sweep) -> SweepStudy:
-        """Begins the study of a new sweep, which keeps the defaults of its systems as they are now."""
+    def create(cls, folder: Path, sweep: Sweep, counts: bool = True) -> SweepStudy:
+        """Begins the study of a new sweep, which keeps the defaults of its systems as they are now.
+
+        If it does not `count` yet, `open` finds none until `upgrade` is called.
+        """
         sweep = sweep.with_defaults()
         study = create_study(folder, sweep.study.storage, sweep.name, directions(sweep))
-        if _ID not in study.user_attrs:
-            study.set_user_attr(_ID, uuid.uuid4().hex)
-        write_first_notes(study, sweep)
+        if counts:
+            write_first_notes(study, sweep)
         return cls(folder, sweep, study)
 
     @classmethod
@@ -133,7 +134,7 @@ class SweepStudy:
     @property
     def id(self) -> str:
         """Tells this study from others of the same name."""
-        return str(self._notes.get(_ID, self.sweep.name))
+        return str(self._notes.get(ID, self.sweep.name))
 
     @property
     def sweep(self) -> Sweep:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.driver.gc import collect
+from orchestrator.driver.ownership import take_store
 from orchestrator.store import Objects, TrialStore, orphans, store_of
 from orchestrator.store.folder import FolderObjects
 from orchestrator.store.s3 import S3Objects
@@ -131,6 +132,7 @@ def sweep(tmp_path: Path) -> SweepStudy:
     study = SweepStudy.create(tmp_path / "made-up", made_up.sweep())
     with hold_lease("made-up", study.folder, study.lease_records) as lease:
         study.drive(lease)
+        take_store(study)
         ticket = study.next_ticket()
     assert ticket is not None
     store = store_of(study.sweep, study.folder)
