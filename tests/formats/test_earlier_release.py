@@ -161,6 +161,11 @@ def test_the_field_of_the_later_release_was_there(resumed: Path) -> None:
     assert newer.FIELD not in newest_checkpoint(resumed, PAUSED[0])[0]["config"]
 
 
+def test_its_store_says_whose_it_is_from_then_on(resumed: Path, written: Path) -> None:
+    assert not (written / "runs/kept/store/study").exists()
+    assert json.loads((resumed / "runs/kept/store/study").read_text())["id"] == study_in(written).id
+
+
 def test_after_that_it_has_this_release_s_formats_and_keeps_its_defaults(resumed: Path) -> None:
     study = study_in(resumed)
     assert study._study.user_attrs[VERSION] == NOTES.newest
