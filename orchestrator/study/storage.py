@@ -104,7 +104,11 @@ class FencedStorage(_Delegating):  # type: ignore[misc]
 def create_study(folder: Path, url: str | None, name: str, directions: list[str]) -> optuna.Study:
     """The study called `name` in the database at `url`, or in the journal in `folder`; made if there is none."""
     storage = _journal(folder) if url is None else _database(url)
-    study = optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+    return optuna.create_study(storage=storage, study_name=name, directions=directions, load_if_exists=True)
+
+
+def with_id(study: optuna.Study) -> optuna.Study:
+    """`study`, which gets an id if it has none."""
     if ID not in study.user_attrs:
         study.set_user_attr(ID, uuid.uuid4().hex)
     return study

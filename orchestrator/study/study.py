@@ -39,7 +39,7 @@ from orchestrator.study.records import (
 )
 from orchestrator.study.sampler_view import SampledStudy
 from orchestrator.study.samplers import naming_sampler, sampler_of, suggested
-from orchestrator.study.storage import ID, FencedStorage, create_study, find_study
+from orchestrator.study.storage import ID, FencedStorage, create_study, find_study, with_id
 from search_spaces.pruners.rule import CONTINUE, Answer, Choice, Curve, Policy, replay, slice_end
 from search_spaces.space import suggest
 from search_spaces.sweep import Sweep, read_kept
@@ -103,7 +103,7 @@ class SweepStudy:
         If it does not `count` yet, `open` finds none until `upgrade` is called.
         """
         sweep = sweep.with_defaults()
-        study = create_study(folder, sweep.study.storage, sweep.name, directions(sweep))
+        study = with_id(create_study(folder, sweep.study.storage, sweep.name, directions(sweep)))
         if counts:
             write_first_notes(study, sweep)
         return cls(folder, sweep, study)
