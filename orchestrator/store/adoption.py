@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
-from orchestrator.store.objects import Listed, MissingError, Objects
+from orchestrator.store.fencing import trial_key
+from orchestrator.store.objects import MissingError, Objects
 from trainers.checkpoint import MANIFEST, STATE, CheckpointError, parse_manifest
 from trainers.config import Config, from_stored
 from trainers.errors import InputError
@@ -24,6 +26,9 @@ _READERS = 8
 """How many trials are compared at once; each mostly waits for the store."""
 _START, _LONGEST = 2**16, 10**8
 """Bytes: what is read of a state at first, which usually has its header; and the most that a header may have."""
+
+_OF_TRIAL = re.compile(r"trials/\d+/")
+"""The keys of what a trial has written; garbage may have others."""
 
 _log = logging.getLogger(__name__)
 
@@ -77,8 +82,8 @@ def first_difference(objects: Objects, trials: Trials) -> str | None:
     Reads the manifests and the headers of the states. A damaged checkpoint is passed over, since no trial goes on from
     it. Raises InputError if a newer program has written one.
     """
-    groups = groupby(objects.find("trials/"), lambda each: each.key.split("/")[1])
-    found = [(trial, list(group)) for trial, group in groups]
+    groups = groupby((each.key for each in objects.find("trials/") if _OF_TRIAL.match(each.key)), _number)
+    found = [(number, list(group)) for number, group in groups]
     with ThreadPoolExecutor(_READERS) as pool:
         answers = pool.map(partial(_difference_in, objects, trials), found)
         answer = next((answer for answer in answers if answer is not None), None)
@@ -86,12 +91,16 @@ def first_difference(objects: Objects, trials: Trials) -> str | None:
     return answer
 
 
-def _difference_in(objects: Objects, trials: Trials, found: tuple[str, list[Listed]]) -> str | None:
-    trial, listed = found
-    known = trials(int(trial)) if trial.isdecimal() else None
+def _number(key: str) -> int:
+    return int(key.split("/")[1])
+
+
+def _difference_in(objects: Objects, trials: Trials, found: tuple[int, list[str]]) -> str | None:
+    number, keys = found
+    known = trials(number)
     if known is None:
-        return f"this sweep has no trial {objects.uri(f'trials/{trial}')}"
-    for folder in (each.key.removesuffix(MANIFEST) for each in listed if each.key.endswith(f"/{MANIFEST}")):
+        return f"this sweep has no trial {objects.uri(trial_key(number))}"
+    for folder in (key.removesuffix(MANIFEST) for key in keys if key.endswith(f"/{MANIFEST}")):
         try:
             answer = difference(known, _read(objects, folder))
         except (CheckpointError, MissingError) as error:

@@ -77,8 +77,12 @@ def test_orphans_of_every_kind_are_found_and_nothing_else_is_deleted(store: Tria
     objects.put("probe/1234", b"probe")
     objects.put("trials/odd/thing", b"?")
     if isinstance(objects, S3Objects):
-        objects._client.create_multipart_upload(**objects._place("trials/00001/half"))
+        for key in ("trials/00001/half", "study"):
+            objects._client.create_multipart_upload(**objects._place(key))
     else:
+        half = objects.local(".study.0123")
+        assert half is not None
+        half.write_bytes(b"half")
         folder = objects.local("trials/00001/checkpoints")
         assert folder is not None
         (folder / f".{folder_name(400)}.123").mkdir()
@@ -89,8 +93,8 @@ def test_orphans_of_every_kind_are_found_and_nothing_else_is_deleted(store: Tria
     assert said["00007"] == said["odd"] == "a trial that the study does not know"
     assert said[f"{folder_name(400)}-0123abcd"] == "a checkpoint that was never finished"
     assert said["1234"] == "left by a check of the store"
-    assert list(said.values()).count("never finished") == 1
-    assert len(said) == 5
+    assert list(said.values()).count("never finished") == 2
+    assert len(said) == 6
     assert keys(objects) == sound
     assert orphans(store, KEPT) == []
 

@@ -217,6 +217,14 @@ def test_a_store_from_before_with_something_of_another_sweep_is_refused_with_the
     assert contents(store.objects) == before
 
 
+def test_what_no_trial_has_written_is_nobody_s(sweep: Sweep, tmp_path: Path) -> None:
+    study, store = left_sweep(tmp_path / "one", sweep, owned=False)
+    for key in ("trials/odd/thing", "trials/00099", "probe/0123", "extractors/0123"):
+        store.objects.put(key, b"?")
+    take(study)
+    assert owner(store.objects) == study.id
+
+
 def test_a_new_sweep_takes_no_store_from_before(sweep: Sweep, tmp_path: Path) -> None:
     _, store = left_sweep(tmp_path / "one", sweep, owned=False)
     before = contents(store.objects)
