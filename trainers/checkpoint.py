@@ -1,6 +1,7 @@
 """Checkpoints: one folder with the tensors (safetensors) and a manifest that proves they are whole.
 
-Nothing is unpickled: tensors travel as safetensors, everything else as JSON.
+Nothing is unpickled: tensors travel as safetensors, everything else as JSON. A checkpoint may come from a stranger, so
+only plain files of a limited size are read, and sizes are compared before contents.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import json
 import logging
 import os
 import re
+import reprlib
 import shutil
+import stat
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
@@ -27,8 +30,14 @@ _HEADER = "header"
 #: What matches the folders of checkpoints: ten digits.
 _FOLDERS = "[0-9]" * 10
 _SEAL = "sha256"
+#: Bytes; larger files are not read. A manifest has some kB for each rung, a header some kB.
+LARGEST_MANIFEST, LARGEST_HEADER, LARGEST_STATE = 2**26, 2**24, 2**36
+#: Bytes. Before the sha256 of a larger state, which takes seconds, its header must account for its size.
+_LARGE = 2**30
 
 _log = logging.getLogger(__name__)
+_repr = reprlib.Repr()
+_repr.maxstring = 80  # a sha256 has 64 digits
 
 
 class CheckpointError(Exception):
@@ -82,7 +91,7 @@ def _replace(temporary: Path, folder: Path) -> None:
     except OSError:
         os.replace(aside, folder)
         raise
-    shutil.rmtree(aside)
+    _remove(aside)
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
@@ -90,14 +99,46 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
     Raises CheckpointError if the checkpoint is damaged or incomplete, InputError if a newer program wrote it.
     """
+    manifest, path = _unverified_manifest(folder), folder / STATE
+    listed = _listed_size(manifest, folder)
+    expected = manifest["files"][STATE]
     try:
-        manifest = parse_manifest((folder / MANIFEST).read_bytes(), str(folder / MANIFEST))
-        expected, found = manifest["files"][STATE], _describe(folder / STATE)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if (size := _size(path)) != listed:
+            raise CheckpointError(f"{path}: expected {_repr.repr(expected)}, found a size of {size}")
+        if size > _LARGE:
+            _read_state(path, names_only=True)
+        found = _describe(path)
+    except OSError as error:
         raise CheckpointError(f"{folder}: incomplete checkpoint ({error})") from error
     if found != expected:
-        raise CheckpointError(f"{folder / STATE}: expected {expected}, found {found}")
+        raise CheckpointError(f"{path}: expected {_repr.repr(expected)}, found {found}")
     return manifest
+
+
+def listed_size(folder: Path) -> int:
+    """Bytes of the state by the manifest, without a look at the state. Raises as `read_manifest`."""
+    return _listed_size(_unverified_manifest(folder), folder)
+
+
+def _listed_size(manifest: dict[str, Any], folder: Path) -> int:
+    try:
+        size = manifest["files"][STATE]["size"]
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"{folder}: incomplete checkpoint ({MANIFEST} lacks {error})") from error
+    if type(size) is not int or not 0 <= size <= LARGEST_STATE:
+        text = f"the size of {STATE} is {_repr.repr(size)}; allowed are 0 to {LARGEST_STATE:,}"
+        raise CheckpointError(f"{folder / MANIFEST}: {text}")
+    return size
+
+
+def _unverified_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        if (size := _size(path)) > LARGEST_MANIFEST:
+            raise CheckpointError(f"{path}: has {size:,} bytes; allowed are {LARGEST_MANIFEST:,}")
+        return parse_manifest(path.read_bytes(), str(path))
+    except OSError as error:
+        raise CheckpointError(f"{folder}: incomplete checkpoint ({MANIFEST}: {error})") from error
 
 
 def parse_manifest(data: bytes, source: str) -> dict[str, Any]:
@@ -106,12 +147,12 @@ def parse_manifest(data: bytes, source: str) -> dict[str, Any]:
     Raises CheckpointError that names `source` if it is damaged, InputError if a newer program wrote it.
     """
     try:
-        manifest: dict[str, Any] = json.loads(data)
+        manifest = _mapping(data)
         seal = manifest.pop(_SEAL, None)  # manifests of the first releases have none
-    except (ValueError, AttributeError, TypeError) as error:
+        if seal is not None and seal != _seal(manifest):
+            raise CheckpointError(f"{source}: its sha256 is not {_repr.repr(seal)}")
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{source}: not a manifest ({error})") from error
-    if seal is not None and seal != _seal(manifest):
-        raise CheckpointError(f"{source}: its sha256 is not {seal}")
     # After the sha256: a damaged number must not be taken for a newer program's.
     return formats.MANIFEST.read(manifest, source)
 
@@ -119,13 +160,20 @@ def parse_manifest(data: bytes, source: str) -> dict[str, Any]:
 def read(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
     """Tensors (on the CPU), header and manifest of a verified checkpoint. Raises as `read_manifest`."""
     manifest = read_manifest(folder)
+    return *_read_state(folder / STATE), manifest
+
+
+def _read_state(path: Path, names_only: bool = False) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Tensors and header of a state, or no tensors; in either case after a check of their sizes by the library."""
     try:
-        with safe_open(folder / STATE, framework="pt") as file:
-            header = json.loads(file.metadata()[_HEADER])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{folder / STATE}: not a checkpoint ({error})") from error
-    return tensors, header, manifest
+        with open(path, "rb") as start:
+            if (size := int.from_bytes(start.read(8), "little")) > LARGEST_HEADER:
+                raise ValueError(f"a header of {size:,} bytes; allowed are {LARGEST_HEADER:,}")
+        with safe_open(path, framework="pt") as file:
+            header = _mapping((file.metadata() or {})[_HEADER])
+            return {} if names_only else {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not a checkpoint ({error})") from error
 
 
 def folder_name(images: int) -> str:
@@ -177,8 +225,8 @@ def prune(parent: Path, best: Collection[int] = (), last: int = 2) -> None:
     It also deletes what killed processes have left half written, since a run has only one writer at a time.
     """
     for leftover in parent.glob(".[0-9]*"):
-        shutil.rmtree(leftover)
-    folders = [path for path in parent.glob(_FOLDERS) if path.is_dir()]
+        _remove(leftover)
+    folders = [path for path in parent.glob(_FOLDERS) if path.is_dir() and not path.is_symlink()]
     kept = retained((images_of(folder.name) for folder in folders), best, last)
     for folder in folders:
         if images_of(folder.name) not in kept:
@@ -196,3 +244,27 @@ def _describe(path: Path) -> dict[str, Any]:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return {"size": path.stat().st_size, "sha256": digest.hexdigest()}
+
+
+def _size(path: Path) -> int:
+    """Bytes of a plain file. Raises OSError for anything else: to open a pipe would wait, a link leads anywhere."""
+    found = path.lstat()
+    if not stat.S_ISREG(found.st_mode):
+        raise OSError(f"{path} is no plain file, but a link, folder, pipe, socket or device")
+    return found.st_size
+
+
+def _mapping(text: str | bytes) -> dict[str, Any]:
+    """The mapping that `text` is as JSON. Raises ValueError or RecursionError."""
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise ValueError(f"expected a mapping, got {_repr.repr(found)}")
+    return found
+
+
+def _remove(path: Path) -> None:
+    """Deletes a folder with all below it, or whatever else has its name; what a link leads to stays."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()

@@ -5,6 +5,8 @@ Every field is a search dimension under the same name: in the sweep file, in the
 
 from __future__ import annotations
 
+import json
+import reprlib
 from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -132,14 +134,17 @@ def renewed(kind: type[Config], values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-def from_stored(kind: type[AnyConfig], stored: dict[str, Any], source: str) -> AnyConfig:
+def from_stored(kind: type[AnyConfig], stored: Any, source: str) -> AnyConfig:
     """The configuration that this or an earlier release has stored by `model_dump(mode="json")`.
 
     A field that `stored` lacks is younger than it and takes the default of its class, with which everything behaves as
     it did before the field existed. Raises InputError that names `source` for fields or values that are not known.
     """
+    if not isinstance(stored, dict):
+        raise InputError(f"{source}: its configuration is {reprlib.repr(stored)}, and no mapping of settings")
     try:
-        return kind.model_validate(renewed(kind, stored))
+        # As JSON: strictly, so that texts are no numbers, but with lists for tuples.
+        return kind.model_validate_json(json.dumps(renewed(kind, stored)), strict=True)
     except ValidationError as error:
         found = problems(error)
         if newer := [".".join(path) for path, text in found if text == UNKNOWN]:

@@ -25,7 +25,7 @@ from trainers.evaluation.extractors import Features
 from trainers.gan import System
 from trainers.parallel.batch_norm import BatchNorm
 from trainers.parallel.group import ALONE, Parallel
-from trainers.rungs import Rung, best_rung, worth_keeping
+from trainers.rungs import Rung, best_rung, history_of, worth_keeping
 from trainers.trainer import Trainer
 
 
@@ -213,14 +213,25 @@ class Run:
         """Continues from the checkpoint in `folder`.
 
         Raises ValueError if it is of another system, configuration or data, or was scored in another way, since the
-        scores of one history must compare; InputError if a newer program wrote it; CheckpointError if it is damaged.
+        scores of one history must compare; InputError if a newer program wrote it; CheckpointError if it is damaged, or
+        no checkpoint of this run's networks.
         """
         tensors, header, manifest = checkpoint.read(folder)
         for key, own in self._identity().items():
             if (found := manifest.get(key)) != own:
                 raise ValueError(f"the checkpoint is of {key} {found}, not of {own}")
-        self.trainer.load_state(tensors, header)
-        self.history = [Rung.from_json(record) for record in manifest["history"]]
+        try:
+            history = history_of(manifest)
+        except ValueError as error:
+            raise checkpoint.CheckpointError(f"{folder / checkpoint.MANIFEST}: {error}") from error
+        try:
+            self.trainer.load_state(tensors, header, str(folder))
+        except RuntimeError as error:
+            raise checkpoint.CheckpointError(f"{folder / checkpoint.STATE}: {error}") from error
+        if self.trainer.images != history[-1].images:
+            text = f"is after {self.trainer.images} images, but its last rung after {history[-1].images}"
+            raise checkpoint.CheckpointError(f"{folder}: {text}")
+        self.history = history
 
     def _identity(self) -> dict[str, Any]:
         """What a checkpoint must share with this run, besides the configuration.

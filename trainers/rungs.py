@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
+from trainers.config import problems
 from trainers.evaluation.scores import Score
 
 
@@ -47,6 +52,23 @@ class Rung:
         losses = {name: float(value) for name, value in record["losses"].items()}
         lists = {name: tuple(value) for name, value in record.items() if isinstance(value, list)}
         return cls(**{**record, "scores": scores, "losses": losses, **lists})
+
+
+def history_of(manifest: dict[str, Any]) -> list[Rung]:
+    """The rungs in the manifest of a checkpoint, oldest first, at least one. Raises ValueError if it has no such."""
+    try:
+        records = [asdict(Rung.from_json(record)) for record in manifest["history"]]
+        rungs = TypeAdapter(list[Rung]).validate_json(
+            json.dumps(records), strict=True
+        )  # lists are tuples, texts no numbers
+    except ValidationError as error:
+        path, text = problems(error)[0]
+        raise ValueError(f"history: {'.'.join(path)}: {text}") from None
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"history: expected a list of rungs ({type(error).__name__}: {error})") from None
+    if not rungs or any(later <= earlier for earlier, later in pairwise([0, *(rung.images for rung in rungs)])):
+        raise ValueError("history: the images of its rungs must be positive and increase")
+    return rungs
 
 
 def worth_keeping(rungs: Sequence[Rung], metric: str, best: int = 1) -> set[int]:

@@ -144,21 +144,23 @@ class Trainer:
         header = {"iteration": self.iteration, "batches": self._batches, "config": self.config.model_dump(mode="json")}
         return tensors, header
 
-    def load_state(self, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
+    def load_state(self, tensors: dict[str, Tensor], header: dict[str, Any], source: str = "the checkpoint") -> None:
         """Continues from `state()` of a trainer of the same system, configuration and dtype.
 
         A field that the stored configuration lacks is taken to have the default of its class. Raises ValueError if the
-        configurations differ, InputError if the stored one has fields that this program does not know, RuntimeError if
-        tensors are missing, unknown or of another shape.
+        configurations differ, InputError that names `source` if the stored one is none, or has fields that this program
+        does not know, RuntimeError if a count is missing in the header, or if tensors are missing, unknown, or of
+        another shape or dtype.
         """
-        stored = from_stored(type(self.config), header["config"], "the checkpoint")
+        stored = from_stored(type(self.config), header.get("config"), source)
         if stored != self.config:
             pairs = ((name, value, getattr(self.config, name)) for name, value in stored)
             changed = [f"{name} {value!r}, not {own!r}" for name, value, own in pairs if value != own]
             raise ValueError(f"the checkpoint was written with {', '.join(changed)}")
-        # A checkpoint from a CPU has no random state of a GPU, which then begins from its seed.
-        if missing := sorted((self._expected(header["iteration"]) ^ set(tensors)) - {"random.cuda"}):
-            raise RuntimeError(f"the checkpoint's tensors are not this trainer's: {', '.join(missing[:5])}")
+        for key in ("iteration", "batches"):
+            if type(count := header.get(key)) is not int or not 0 <= count < 2**63:
+                raise RuntimeError(f"its header has no whole number {key!r} of 0 or more")
+        self._check_tensors(tensors, header["iteration"])
         for name, net in self.nets.items():
             net.load_state_dict(_below(tensors, f"net.{name}."))
         if self._ema is not None:
@@ -172,14 +174,27 @@ class Trainer:
         self._random_state |= {kind: t.cpu() for kind, t in _below(tensors, "random.").items()}
         self.iteration, self._batches = header["iteration"], header["batches"]
 
-    def _expected(self, iteration: int) -> set[str]:
-        """Names of the tensors of a state after `iteration` steps: optimizers keep slots from the first step on."""
-        names = {name for name in self.state()[0] if not name.startswith("opt.")}
+    def _check_tensors(self, tensors: dict[str, Tensor], iteration: int) -> None:
+        """Raises RuntimeError unless `tensors` have names, dtypes and shapes of a state after `iteration` steps."""
+        expected = self._expected(iteration)
+        # A checkpoint from a CPU has no random state of a GPU, which then begins from its seed.
+        if missing := sorted((expected.keys() ^ tensors.keys()) - {"random.cuda"}):
+            raise RuntimeError(f"its tensors are not this trainer's: {', '.join(missing[:5])}")
+        for name in expected.keys() & tensors.keys():
+            if (found := _form(tensors[name])) != expected[name]:
+                raise RuntimeError(f"its tensor {name} is {found}, not {expected[name]}")
+        torch.Generator().set_state(tensors["random.cpu"])  # raises RuntimeError for bytes that are no state
+
+    def _expected(self, iteration: int) -> dict[str, str]:
+        """Dtypes and shapes of a state's tensors after `iteration` steps: optimizers keep slots from the first on."""
+        forms = {name: _form(tensor) for name, tensor in self.state()[0].items() if not name.startswith("opt.")}
+        count = _form(torch.zeros((), dtype=torch.promote_types(self.dtype, torch.float32)))
         for phase in self.gan.phases:
             parameters = [p for name in phase.nets for p in self.nets[name].parameters()]
-            kept = slots(self.config) if iteration else ()
-            names |= {f"opt.{phase.name}.{index}.{slot}" for index in range(len(parameters)) for slot in kept}
-        return names
+            for slot in slots(self.config) if iteration else ():
+                for index, parameter in enumerate(parameters):
+                    forms[f"opt.{phase.name}.{index}.{slot}"] = count if slot == "step" else _form(parameter)
+        return forms
 
     def _placed(self, net: nn.Module) -> nn.Module:
         net.to(self.device)
@@ -278,6 +293,10 @@ class Trainer:
 def _to_uint8(images: Tensor) -> Tensor:
     # Truncating instead of rounding would darken every image by half a level and shift FID.
     return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -119,7 +119,13 @@ def _fetch_one(objects: Objects, trial: str, name: str, target: Path) -> Path:
 
 def _download(objects: Objects, trial: str, name: str, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
+    sizes = contents(objects, trial).get(name, {})  # nothing is downloaded whose size alone is wrong
+    if (size := sizes.get(MANIFEST, 0)) > checkpoint.LARGEST_MANIFEST:
+        raise CheckpointError(f"{MANIFEST} has {size:,} bytes; allowed are {checkpoint.LARGEST_MANIFEST:,}")
     (folder / MANIFEST).write_bytes(objects.get(key_of(trial, name, MANIFEST))[0])
+    listed = checkpoint.listed_size(folder)
+    if (size := sizes.get(STATE, listed)) != listed:
+        raise CheckpointError(f"{STATE} has {size:,} bytes, but its manifest lists {listed:,}")
     if not (folder / STATE).exists():  # else an earlier call, which was interrupted later, got it
         objects.get_file(key_of(trial, name, STATE), folder / STATE)
     checkpoint.read_manifest(folder)

@@ -48,9 +48,12 @@ class FolderObjects:
             temporary.replace(target)
 
     def get(self, key: str) -> tuple[bytes, str]:
+        path = self.local(key)
+        if not path.is_file():  # nothing, or what is no object: to read a pipe would wait for its other end
+            raise MissingError(key)
         try:
-            data = self.local(key).read_bytes()
-        except (FileNotFoundError, IsADirectoryError):
+            data = path.read_bytes()
+        except FileNotFoundError:
             raise MissingError(key) from None
         return data, _tag(data)
 
@@ -111,7 +114,7 @@ class FolderObjects:
 
     def _listed(self, path: Path) -> Listed | None:
         try:
-            found = path.stat()
+            found = path.lstat()  # a link may lead into nothing
         except FileNotFoundError:
             return None  # deleted while the folder was read
         key = path.relative_to(self.root).as_posix()

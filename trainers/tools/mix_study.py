@@ -17,8 +17,9 @@ from trainers.data.files import locked, replaced
 from trainers.data.images import ImageData
 from trainers.data.spec import DatasetSpec
 from trainers.errors import InputError
+from trainers.rungs import history_of
 from trainers.tools.mixing import STRATEGIES, Point, material, reported_at, split, train_point
-from trainers.tools.score import checkpoint_of, from_checkpoint
+from trainers.tools.score import checkpoint_of, from_checkpoint, system_of
 
 POINTS = "points.jsonl"
 
@@ -100,7 +101,7 @@ def plan(
     report's proportions are used. Raises InputError for invalid options, unsuitable data and unsuitable checkpoints.
     """
     _check_options(strategies, seeds, epochs)
-    found, manifest = _conditional(source)
+    found, manifest, shown = _conditional(source)
     check(dataset)
     train, test = load(dataset, "train"), load(dataset, "test")
     shape = SYSTEMS[manifest["system"]].shape
@@ -119,7 +120,7 @@ def plan(
         )
     settings = Settings(
         system=manifest["system"],
-        shown=manifest["history"][-1]["images"],
+        shown=shown,
         checkpoint=manifest["files"][checkpoint.STATE]["sha256"],
         dataset=train.name,
         train=train.sha256,
@@ -171,16 +172,19 @@ def _write_points(folder: Path, settings: Settings, points: Sequence[Point]) -> 
         temporary.write_bytes(b"".join(line + b"\n" for line in lines))
 
 
-def _conditional(source: Path) -> tuple[Path, dict[str, Any]]:
-    """The checkpoint at `source`, of a conditional system, and its manifest. Raises InputError for others."""
+def _conditional(source: Path) -> tuple[Path, dict[str, Any], int]:
+    """The checkpoint at `source`, of a conditional system, its manifest, and the images shown to its generator.
+
+    Raises InputError for others.
+    """
     found = checkpoint_of(source)
     if found is None:
         raise InputError(f"{source}: no checkpoint; name one, or the folder of a run")
     try:
         manifest = checkpoint.read_manifest(found)
-        system = SYSTEMS[manifest["system"]]
-    except (checkpoint.CheckpointError, KeyError) as error:
+        system, shown = system_of(manifest), history_of(manifest)[-1].images
+    except (checkpoint.CheckpointError, ValueError) as error:
         raise InputError(f"{found}: no checkpoint of this version ({error})") from error
     if not system.conditional:
         raise InputError(f"{found}: {manifest['system']} is unconditional; its images have no classes to learn from")
-    return found, manifest
+    return found, manifest, shown

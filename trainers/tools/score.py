@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -25,6 +28,7 @@ from trainers.evaluation.extractors import Extractor, build_extractor, check_ext
 from trainers.evaluation.reference import reference_of
 from trainers.evaluation.scores import METRICS, Score
 from trainers.evaluation.spec import ExtractorSpec
+from trainers.gan import System
 from trainers.run import pick_device
 from trainers.trainer import Trainer
 
@@ -143,15 +147,23 @@ def from_checkpoint(folder: Path, data: ImageData, samples: int, seed: int = 0) 
         raise InputError(f"--samples {samples}: allowed are 2 or more")
     try:
         tensors, header, manifest = checkpoint.read(folder)
-        system = SYSTEMS[manifest["system"]]
-        config = from_stored(type(system.defaults), header["config"], str(folder))
+        system = system_of(manifest)
+        config = from_stored(type(system.defaults), header.get("config"), str(folder))
         # A Trainer needs training data; sampling uses only their number of classes.
         trainer = Trainer(system, config, blank(system.shape, data.classes, config.batch), pick_device())
-        trainer.load_state(tensors, header)
+        trainer.load_state(tensors, header, str(folder))
     except (checkpoint.CheckpointError, ValidationError, KeyError, ValueError, RuntimeError) as error:
         raise InputError(f"{folder}: no checkpoint of this version and these classes ({error})") from error
     made, labels = trainer.sample(samples, seed)
     return Generated(fitted(made.cpu(), data.shape), labels.cpu(), system.conditional)
+
+
+def system_of(manifest: dict[str, Any]) -> System:
+    """The system that the manifest of a checkpoint names. Raises ValueError if there is none of that name."""
+    name = manifest.get("system")
+    if not isinstance(name, str) or name not in SYSTEMS:
+        raise ValueError(f"{checkpoint.MANIFEST}: system: {reprlib.repr(name)} is none of {', '.join(SYSTEMS)}")
+    return SYSTEMS[name]
 
 
 def checkpoint_of(source: Path) -> Path | None:
@@ -159,7 +171,7 @@ def checkpoint_of(source: Path) -> Path | None:
 
     Raises InputError if every checkpoint of a run is damaged.
     """
-    if (source / checkpoint.MANIFEST).is_file():
+    if os.path.lexists(source / checkpoint.MANIFEST):
         return source
     for parent in (source, source / "checkpoints"):
         if any(path.is_dir() and (path / checkpoint.MANIFEST).exists() for path in parent.glob("[0-9]*")):
