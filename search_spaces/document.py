@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from yaml.reader import ReaderError
 
-from search_spaces.addresses import masked
+from search_spaces.addresses import holds_secret, masked
 from trainers.errors import InputError
 
 #: Keys from the top of the document.
@@ -105,9 +105,12 @@ class Document:
 
     def set(self, override: str) -> None:
         """Applies `a.b.c=value`, the value in YAML. Raises InputError that names the override."""
-        origin = f"--set {masked(override)}"
         dotted, equals, text = override.partition("=")
+        shown = "***" if holds_secret(text) or masked(override) != override else text
+        origin = f"--set {masked(dotted)}{equals}{shown if len(shown) <= 80 else shown[:77] + '...'}"
         path = tuple(part.strip() for part in dotted.split("."))
+        if ":" in dotted and holds_secret(override):
+            raise InputError("--set ***: expected KEY=VALUE, such as search.g_lr=0.001")
         if not equals or not all(path):
             raise InputError(f"{origin}: expected KEY=VALUE, such as search.g_lr=0.001")
         self.put(path, value_of(text, origin), origin)
@@ -122,7 +125,8 @@ class Document:
                 node[key] = {}  # another kind: its keys are others
             child = node.setdefault(key, {})
             if not isinstance(child, dict):
-                raise InputError(f"{origin}: {'.'.join(path[:depth])} is {child!r}, which has no keys below it")
+                shown = masked(repr(child))
+                raise InputError(f"{origin}: {'.'.join(path[:depth])} is {shown}, which has no keys below it")
             node = child
         node[path[-1]] = value
         self.origins = {key: place for key, place in self.origins.items() if key[: len(path)] != path}
@@ -130,7 +134,8 @@ class Document:
 
     def raise_errors(self, problems: Iterable[Problem]) -> NoReturn:
         """Raises InputError with one line per problem: origin, key, what is wrong."""
-        raise InputError("\n".join(f"{self.origin(path)}: {'.'.join(path)}: {text}" for path, text in problems))
+        lines = (f"{self.origin(path)}: {masked('.'.join(path))}: {text}" for path, text in problems)
+        raise InputError("\n".join(lines))
 
     def origin(self, path: Path) -> str:
         """The place of the key at `path`, or else of the nearest key above it."""
@@ -210,4 +215,4 @@ def _line(error: Exception, text: str) -> str:
 def _problem(error: Exception) -> str:
     if isinstance(error, ReaderError):
         return f"the character {chr(error.character)!r} is not allowed"
-    return getattr(error, "problem", None) or str(error)
+    return masked(getattr(error, "problem", None) or str(error))

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from search_spaces import checks, document, samplers, settings
+from search_spaces import addresses, checks, document, samplers, settings
 from search_spaces.document import Problem
 from search_spaces.pruners import PRUNERS
 from search_spaces.settings import Budget, Finals, Resources, Score, Section, Store, Study, Tracking
@@ -56,12 +56,14 @@ def parse_sweep(text: str, source: str = "sweep.yaml", overrides: Sequence[str] 
     written = document.read(text, source)
     for override in overrides:
         written.set(override)
-    written.data = migrated(written.data, source, FORMAT.newest)
-    _replace_deprecated(written)
     if name is not None:
-        written.data["name"], written.origins[("name",)] = name, f"--name {name}"
+        written.data["name"], written.origins[("name",)] = name, f"--name {addresses.masked(name)}"
     elif written.data.get("name") is None:
         written.data["name"] = Path(source).stem
+    if secret := list(addresses.secrets_in(written.data)):
+        written.raise_errors(secret)  # before any message repeats a value
+    written.data = migrated(written.data, source, FORMAT.newest)
+    _replace_deprecated(written)
     try:
         sweep = Sweep.model_validate(written.data)
     except ValidationError as error:

@@ -362,3 +362,8 @@ class Tracking(Section):
     @classmethod
     def _known(cls, uri: str | None) -> str | None:
         return uri if uri is None else addresses.tracking(uri)
+
+    @field_validator("artifacts")
+    @classmethod
+    def _place(cls, artifacts: str | None) -> str | None:
+        return artifacts if artifacts is None else addresses.artifacts(artifacts)

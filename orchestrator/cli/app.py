@@ -10,23 +10,61 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from orchestrator.paths import sweep_names
+from search_spaces.addresses import ELSEWHERE, holds_secret, masked, refusal
+from trainers.errors import InputError
 
 if TYPE_CHECKING:
     from orchestrator.study.study import SweepStudy
 
 PROGRAM = "gansweep"
 DEFAULT_ROOT = Path("runs")
+#: Options whose values are addresses, by the keys of a sweep file that are checked alike.
+_ADDRESSES = {"--storage": ("study", "storage")}
 #: What `gansweep list` can list.
 LISTS = ("systems", "datasets", "search-spaces")
 
+
+class _Commands(TyperGroup):
+    """The commands. No argument may hold a secret: others see the arguments of a process, and messages repeat them."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        if not extra.get("resilient_parsing"):  # it completes a word
+            for before, word in pairwise(["", *args]):
+                _refuse_secret(before, word)
+        return super().make_context(info_name, args, parent, **extra)
+
+
+def _refuse_secret(before: str, word: str) -> None:
+    option, _, value = word.partition("=") if word.startswith("--") else (before, "", word)
+    key = option
+    path: tuple[str, ...] = _ADDRESSES.get(option, ())
+    if option == "--set" and ":" not in (name := value.partition("=")[0]):
+        key, path, value = f"--set {name}", tuple(name.split(".")), value.partition("=")[2]
+        if value.startswith(("{", "[")):
+            return  # a collection, whose texts are looked at when it is read
+    if holds_secret(value):
+        text = f"a secret must not stand on a command line, which others can see: {ELSEWHERE}"
+        place = key if key.startswith("-") else "command line"
+        raise InputError(f"{place}: {refusal(path, value) if path else text}")
+
+
+def _folder(root: Path | None) -> Path | None:
+    if root is not None and ":/" in str(root):
+        raise InputError(f"--root {masked(str(root))}: expected a folder of this machine, not an address")
+    return root
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Search the hyper-parameters of GANs.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -101,7 +139,10 @@ File = Annotated[str, typer.Argument(help="A sweep file, or the name of a shippe
 NewName = Annotated[str | None, typer.Option("--name", help="Name of the sweep; default: the file's.")]
 Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override any key.")]
 Root = Annotated[
-    Path, typer.Option(envvar="GANSWEEP_HOME", help="Folder of all sweeps.", show_default="$GANSWEEP_HOME or ./runs")
+    Path,
+    typer.Option(
+        envvar="GANSWEEP_HOME", help="Folder of all sweeps.", show_default="$GANSWEEP_HOME or ./runs", callback=_folder
+    ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]
 Database = Annotated[

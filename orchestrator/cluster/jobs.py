@@ -15,7 +15,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from orchestrator.cluster.nodes import CLIENT, check_client, check_shared
+from orchestrator.cluster.nodes import CLIENT, check_client, check_shared, refuse_secrets
+from search_spaces.addresses import reason
 from search_spaces.sweep import Sweep, read_kept
 from trainers.errors import InputError
 
@@ -64,6 +65,7 @@ def submit(sweep: Sweep, address: str, root: Path | None = None) -> Submitted:
     continues the sweep. Raises InputError if the cluster does not answer or refuses the job, if `root` is a relative
     path, or if the sweep's study or store is not shared by the machines of the cluster.
     """
+    refuse_secrets(address)
     if not re.fullmatch(r"https?://\S+", address):
         text = "jobs go to http://HOST:8265, the cluster's dashboard, or through ray://HOST:10001"
         raise InputError(f"--address {address}: {text}")
@@ -89,7 +91,7 @@ def submit(sweep: Sweep, address: str, root: Path | None = None) -> Submitted:
         except RuntimeError as error:
             if name in _jobs_of(sweep, client):  # somebody else submitted it at the same time
                 return Submitted(name, new=False)
-            raise InputError(f"--address {address}: the cluster refused the job: {_reason(error)}") from None
+            raise InputError(f"--address {address}: the cluster refused the job: {reason(error)}") from None
     return Submitted(name, new=True)
 
 
@@ -175,7 +177,7 @@ def _client(address: str) -> Any:
         text = "the cluster needs its token: set RAY_AUTH_TOKEN, or put it into ~/.ray/auth_token, as the head has it"
         raise InputError(f"--address {address}: {text}") from None
     except (ConnectionError, RuntimeError) as error:
-        raise InputError(f"--address {address}: no job server answers there: {_reason(error)}") from None
+        raise InputError(f"--address {address}: no job server answers there: {reason(error)}") from None
 
 
 def _use_token() -> None:
@@ -189,7 +191,3 @@ def _jobs_of(sweep: Sweep, client: Any) -> dict[str, str]:
     """The states of the sweep's jobs by their ids, oldest first."""
     mine = [job for job in client.list_jobs() if job.submission_id and (job.metadata or {}).get(_SWEEP) == sweep.name]
     return {job.submission_id: str(job.status.value) for job in sorted(mine, key=lambda job: job.start_time or 0)}
-
-
-def _reason(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from search_spaces.addresses import S3
+from search_spaces.addresses import S3, holds_secret
 from search_spaces.settings import Resources
 from search_spaces.sweep import Sweep
 from trainers.errors import InputError
@@ -49,6 +49,7 @@ def check_address(address: str) -> None:
 
     Raises InputError, within 10 s, if nothing answers there, or if this machine is not one of the cluster's nodes.
     """
+    refuse_secrets(address)
     here = _clusters_here()
     if address == AUTO:
         wanted = os.environ.get("RAY_ADDRESS", "")
@@ -70,8 +71,16 @@ def check_address(address: str) -> None:
         )
 
 
+def refuse_secrets(address: str) -> None:
+    """Raises InputError, which does not repeat `address`, if that may hold a user, a password or a token."""
+    if holds_secret(address):
+        text = "an address has no user, password or token: set RAY_AUTH_TOKEN, or write ~/.ray/auth_token"
+        raise InputError(f"--address: {text}")
+
+
 def check_client(address: str) -> None:
     """Raises InputError, within 10 s, if Ray's client is not installed or nothing answers at ray://HOST:PORT."""
+    refuse_secrets(address)
     if find_spec("grpc") is None:
         raise InputError(f'--address {address}: needs Ray\'s client: pip install "ray[client]"')
     _answering(address, *_host_and_port(address.removeprefix(CLIENT)))

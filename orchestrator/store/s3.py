@@ -21,6 +21,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from orchestrator.store.objects import ConflictError, Listed, MissingError, RefusedError, UnavailableError
+from search_spaces.addresses import masked
 
 MIB = 2**20
 PART = 32 * MIB
@@ -226,7 +227,7 @@ class S3Objects:
             if status == 416:
                 raise _EmptyError(self.uri(key)) from None
             if status in _REFUSALS:
-                raise RefusedError(f"{self.uri(key)}: {error}{self._hint}") from None
-            raise UnavailableError(f"{self.uri(key)}: {error}") from None
+                raise RefusedError(f"{self.uri(key)}: {masked(str(error))}{self._hint}") from None
+            raise UnavailableError(f"{self.uri(key)}: {masked(str(error))}") from None
         except (BotoCoreError, Boto3Error) as error:
-            raise UnavailableError(f"{self.uri(key)}: {error}") from None
+            raise UnavailableError(f"{self.uri(key)}: {masked(str(error))}") from None

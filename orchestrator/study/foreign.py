@@ -9,6 +9,7 @@ from inspect import signature
 from typing import Any
 
 from orchestrator.study.lease import LeaseLostError
+from search_spaces.addresses import masked
 from trainers.errors import InputError
 
 
@@ -21,7 +22,7 @@ def import_class(path: str, base: type, key: str) -> type:
     try:
         found = getattr(import_module(module), name)
     except Exception as error:  # importing runs code of others, which may raise anything
-        text = f"{path} cannot be imported: {type(error).__name__}: {error}"
+        text = f"{path} cannot be imported: {_said(error)}"
         raise InputError(f"{key}.class: {text}; install its package where the driver runs") from error
     if not (isinstance(found, type) and issubclass(found, base)):
         raise InputError(f"{key}.class: {path} is {found!r}; allowed is a subclass of optuna's {base.__name__}")
@@ -37,7 +38,7 @@ def make_object(path: str, arguments: dict[str, Any], base: type, key: str) -> A
         return found(**arguments)
     except Exception as error:  # whatever its constructor raises
         shown = ", ".join(f"{name}: {value!r}" for name, value in arguments.items()) or "no arguments"
-        raise InputError(f"{key}.class: {path} does not take {shown}: {type(error).__name__}: {error}") from error
+        raise InputError(f"{key}.class: {path} does not take {shown}: {_said(error)}") from error
 
 
 @contextmanager
@@ -48,7 +49,7 @@ def naming_class(path: str, key: str) -> Iterator[None]:
     except (InputError, LeaseLostError):
         raise
     except Exception as error:  # code of others may raise anything
-        raise InputError(f"{key}.class: {path} raised {type(error).__name__}: {error}") from error
+        raise InputError(f"{key}.class: {path} raised {_said(error)}") from error
 
 
 def takes_argument(kind: type, argument: str) -> bool:
@@ -57,3 +58,7 @@ def takes_argument(kind: type, argument: str) -> bool:
         return argument in signature(kind).parameters
     except (TypeError, ValueError):  # a class written in C may have no signature
         return False
+
+
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__}: {masked(str(error))}"

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from orchestrator.paths import JOURNAL, SWEEP_FILE
 from orchestrator.study.journal import Journal
 from orchestrator.study.lease import Lease
-from search_spaces.addresses import database, masked, with_driver
+from search_spaces.addresses import database, reason, with_driver
 from search_spaces.sweep import Sweep, read_kept
 from trainers.data.files import replaced
 from trainers.errors import InputError
@@ -189,6 +189,5 @@ def _database(url: str) -> FencedStorage:
         # A connection that a restart of the server has broken is replaced before it is used.
         built = RDBStorage(with_driver(url), engine_kwargs={"pool_pre_ping": True})
     except (SQLAlchemyError, ImportError, RuntimeError) as error:  # RuntimeError: tables of another version of Optuna
-        reason = masked(str(error).strip().splitlines()[0])
-        raise InputError(f"the study's database {url} cannot be opened: {reason}") from None
+        raise InputError(f"the study's database {url} cannot be opened: {reason(error)}") from None
     return FencedStorage(optuna.storages.get_storage(built))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 
 from orchestrator.tracking.interface import TrackerInterface
-from search_spaces.addresses import masked
+from search_spaces.addresses import reason
 
 Job = Callable[[TrackerInterface], None]
 
@@ -101,7 +101,7 @@ class RetryQueue:
                     return
                 tracker, failures = None, failures + 1
                 if not failing:
-                    self._say(f"tracking: {_reason(error)}; the sweep goes on, and what is missing is written later")
+                    self._say(f"tracking: {reason(error)}; the sweep goes on, and what is missing is written later")
                 failing = True
                 self._end(taken)
                 if len(taken) == 1:  # several are repeated one by one without a pause: perhaps only one is refused
@@ -154,8 +154,3 @@ class RetryQueue:
     def _pause(self, seconds: float) -> None:
         with self._changed:
             self._changed.wait_for(lambda: self._stopped, seconds)
-
-
-def _reason(error: Exception) -> str:
-    text = str(error).strip() or type(error).__name__
-    return masked(text.splitlines()[0])[:200]
