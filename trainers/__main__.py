@@ -26,6 +26,8 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument("--fit", action="store_true", help="fit the images to the system's size and colours")
     parser.add_argument("--data", type=Path, help="folder of the data set's files")
     parser.add_argument("--no-verify", action="store_true", help="take files that are not the published ones")
+    parser.add_argument("--background", metavar="COLOUR", help="what lies below transparent parts of pictures")
+    parser.add_argument("--skip-damaged", action="store_true", help="pass over pictures that cannot be decoded")
     parser.add_argument("--kimg", type=float, default=60.0, help="length in kimg (default 60)")
     parser.add_argument("--every", type=float, default=10.0, help="kimg between scores and checkpoints (default 10)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a field of the configuration")

@@ -15,7 +15,7 @@ from trainers.advice import warnings_of
 from trainers.catalogue import SYSTEMS
 from trainers.config import KIMG, configure
 from trainers.data.catalogue import check, load, shape_of
-from trainers.data.spec import DatasetSpec
+from trainers.data.spec import DatasetSpec, colour_option
 from trainers.errors import InputError
 from trainers.evaluation.evaluator import Evaluator
 from trainers.evaluation.extractors import build_extractor, check_extractor
@@ -61,7 +61,14 @@ def _prepare(options: argparse.Namespace) -> Run:
     name = options.dataset or DEFAULT_DATASETS[system.shape[0]]
     fit = options.fit or options.dataset is None
     dataset = DatasetSpec.model_validate(
-        {"name": name, "path": options.data, "fit": fit, "verify": not options.no_verify}
+        {
+            "name": name,
+            "path": options.data,
+            "fit": fit,
+            "verify": not options.no_verify,
+            "background": colour_option(options.background),
+            "skip_damaged": options.skip_damaged,
+        }
     )
     check(dataset)
     shape, classes = shape_of(dataset)
@@ -87,7 +94,9 @@ def _prepare(options: argparse.Namespace) -> Run:
     check_extractor(extractor_spec, options.cache)
     for warning in warnings_of(system, config):
         print(f"warning: {warning}", file=sys.stderr)
-    train, test = load(dataset, "train"), load(dataset, "test")
+    train, test = (load(dataset, split, options.cache) for split in ("train", "test"))
+    for notice in train.notices:
+        print(f"warning: {notice}", file=sys.stderr)
     if config.sampling != "random" and config.batch > len(train.images):
         raise InputError(f"--set: batch {config.batch} is larger than the {len(train.images)} images of {name}")
     device = pick_device()

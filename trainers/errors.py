@@ -6,3 +6,14 @@ class InputError(Exception):
 
     The message names the file or option, the key, the value, and what is allowed.
     """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+def printable(text: str) -> str:
+    """`text` with backslash escapes for what cannot be printed.
+
+    Python keeps the bytes of a file name that are no UTF-8 as lone surrogates, which no stream takes.
+    """
+    return text.encode("utf-8", "backslashreplace").decode()

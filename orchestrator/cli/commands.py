@@ -46,6 +46,7 @@ def launch_command(
     settings: Settings = None,
     root: Root = DEFAULT_ROOT,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check all, print the plan, start nothing.")] = False,
+    read_data: Annotated[bool, typer.Option("--read-data", help="With --dry-run: read all images too.")] = False,
     address: Address = None,
 ) -> None:
     """Begin a sweep, or go on with it if it exists."""
@@ -61,7 +62,7 @@ def launch_command(
     from orchestrator.driver.launch import check
     from orchestrator.study.study import SweepStudy
 
-    for notice in check(sweep, root, lambda: SweepStudy.open(root / sweep.name, sweep.study.storage)):
+    for notice in check(sweep, root, lambda: SweepStudy.open(root / sweep.name, sweep.study.storage), read_data):
         print(f"warning: {notice}", file=sys.stderr)
     say(plan_lines(sweep, root))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 MIX_STUDY = mix_study_of(DEFAULT_ROOT)
 _DATASETS = f"Data set of the real images: {', '.join(DATASETS)}."
 DataFolder = Annotated[Path | None, typer.Option(help="Folder of its files.")]
+Background = Annotated[str | None, typer.Option(help="Colour below transparent parts: white, '#rrggbb', ...")]
+SkipDamaged = Annotated[bool, typer.Option("--skip-damaged", help="Pass over pictures of it that cannot be decoded.")]
 Verify = Annotated[bool, typer.Option(help="Whether its files must be the published ones.")]
 
 
@@ -47,6 +50,8 @@ def score_command(
     dataset: Annotated[str | None, typer.Option(help=_DATASETS)] = None,
     data: DataFolder = None,
     verify: Verify = True,
+    background: Background = None,
+    skip_damaged: SkipDamaged = False,
     metrics: Annotated[str, typer.Option(help=f"Comma-separated, of {', '.join(METRICS)}; default: a rung's.")] = "",
     per_class: Annotated[bool, typer.Option("--per-class", help="Accuracy, KID and FID of each class too.")] = False,
     samples: Annotated[int, typer.Option(help="Images that a checkpoint's generator makes.")] = 10_000,
@@ -60,7 +65,7 @@ def score_command(
 ) -> None:
     """Score a folder of images, or a checkpoint's samples."""
     if targets is not None:
-        _score_pairs(_given(context), source, targets, as_json)
+        _score_pairs(_given(context), source, targets, background, as_json)
         return
     if dataset is None:
         raise InputError(f"score needs --dataset, one of {', '.join(DATASETS)}, or --targets, a folder of pictures")
@@ -68,11 +73,17 @@ def score_command(
         from orchestrator.driver.ownership import check_scored
 
         check_scored(source, root)
+    from trainers.data.spec import colour_option
     from trainers.tools.score import score
 
+    colour = colour_option(background)
+    laid_on = background if dataset == "folder" else None  # the other data sets have no transparent parts
     network = _extractor(name=extractor, weights=weights, sha256=sha256, dtype=dtype)
     chosen = tuple(filter(None, metrics.split(",")))
-    found = score(source, _images(dataset, data, verify), network, chosen, samples, cache_of(root), per_class)
+    images = _images(dataset, data, verify, laid_on, skip_damaged)
+    found = score(source, images, network, chosen, samples, cache_of(root), per_class, colour)
+    for notice in found.notices:
+        print(f"warning: {notice}", file=sys.stderr)
     print_scores(found, as_json)
 
 
@@ -82,6 +93,8 @@ def mix_study_command(
     dataset: Annotated[str, typer.Option(help=_DATASETS)],
     data: DataFolder = None,
     verify: Verify = True,
+    background: Background = None,
+    skip_damaged: SkipDamaged = False,
     strategies: Annotated[str, typer.Option(help="none: mixed, 1: generated then real, 2: in turns.")] = "none,1,2",
     real: Annotated[str, typer.Option(help="Numbers of real images; default: the reported proportions.")] = "",
     seeds: Annotated[str, typer.Option(help="Comma-separated; one training for each.")] = "0,1,2",
@@ -98,7 +111,7 @@ def mix_study_command(
 
     study = plan(
         source,
-        _images(dataset, data, verify),
+        _images(dataset, data, verify, background, skip_damaged),
         strategies=list(filter(None, strategies.split(","))),
         real=_whole_numbers("--real", real),
         seeds=_whole_numbers("--seeds", seeds),
@@ -156,14 +169,15 @@ def print_likeness(found: Likeness, images: Path, targets: Path, as_json: bool) 
     console.print(f"on {found.n:,} pairs, of {images} with {targets}", highlight=False, soft_wrap=True)
 
 
-def _score_pairs(given: set[str], source: Path, targets: Path, as_json: bool) -> None:
+def _score_pairs(given: set[str], source: Path, targets: Path, background: str | None, as_json: bool) -> None:
     """Raises InputError if an option is `given` that means nothing for pairs."""
-    if useless := given - {"source", "targets", "as_json", "root"}:
+    if useless := given - {"source", "targets", "background", "as_json", "root"}:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in sorted(useless))
         raise InputError(f"{options}: has no meaning with --targets, which compares pixels alone")
+    from trainers.data.spec import colour_option
     from trainers.tools.pairs import likeness
 
-    print_likeness(likeness(source, targets), source, targets, as_json)
+    print_likeness(likeness(source, targets, colour_option(background)), source, targets, as_json)
 
 
 def _given(context: typer.Context) -> set[str]:
@@ -172,10 +186,11 @@ def _given(context: typer.Context) -> set[str]:
     return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
 
 
-def _images(dataset: str, data: Path | None, verify: bool) -> DatasetSpec:
-    from trainers.data.spec import DatasetSpec
+def _images(dataset: str, data: Path | None, verify: bool, background: str | None, skip_damaged: bool) -> DatasetSpec:
+    from trainers.data.spec import DatasetSpec, colour_option
 
-    return DatasetSpec(name=dataset, path=data, verify=verify)
+    colour = colour_option(background)
+    return DatasetSpec(name=dataset, path=data, verify=verify, background=colour, skip_damaged=skip_damaged)
 
 
 def _extractor(**options: Any) -> ExtractorSpec:

@@ -46,7 +46,7 @@ def _prepared(sweep_text: str, cache: Path, device: str) -> tuple[ImageData, Eva
 
 def prepare_scoring(sweep: Sweep, cache: Path, device: str) -> tuple[ImageData, Evaluator]:
     """The training images and the evaluator of a sweep; trains or downloads the extractor if `cache` lacks it."""
-    train, test = load(sweep.dataset, "train"), load(sweep.dataset, "test")
+    train, test = (load(sweep.dataset, split, cache) for split in ("train", "test"))
     extractor = build_extractor(sweep.score.extractor, train, test, cache, device)
     reference = reference_of(extractor, train, cache)
     return train, Evaluator(extractor, reference, sweep.metrics, sweep.score.seed)

@@ -30,6 +30,7 @@ from search_spaces.addresses import S3
 from search_spaces.checks import data_problems
 from search_spaces.sweep import Sweep
 from trainers.data.catalogue import check as check_data
+from trainers.data.catalogue import examine as examine_data
 from trainers.data.catalogue import shape_of
 from trainers.errors import InputError
 from trainers.evaluation import weights
@@ -252,7 +253,7 @@ def extractor(case: Case) -> Finding:
 
 
 def data(case: Case) -> Finding:
-    """Whether the images are there or can be fetched, and suit the systems; fetches nothing."""
+    """Whether the images are there or can be fetched, can be read, and suit the systems; fetches and keeps nothing."""
     spec = case.sweep.dataset
     try:
         check_data(spec)
@@ -268,7 +269,12 @@ def data(case: Case) -> Finding:
         except InputError:
             found = f"{spec.name} is not in {spec.folder}; it will be fetched on first use"
             return Finding("data", "warning", found, "without network, fetch it elsewhere and put it there")
-    return Finding("data", "ok", f"{spec.name}: {classes} classes, {channels} x {height} x {width}")
+    try:
+        seen = examine_data(spec)
+    except InputError as error:
+        return _refused("data", error, "correct dataset")
+    found = f"{spec.name}: {classes} classes, {channels} x {height} x {width}"
+    return Finding("data", "ok", "; ".join([found, *seen]))
 
 
 def _has_driver() -> bool:

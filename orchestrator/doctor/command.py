@@ -19,6 +19,8 @@ from search_spaces.sweep import Sweep
 
 #: Seconds that a check may take.
 LIMIT = 15.0
+READING = 600.0
+"""Seconds in which all images must be read."""
 _LONGEST = 400
 #: Names of environment variables whose values must not be shown.
 _SECRET = re.compile(r"SECRET|PASSW|TOKEN|ACCESS_KEY|API_KEY", re.IGNORECASE)
@@ -63,7 +65,12 @@ CHECKS = (
         imports=("orchestrator.tracking.tracker",),
     ),
     Check("extractor", doctor_checks.extractor, "see that the disk of its weights answers, or correct score.extractor"),
-    Check("data", doctor_checks.data, "see that the disk of the data answers, or correct dataset"),
+    Check(
+        "data",
+        doctor_checks.data,
+        "see that the disk of the data answers, or correct dataset; `launch --dry-run --read-data` has no limit",
+        limit=READING,
+    ),
     Check("classes", doctor_checks.classes, "see whether the class can be imported in a Python shell"),
 )
 

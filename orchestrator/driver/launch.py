@@ -30,6 +30,7 @@ from orchestrator.tracking.process import TrackerProcess
 from orchestrator.tracking.retry_queue import RetryQueue
 from search_spaces.load import check_sweep
 from search_spaces.sweep import Sweep, changed_keys, completed, diff
+from trainers.data.catalogue import examine, notices
 from trainers.errors import InputError
 from trainers.evaluation.evaluator import Evaluator
 from trainers.run import pick_device
@@ -82,16 +83,18 @@ def launch(sweep: Sweep, root: Path, console: Console, address: str | None = Non
     return read_status(folder)
 
 
-def check(sweep: Sweep, root: Path, find: Callable[[], SweepStudy | None]) -> list[str]:
+def check(sweep: Sweep, root: Path, find: Callable[[], SweepStudy | None], read_data: bool = True) -> list[str]:
     """Checks data, extractor, store, and the classes that `sweep` names; starts nothing.
 
-    `find` opens the sweep's study, if there is one. Returns what people should know all the same. Raises InputError
-    with one line for each fault.
+    `find` opens the sweep's study, if there is one. With `read_data` all images are read; decoded pictures stay in the
+    cache, for the trials. Returns what people should know all the same. Raises InputError with one line for each fault.
     """
     check_sweep(sweep, cache_of(root))
     check_store(sweep)
     check_store_owner(sweep, root / sweep.name, find)
-    return check_named_classes(sweep)
+    named = check_named_classes(sweep)
+    data = examine(sweep.dataset, cache_of(root)) if read_data else notices(sweep.dataset)
+    return [*named, *data]
 
 
 def _agreed(sweep: Sweep, known: Sweep, console: Console) -> Sweep:

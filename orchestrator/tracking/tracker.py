@@ -269,7 +269,7 @@ class Tracker:
             for rung in record.rungs:
                 if rung.images in wanted and rung.images in had:
                     name = picture_name(run.id, record, rung)
-                    with Image.open(had[rung.images]) as picture:
+                    with Image.open(had[rung.images], formats=["PNG"]) as picture:
                         picture.save(Path(folder) / f"{name}.png")
                         compress_image_size(picture).save(Path(folder) / f"{name}+compressed.webp")
             run.without_grid = wanted - set(had)

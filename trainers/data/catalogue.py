@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from trainers.data import cifar10, folder, idx, shapes
 from trainers.data.images import ImageData
 from trainers.data.spec import Dataset, DatasetSpec, Split
@@ -40,7 +42,7 @@ DATASETS: dict[str, Dataset] = {
         classes=None,
         check=folder.check,
         load=folder.load,
-        options=frozenset({"path", "size"}),
+        options=frozenset({"path", "size", "background", "skip_damaged"}),
     ),
     "shapes32": Dataset(
         summary="5,000 + 1,000 generated images of ten shapes, 32x32 colour, built in",
@@ -60,9 +62,26 @@ def check(spec: DatasetSpec) -> None:
     _dataset(spec).check(spec)
 
 
-def load(spec: DatasetSpec, split: Split) -> ImageData:
-    """All images of a split, on the CPU. Raises InputError if files are missing or damaged."""
-    return _dataset(spec).load(spec, split)
+def notices(spec: DatasetSpec) -> tuple[str, ...]:
+    """Sentences on what `load` will pass over, found without reading pixels. Raises InputError like `check`."""
+    return folder.notices(spec) if _dataset(spec).load is folder.load else ()
+
+
+def load(spec: DatasetSpec, split: Split, cache: Path | None = None) -> ImageData:
+    """All images of a split, on the CPU. Pictures that take long to decode are kept in the folder `cache`, if given.
+
+    Raises InputError if files are missing or damaged.
+    """
+    dataset = _dataset(spec)
+    return folder.load(spec, split, cache) if dataset.load is folder.load else dataset.load(spec, split)
+
+
+def examine(spec: DatasetSpec, cache: Path | None = None) -> tuple[str, ...]:
+    """Reads all images of both splits, and returns sentences on what was passed over. Raises InputError like `load`."""
+    found = load(spec, "train", cache).notices
+    if _dataset(spec).load is not folder.load:  # which reads both splits at once
+        load(spec, "test", cache)
+    return found
 
 
 def shape_of(spec: DatasetSpec) -> tuple[tuple[int, int, int], int]:
@@ -70,7 +89,7 @@ def shape_of(spec: DatasetSpec) -> tuple[tuple[int, int, int], int]:
     dataset = _dataset(spec)
     if dataset.shape is not None and dataset.classes is not None:
         return dataset.shape, dataset.classes
-    return folder.shape(spec), folder.count_classes(spec)
+    return folder.shape(spec), max(1, len(folder.class_names(spec)))
 
 
 def _dataset(spec: DatasetSpec) -> Dataset:

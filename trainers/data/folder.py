@@ -2,40 +2,52 @@
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
+from pathlib import Path, PurePath
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
+from trainers.data.decoded import Settings, decoded
 from trainers.data.images import ImageData
-from trainers.data.pictures import opened
+from trainers.data.layout import Part, arrange, check_not_empty, classes_below, tree_of
 from trainers.data.spec import DatasetSpec, Split
-from trainers.errors import InputError
+from trainers.errors import InputError, printable
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 DEFAULT_SIZE = 32
-_TEST_SHARE = 10
 
 
 def check(spec: DatasetSpec) -> None:
-    """Raises InputError if a split has no pictures, or if the class folders are wrong."""
-    for split in ("train", "test"):
-        _list(spec, split)
+    """Raises InputError if the folder has no splits and classes that can be used; reads no picture."""
+    arrange(tree_of(spec.folder))
 
 
-def load(spec: DatasetSpec, split: Split) -> ImageData:
-    """The pictures of a split, scaled. Raises InputError like `check`, and for a picture that cannot be read."""
-    paths, labels, classes = _list(spec, split)
-    pixels = np.stack([read_picture(path, shape(spec)[1]) for path in paths])
+def notices(spec: DatasetSpec) -> tuple[str, ...]:
+    """Sentences on what `load` passes over in the folder; reads no picture. Raises InputError like `check`."""
+    return arrange(tree_of(spec.folder)).notices
+
+
+def load(spec: DatasetSpec, split: Split, cache: Path | None = None) -> ImageData:
+    """The pictures of a split, scaled. Both splits are decoded, and kept in the folder `cache` if it is given.
+
+    Raises InputError like `check`, for pictures that cannot be read, all in one message, and if damaged pictures are
+    passed over and none of a class is left.
+    """
+    root, layout = spec.folder, arrange(tree_of(spec.folder))
+    paths = (*layout.train.pictures, *layout.test.pictures)
+    found = decoded(root, paths, Settings(shape(spec)[1], spec.background, spec.skip_damaged), cache)
+    middle = int((found.kept < len(layout.train.pictures)).sum())
+    places = {"train": found.kept[:middle], "test": found.kept[middle:] - len(layout.train.pictures)}
+    labels = {
+        name: _labels(root, part, places[name]) for name, part in (("train", layout.train), ("test", layout.test))
+    }
+    kept = set(found.kept.tolist())
     return ImageData(
-        images=torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous(),
-        labels=torch.tensor(labels, dtype=torch.int64),
-        classes=classes,
+        images=found.images[:middle] if split == "train" else found.images[middle:],
+        labels=labels[split],
+        classes=max(1, len(layout.train.classes)),
         name=spec.name,
         split=split,
+        notices=(*layout.notices, *found.notices),
+        skipped=tuple(printable(str(path)) for place, path in enumerate(paths) if place not in kept),
     )
 
 
@@ -45,73 +57,27 @@ def shape(spec: DatasetSpec) -> tuple[int, int, int]:
     return 3, size, size
 
 
-def count_classes(spec: DatasetSpec) -> int:
-    """The number of class folders, at least 1. Raises InputError like `check`."""
-    return _list(spec, "train")[2]
-
-
-def read_picture(path: Path, size: int) -> NDArray[np.uint8]:
-    """The centre square of a picture, scaled to uint8 [size, size, 3] by Pillow's Lanczos filter.
-
-    Raises InputError for a file that cannot be read or has more than 8 bits per channel.
-    """
-    with opened(path) as picture:
-        mode = picture.mode
-        upright = ImageOps.exif_transpose(picture)
-        upright.load()
-    if mode.startswith(("I", "F")):
-        raise InputError(f"{path}: mode {mode} has more than 8 bits per channel; convert it to 8 bits")
-    square = ImageOps.fit(upright.convert("RGB"), (size, size), method=Image.Resampling.LANCZOS)
-    return np.asarray(square)
-
-
-def _list(spec: DatasetSpec, split: Split) -> tuple[list[Path], list[int], int]:
-    """Paths, labels and number of classes of a split."""
-    root = spec.folder
-    if not root.is_dir():
-        raise InputError(f"data set {spec.name}: there is no folder {root}; set `path` to a folder of images")
-    if (root / "train").is_dir() and (root / "test").is_dir():
-        paths, names = pictures(root / split)
-        classes = pictures(root / "train")[1]
-        if names != classes:
-            raise InputError(
-                f"{root}: train and test differ in their class folders: {classes} and {pictures(root / 'test')[1]}"
-            )
-        root = root / split
-    else:
-        everything, classes = pictures(root)
-        paths = _part(everything, root, split)
-    if not paths:
-        raise InputError(f"{root}: too few images for a {split} split; allowed are files ending in {_allowed()}")
-    labels = [classes.index(path.relative_to(root).parts[0]) if classes else 0 for path in paths]
-    return paths, labels, max(1, len(classes))
+def class_names(spec: DatasetSpec) -> tuple[str, ...]:
+    """The names of the class folders in the order of labels; none if there are no such folders."""
+    return arrange(tree_of(spec.folder)).train.classes
 
 
 def pictures(root: Path) -> tuple[list[Path], list[str]]:
-    """All pictures below `root`, and the names of the class folders that hold them, both sorted.
+    """All pictures below `root`, sorted, and the names of the class folders that hold them, in the order of labels.
 
     Raises InputError if there are no pictures, or if some lie beside the class folders.
     """
-    parts = {path: path.relative_to(root).parts for path in root.rglob("*") if path.suffix.lower() in SUFFIXES}
-    paths = sorted(p for p, names in parts.items() if p.is_file() and not any(name.startswith(".") for name in names))
-    if not paths:
-        raise InputError(f"{root}: no images; allowed are files ending in {_allowed()}")
-    classes = sorted({parts[path][0] for path in paths if len(parts[path]) > 1})
-    loose = next((path for path in paths if len(parts[path]) == 1), None)
-    if classes and loose is not None:
-        raise InputError(f"{loose}: lies beside the class folders {', '.join(classes)}; move it into one of them")
-    return paths, classes
+    tree = tree_of(root)
+    check_not_empty(tree)
+    part = classes_below(tree, tree.pictures, PurePath())
+    return [root / path for path in part.pictures], list(part.classes)
 
 
-def _part(paths: list[Path], root: Path, split: Split) -> list[Path]:
-    """The paths of a split: the tenth with the smallest hashes of their names is the test split, the rest is train."""
-
-    def rank(path: Path) -> bytes:
-        return hashlib.sha256(path.relative_to(root).as_posix().encode()).digest()
-
-    test = set(sorted(paths, key=rank)[: -(-len(paths) // _TEST_SHARE)])
-    return [path for path in paths if (path in test) == (split == "test")]
-
-
-def _allowed() -> str:
-    return ", ".join(sorted(SUFFIXES))
+def _labels(root: Path, part: Part, places: torch.Tensor) -> torch.Tensor:
+    """The classes of the pictures at `places`. Raises InputError if a class has none there."""
+    labels = torch.tensor(part.labels, dtype=torch.int64)[places]
+    left = torch.bincount(labels, minlength=max(1, len(part.classes)))
+    if (left == 0).any():
+        name = f"of class {part.classes[int(left.argmin())]} " if part.classes else ""
+        raise InputError(f"{root / part.below}: no picture {name}can be read in one of the splits; replace them")
+    return labels

@@ -23,6 +23,10 @@ class ImageData:
     classes: int
     name: str
     split: str
+    notices: tuple[str, ...] = ()
+    """Sentences on what was passed over, or read in part, when the files of all splits were read."""
+    skipped: tuple[str, ...] = ()
+    """Damaged files of all splits that were passed over."""
 
     @cached_property
     def sha256(self) -> str:

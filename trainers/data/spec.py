@@ -6,14 +6,48 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from trainers.errors import InputError
 
 if TYPE_CHECKING:
     from trainers.data.images import ImageData
 
 Split = Literal["train", "test"]
+Colour = tuple[int, int, int]
+"""Red, green and blue in [0, 255]."""
+
+
+def read_colour(value: Any) -> Colour:
+    """The colour given by name, as "#rrggbb", or as a list of three whole numbers.
+
+    Raises ValueError for anything else.
+    """
+    numbers = value
+    if isinstance(value, str):
+        from PIL import ImageColor
+
+        try:
+            numbers = ImageColor.getrgb(value)
+        except ValueError:
+            numbers = ()
+    valid = isinstance(numbers, list | tuple) and len(numbers) == 3
+    if not valid or not all(type(each) is int and 0 <= each <= 255 for each in numbers):
+        raise ValueError(
+            f'allowed are names such as white and black, "#rrggbb" in quotes, and [r, g, b] in 0 to 255, got {value!r}'
+        )
+    red, green, blue = numbers
+    return red, green, blue
+
+
+def colour_option(text: str | None) -> Colour | None:
+    """The value of the option `--background`. Raises InputError if it is no colour."""
+    try:
+        return None if text is None else read_colour(text)
+    except ValueError as error:
+        raise InputError(f"--background: {error}") from None
 
 
 class DatasetSpec(BaseModel):
@@ -30,6 +64,10 @@ class DatasetSpec(BaseModel):
     size: int | None = Field(
         default=None, ge=4, le=1024, description="height and width in pixels (folder only; default 32)"
     )
+    background: Annotated[Colour, BeforeValidator(read_colour)] | None = Field(
+        default=None, description="colour below transparent parts of pictures: a name, [r, g, b] or '#rrggbb' (folder)"
+    )
+    skip_damaged: bool = Field(default=False, description="pass over pictures that cannot be decoded (folder only)")
     fit: bool = Field(
         default=False,
         description="convert images to each system's size and colours, and its samples back for scores",

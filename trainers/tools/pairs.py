@@ -8,7 +8,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from trainers.data.folder import pictures
-from trainers.data.pictures import read_picture, size
+from trainers.data.pictures import each, read_picture, size
+from trainers.data.spec import Colour
 from trainers.errors import InputError
 from trainers.evaluation.similarity import WINDOW, psnr, ssim
 
@@ -28,14 +29,15 @@ class Likeness:
     ssim_stderr: float | None
 
 
-def likeness(images: Path, targets: Path) -> Likeness:
+def likeness(images: Path, targets: Path, background: Colour | None = None) -> Likeness:
     """The likeness of each picture below `images` to that with the same relative path below `targets`.
 
-    Pairs may differ in size from each other. Raises InputError for a picture without a partner on either side, for
-    pairs whose pictures differ in size or channels, and for pictures that cannot be read or are smaller than SSIM's
-    window.
+    Pairs may differ in size from each other; transparent parts lie on `background`. Raises InputError for a picture
+    without a partner on either side, for pairs whose pictures differ in size or channels, and for pictures that cannot
+    be read or are smaller than SSIM's window; one message names them all.
     """
-    pairs = [_pair(images / path, targets / path) for path in _partners(images, targets)]
+    partners = _partners(images, targets)
+    pairs = [pair for _, pair in each(partners, lambda path: _pair(images / path, targets / path, background))]
     (psnrs, ssims), count = zip(*pairs, strict=True), len(pairs)
     equal = sum(math.isinf(value) for value in psnrs)
     return Likeness(count, equal, fmean(psnrs), _error(psnrs), fmean(ssims), _error(ssims))
@@ -71,9 +73,9 @@ def _no_loner(folder: Path, own: list[Path], other: Path, theirs: list[Path]) ->
         )
 
 
-def _pair(path: Path, partner: Path) -> tuple[float, float]:
-    image = read_picture(path)
-    target = read_picture(partner, len(image), str(path))
+def _pair(path: Path, partner: Path, background: Colour | None) -> tuple[float, float]:
+    image = read_picture(path, background=background)
+    target = read_picture(partner, len(image), str(path), background)
     if image.shape != target.shape:
         raise InputError(f"{path} and {partner}: sizes {size(image)} and {size(target)}; a pair has one size")
     if min(image.shape[1:]) < WINDOW:

@@ -20,7 +20,7 @@ from trainers.data.fit import fitted
 from trainers.data.folder import pictures
 from trainers.data.images import ImageData, blank
 from trainers.data.pictures import read_pictures
-from trainers.data.spec import DatasetSpec
+from trainers.data.spec import Colour, DatasetSpec
 from trainers.errors import InputError
 from trainers.evaluation.classes import OfClass, by_class
 from trainers.evaluation.evaluator import Evaluator
@@ -53,6 +53,8 @@ class Scored:
     """By metric, in the order asked for."""
     classes: tuple[OfClass, ...] | None
     """The measurements of each class; None if not asked for."""
+    notices: tuple[str, ...] = ()
+    """Sentences on what was passed over in the data set."""
 
 
 def score(
@@ -63,19 +65,21 @@ def score(
     samples: int,
     cache: Path,
     per_class: bool = False,
+    background: Colour | None = None,
 ) -> Scored:
     """Scores of the images in `source`: a folder of pictures, a checkpoint, or a folder of checkpoints.
 
-    A checkpoint's generator makes `samples` images. If `metrics` is empty, the routine metrics that can be measured are
-    used. Raises InputError for what cannot be scored, in nearly all cases before anything is trained.
+    A checkpoint's generator makes `samples` images. Transparent parts of pictures lie on `background`. If `metrics` is
+    empty, the routine metrics that can be measured are used. Raises InputError for what cannot be scored, in nearly all
+    cases before anything is trained.
     """
     check(dataset)
     check_extractor(extractor, cache)
     if unknown := [name for name in metrics if name not in METRICS]:
         raise InputError(f"--metrics {','.join(unknown)}: unknown; allowed are {', '.join(METRICS)}")
-    train, test = load(dataset, "train"), load(dataset, "test")
+    train, test = (load(dataset, split, cache) for split in ("train", "test"))
     found = checkpoint_of(source)
-    made = from_folder(source, train) if found is None else from_checkpoint(found, train, samples)
+    made = from_folder(source, train, background) if found is None else from_checkpoint(found, train, samples)
     _refuse(source, made, metrics, per_class, train.classes)
     network = build_extractor(extractor, train, test, cache, pick_device())
     one_size = network.size is not None or any(METRICS[name].needs_test for name in metrics)
@@ -89,7 +93,7 @@ def score(
     seen = evaluator.see(made.images, made.labels)
     scores = evaluator.evaluation(seen, made.labelled).scores
     classes = by_class(seen.features, seen.logits, seen.labels, seen.reference, train.classes) if per_class else None
-    return Scored(scores, classes)
+    return Scored(scores, classes, train.notices)
 
 
 def _refuse(source: Path, made: Generated, metrics: tuple[str, ...], per_class: bool, classes: int) -> None:
@@ -121,7 +125,7 @@ def _routine(made: Generated, network: Extractor) -> tuple[str, ...]:
     )
 
 
-def from_folder(folder: Path, data: ImageData) -> Generated:
+def from_folder(folder: Path, data: ImageData, background: Colour | None = None) -> Generated:
     """All pictures below `folder`, labelled by its class folders if these are as many as the classes of `data`.
 
     Raises InputError for pictures that cannot be read, that differ in size or channels, or have more than 8 bits.
@@ -131,7 +135,7 @@ def from_folder(folder: Path, data: ImageData) -> Generated:
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; name a folder of pictures or a checkpoint")
     paths, names = pictures(folder)
-    images = read_pictures(paths, data.shape[0], data.name)
+    images = read_pictures(paths, data.shape[0], data.name, background)
     labelled = len(names) == data.classes > 1
     labels = [names.index(path.relative_to(folder).parts[0]) if labelled else 0 for path in paths]
     return Generated(images, torch.tensor(labels), labelled)
