@@ -29,21 +29,22 @@ def load(spec: DatasetSpec, split: Split, cache: Path | None = None) -> ImageDat
     """The pictures of a split, scaled. Both splits are decoded, and kept in the folder `cache` if it is given.
 
     Raises InputError like `check`, for pictures that cannot be read, all in one message, and if damaged pictures are
-    passed over and none of a class is left.
+    passed over and none of a class is left to train on, or none at all is held out.
     """
     root, layout = spec.folder, arrange(tree_of(spec.folder))
-    paths = (*layout.train.pictures, *layout.test.pictures)
+    train, test = layout.train, layout.test
+    paths = (*train.pictures, *test.pictures)
     found = decoded(root, paths, Settings(shape(spec)[1], spec.background, spec.skip_damaged), cache)
-    middle = int((found.kept < len(layout.train.pictures)).sum())
-    places = {"train": found.kept[:middle], "test": found.kept[middle:] - len(layout.train.pictures)}
-    labels = {
-        name: _labels(root, part, places[name]) for name, part in (("train", layout.train), ("test", layout.test))
-    }
-    kept = set(found.kept.tolist())
+    labels = torch.tensor([*train.labels, *test.labels], dtype=torch.int64)[found.kept]
+    middle = int((found.kept < len(train.pictures)).sum())
+    _check_left(root, train, labels[:middle])
+    if middle == len(labels):
+        raise InputError(f"{root}: none of the {len(test.pictures):,} pictures held out can be read; replace them")
+    part, kept = slice(0, middle) if split == "train" else slice(middle, None), set(found.kept.tolist())
     return ImageData(
-        images=found.images[:middle] if split == "train" else found.images[middle:],
-        labels=labels[split],
-        classes=max(1, len(layout.train.classes)),
+        images=found.images[part],
+        labels=labels[part],
+        classes=max(1, len(train.classes)),
         name=spec.name,
         split=split,
         notices=(*layout.notices, *found.notices),
@@ -73,11 +74,9 @@ def pictures(root: Path) -> tuple[list[Path], list[str]]:
     return [root / path for path in part.pictures], list(part.classes)
 
 
-def _labels(root: Path, part: Part, places: torch.Tensor) -> torch.Tensor:
-    """The classes of the pictures at `places`. Raises InputError if a class has none there."""
-    labels = torch.tensor(part.labels, dtype=torch.int64)[places]
-    left = torch.bincount(labels, minlength=max(1, len(part.classes)))
-    if (left == 0).any():
-        name = f"of class {part.classes[int(left.argmin())]} " if part.classes else ""
-        raise InputError(f"{root / part.below}: no picture {name}can be read in one of the splits; replace them")
-    return labels
+def _check_left(root: Path, train: Part, labels: torch.Tensor) -> None:
+    """Raises InputError if a class has no picture among those to train on."""
+    counts = torch.bincount(labels, minlength=max(1, len(train.classes)))
+    if (counts == 0).any():
+        name = f" of class {train.classes[int(counts.argmin())]}" if train.classes else ""
+        raise InputError(f"{root}: none of the training pictures{name} can be read; replace them")

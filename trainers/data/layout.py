@@ -199,7 +199,9 @@ def _passed_over(tree: Tree, parts: Sequence[Part]) -> list[str]:
     found = []
     if tree.others:
         counts = Counter(path.suffix.lower() or "no ending" for path in tree.others)
-        kinds = listed([f"{ending} ({count:,})" for ending, count in sorted(counts.items(), key=lambda item: -item[1])])
+        kinds = listed(
+            [f"{ending} ({count:,})" for ending, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))]
+        )
         found.append(f"{tree.root}: passed over {len(tree.others):,} files that are no pictures: {kinds}")
     if tree.repeated:
         names = listed([str(path) for path in tree.repeated])

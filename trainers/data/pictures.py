@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -140,10 +141,10 @@ def each(
 ) -> Iterator[tuple[Path, Found]]:
     """The pictures by `read`, one by one; damaged ones are put into `skipped`, if it is given.
 
-    After the last picture it raises InputError if any could not be used; the message names up to MOST_NAMED of them,
-    says how many there are, and gives `hint` if some are damaged. Nothing is yielded from the first of them on.
+    After the last picture it raises InputError if any could not be used; the message names up to MOST_NAMED of each
+    kind, says how many there are, and gives `hint` if some are damaged. Nothing is yielded from the first of them on.
     """
-    faults: list[InputError] = []
+    faults: list[tuple[Path, InputError]] = []
     count = 0
     for path in paths:
         count += 1
@@ -153,7 +154,7 @@ def each(
             if skipped is not None and isinstance(error, DamagedError):
                 skipped.append(path)
             else:
-                faults.append(error)
+                faults.append((path, error))
         else:
             if not faults:
                 yield path, found
@@ -230,12 +231,15 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _all(faults: list[InputError], count: int, hint: str) -> InputError:
-    """One error for all `faults` among `count` pictures."""
-    advice = f"; {hint}" if hint and any(isinstance(fault, DamagedError) for fault in faults) else ""
+def _all(faults: list[tuple[Path, InputError]], count: int, hint: str) -> InputError:
+    """One error for all `faults` among `count` pictures: what is wrong, with the names of the pictures."""
+    advice = [hint] if hint and any(isinstance(fault, DamagedError) for _, fault in faults) else []
     if len(faults) == 1:
-        return InputError(f"{faults[0]}{advice}")
-    lines = [str(fault) for fault in faults[:MOST_NAMED]]
-    if more := len(faults) - len(lines):
-        lines.append(f"and {more} more")
-    return InputError("\n".join([f"{len(faults):,} of {count:,} pictures cannot be used{advice}", *lines]))
+        return InputError("; ".join([str(faults[0][1]), *advice]))
+    alike: dict[str, list[str]] = {}
+    for path, fault in faults:
+        alike.setdefault(str(fault.args[0]).removeprefix(f"{path}: "), []).append(str(path))
+    lines = [f"{text}: {listed(names)}" for text, names in islice(alike.items(), MOST_NAMED)]
+    if more := len(alike) - len(lines):
+        lines.append(f"and {more:,} more such lines")
+    return InputError("\n".join([f"{len(faults):,} of {count:,} pictures cannot be used", *lines, *advice]))

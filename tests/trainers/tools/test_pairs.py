@@ -107,7 +107,7 @@ def test_a_picture_without_a_partner_is_named_on_either_side(folders: tuple[Path
         (
             np.zeros((12, 16), np.uint16),
             _noise(0),
-            "mode I;16 with 16 bits per channel; a readable picture is L, gray with 8 bits or RGB, colour",
+            "mode I;16 with more than 8 bits per channel; convert it to 8 bits",
         ),
     ],
 )
@@ -127,6 +127,32 @@ def test_folders_without_pictures_are_refused(folders: tuple[Path, Path], tmp_pa
             likeness(*pair)
     with pytest.raises(InputError, match="nowhere: no such folder"):
         likeness(folders[0], tmp_path / "nowhere")
+
+
+def test_all_pairs_that_cannot_be_compared_are_named(folders: tuple[Path, Path]) -> None:
+    made, targets = folders
+    broken = sorted(path for path in made.rglob("*.png"))[:2]
+    for path in broken:
+        path.write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"2 of 3 pictures cannot be used") as found:
+        likeness(made, targets)
+    assert all(f"{path}: not a readable image" in str(found.value) for path in broken)
+
+
+def test_pairs_are_compared_upright_and_on_a_background(tmp_path: Path) -> None:
+    pixels, turned = _noise(5, (12, 16, 3)), Image.Exif()
+    turned[0x0112] = 6
+    for side, stored in (("made", pixels), ("targets", np.rot90(pixels, -1))):
+        (tmp_path / side).mkdir()
+        Image.fromarray(stored.copy()).save(tmp_path / side / "0.png", exif=turned if side == "made" else None)
+    assert likeness(tmp_path / "made", tmp_path / "targets").equal == 1
+    for side, hidden in (("made", 7), ("targets", 200)):
+        clear = np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
+        clear[:6] = (hidden, 0, 0, 0)
+        Image.fromarray(clear).save(tmp_path / side / "0.png")
+    with pytest.raises(InputError, match="is transparent in parts"):
+        likeness(tmp_path / "made", tmp_path / "targets")
+    assert likeness(tmp_path / "made", tmp_path / "targets", (255, 255, 255)).equal == 1
 
 
 # Pictures
@@ -149,7 +175,7 @@ def test_sixteen_bits_of_colour_are_not_cut_to_eight(tmp_path: Path) -> None:
     (tmp_path / "deep.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + pixels + chunk(b"IEND", b""))
     (tmp_path / "deep.ppm").write_bytes(b"P6\n4 4\n65535\n" + bytes(96))
     for name in ("deep.png", "deep.ppm"):
-        with pytest.raises(InputError, match=f"{name}: mode RGB with 16 bits per channel; data is RGB, colour with 8"):
+        with pytest.raises(InputError, match=f"{name}: mode RGB with more than 8 bits per channel"):
             read_picture(tmp_path / name, 3, "data")
 
 

@@ -156,7 +156,7 @@ def test_a_folder_without_pictures_is_told_what_a_picture_is(tmp_path: Path, sco
     (tmp_path / "arrays").mkdir()
     np.save(tmp_path / "arrays" / "images.npy", np.full((30, 1, 28, 28), np.nan, np.float32))
     for name in ("empty", "arrays"):
-        with pytest.raises(InputError, match=rf"{name}: no images; allowed are files ending in \.bmp, .*\.png"):
+        with pytest.raises(InputError, match=rf"{name}: no images; allowed are files ending in .*\.bmp, .*\.png"):
             scored(tmp_path / name)
 
 
@@ -165,11 +165,10 @@ def test_a_folder_without_pictures_is_told_what_a_picture_is(tmp_path: Path, sco
     [
         (np.zeros((30, 28), np.uint8), "png", r"its size differs from that of .*00000\.png: 28x30 and 28x28; scale"),
         (np.zeros((28, 28, 3), np.uint8), "png", "mode RGB; mnist-mini is L, gray with 8 bits: convert it"),
-        (np.zeros((28, 28, 4), np.uint8), "png", "mode RGBA; mnist-mini is L"),
-        (np.zeros((28, 28), np.uint16), "png", "mode I;16 with 16 bits per channel; mnist-mini is L, gray with 8 bits"),
-        (np.zeros((28, 28), bool), "png", "mode 1; mnist-mini is L"),
-        (np.full((28, 28), np.nan, np.float32), "tif", "mode F; mnist-mini is L"),
-        (np.zeros((28, 28), np.int32), "tif", "mode I; mnist-mini is L"),
+        (np.zeros((28, 28, 4), np.uint8), "png", r"is transparent in parts \(mode RGBA\); name the colour"),
+        (np.zeros((28, 28), np.uint16), "png", "mode I;16 with more than 8 bits per channel; convert it"),
+        (np.full((28, 28), np.nan, np.float32), "tif", "mode F with more than 8 bits per channel"),
+        (np.zeros((28, 28), np.int32), "tif", "mode I with more than 8 bits per channel"),
         (b"<html>", "png", "not a readable image"),
         (b"", "jpg", "not a readable image"),
     ],
@@ -189,7 +188,8 @@ def test_a_picture_unlike_the_data_is_named(
 def test_gray_pictures_are_not_taken_for_colour(tmp_path: Path, cache_dir: Path, mnist_mini: Digits) -> None:
     folder = write(tmp_path / "images", mnist_mini[1], 30)
     with pytest.raises(
-        InputError, match=r"00000\.png: mode L; shapes32 is RGB, colour with 8 bits per channel: conver"
+        InputError,
+        match=r"30 of 30 .*\nmode L; shapes32 is RGB, colour with 8 bits per channel: convert it: .*00000\.png, ",
     ):
         score(folder, DatasetSpec(name="shapes32"), LENET, (), 0, cache_dir)
 
