@@ -89,7 +89,7 @@ def shape_of(spec: DatasetSpec) -> tuple[tuple[int, int, int], int]:
     dataset = _dataset(spec)
     if dataset.shape is not None and dataset.classes is not None:
         return dataset.shape, dataset.classes
-    return folder.shape(spec), max(1, len(folder.class_names(spec)))
+    return folder.shape(spec), len(folder.class_counts(spec))
 
 
 def _dataset(spec: DatasetSpec) -> Dataset:

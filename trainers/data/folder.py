@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path, PurePath
 
 import torch
@@ -58,9 +59,14 @@ def shape(spec: DatasetSpec) -> tuple[int, int, int]:
     return 3, size, size
 
 
-def class_names(spec: DatasetSpec) -> tuple[str, ...]:
-    """The names of the class folders in the order of labels; none if there are no such folders."""
-    return arrange(tree_of(spec.folder)).train.classes
+def class_counts(spec: DatasetSpec) -> dict[str, int]:
+    """The number of training pictures in each class folder by its name, in the order of the labels.
+
+    One number, for the name "", if there are no class folders. Raises InputError like `check`.
+    """
+    train = arrange(tree_of(spec.folder)).train
+    found = Counter(train.labels)
+    return {name: found[label] for label, name in enumerate(train.classes or ("",))}
 
 
 def pictures(root: Path) -> tuple[list[Path], list[str]]:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -108,13 +109,16 @@ def tree_of(root: Path) -> Tree:
 
 def check_folder(root: Path) -> None:
     """Raises InputError if `root` is no folder; an archive is told apart from other files."""
-    if root.is_dir():
-        return
-    if root.exists():
-        archive = is_archive(root) or (root.is_file() and is_zipfile(root))
-        kind = "an archive: unpack it and" if archive else "a file;"
-        raise InputError(f"{root}: is {kind} set `path` to a folder of pictures")
-    raise InputError(f"there is no folder {root}; set `path` to a folder of pictures")
+    try:
+        if stat.S_ISDIR(os.stat(root).st_mode):
+            return
+    except FileNotFoundError:
+        raise InputError(f"there is no folder {root}; set `path` to a folder of pictures") from None
+    except (OSError, ValueError) as error:  # ValueError for a name with a null byte
+        raise InputError(f"folder {root} cannot be read ({error}); set `path` to another") from None
+    archive = is_archive(root) or (root.is_file() and is_zipfile(root))
+    kind = "an archive: unpack it and" if archive else "a file;"
+    raise InputError(f"{root}: is {kind} set `path` to a folder of pictures")
 
 
 def is_archive(path: PurePath) -> bool:
