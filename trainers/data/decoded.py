@@ -54,7 +54,7 @@ class Decoded:
     kept: Tensor
     """Their places among the pictures asked for, int64 [K], ascending."""
     notices: tuple[str, ...]
-    """Sentences on pictures that were passed over, or of which little is left."""
+    """Sentences on pictures that were passed over, or of which little is left; they do not name the folder."""
 
 
 def decoded(root: Path, paths: Sequence[PurePath], settings: Settings, cache: Path | None = None) -> Decoded:
@@ -92,7 +92,7 @@ def _decode(root: Path, paths: Sequence[PurePath], settings: Settings) -> Decode
             names.setdefault(sentence, []).append(f"{paths[places[path]]} ({width}x{height})")
     if skipped:
         names["damaged pictures are passed over"] = [str(path.relative_to(root)) for path in skipped]
-    notices = tuple(printable(f"{root}: {len(of):,} {sentence}: {listed(of)}") for sentence, of in names.items())
+    notices = tuple(printable(f"{len(of):,} {sentence}: {listed(of)}") for sentence, of in names.items())
     return Decoded(torch.from_numpy(images[: len(kept)]), torch.tensor(kept, dtype=torch.int64), notices)
 
 

@@ -48,7 +48,7 @@ def load(spec: DatasetSpec, split: Split, cache: Path | None = None) -> ImageDat
         classes=max(1, len(train.classes)),
         name=spec.name,
         split=split,
-        notices=(*layout.notices, *found.notices),
+        notices=(*layout.notices, *(printable(f"{root}: {text}") for text in found.notices)),
         skipped=tuple(printable(str(path)) for place, path in enumerate(paths) if place not in kept),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -181,6 +182,24 @@ def test_a_class_of_which_nothing_is_left_is_an_error(root: Path) -> None:
         (root / name).rename(root / split / "a")
     with pytest.raises(InputError, match="none of the 20 pictures held out can be read"):
         load(spec, "train")
+
+
+def test_nothing_left_at_all_is_an_error_with_a_cache_too(root: Path, tmp_path: Path) -> None:
+    for path in root.glob("*/*"):
+        path.write_bytes(b"nothing")
+    for _ in range(2):
+        with pytest.raises(InputError, match="none of the training pictures of class a can be read"):
+            load(spec_of(root, skip_damaged=True), "train", tmp_path / "cache")
+
+
+def test_a_folder_elsewhere_uses_the_same_file_and_is_named_itself(root: Path, tmp_path: Path) -> None:
+    (root / "a" / "5.png").write_bytes(b"")
+    moved = tmp_path / "moved"
+    shutil.copytree(root, moved)
+    for place in (root, moved):
+        data = load(spec_of(place, skip_damaged=True), "train", tmp_path / "cache")
+        assert data.notices == (f"{place}: 1 damaged pictures are passed over: a/5.png",)
+    assert len(kept(tmp_path / "cache")) == 1
 
 
 def test_only_damage_is_passed_over(root: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -214,13 +215,15 @@ def test_a_file_or_an_unreadable_folder_is_named(tmp_path: Path) -> None:
 def test_folders_may_lie_deep_in_each_other(tmp_path: Path) -> None:
     """Deeper than Python calls functions in each other."""
     here = os.open(fill(tmp_path / "a", 2), os.O_RDONLY)
-    for _ in range(1200):
-        os.mkdir("d", dir_fd=here)
-        below = os.open("d", os.O_RDONLY, dir_fd=here)
+    try:
+        for _ in range(1200):
+            os.mkdir("d", dir_fd=here)
+            above, here = here, os.open("d", os.O_RDONLY, dir_fd=here)
+            os.close(above)
+        assert len(pictures(tmp_path)[0]) == 2
+    finally:
         os.close(here)
-        here = below
-    os.close(here)
-    assert len(pictures(tmp_path)[0]) == 2
+        subprocess.run(["rm", "-r", tmp_path / "a"], check=True)  # shutil and pytest cannot remove them
 
 
 def test_names_that_are_no_utf_8_are_hashed_and_listed(tmp_path: Path) -> None:
