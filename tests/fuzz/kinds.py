@@ -84,7 +84,7 @@ def sweep_file(random: Random, folder: Path, place: Path) -> Attack:
 
     def plan() -> None:  # all of a dry run but the steps that it times
         sweep = load_sweep(path, settings[1:])
-        print(*sweep_warnings(sweep), *check(sweep, folder / "r"), sweep.normalised())
+        print(*sweep_warnings(sweep), *check(sweep, folder / "r", lambda: None), sweep.normalised())
 
     return Attack(["launch", str(path), *settings, "--dry-run", "--root", str(folder / "r")], plan, {path})
 
