@@ -120,7 +120,7 @@ _SHAPES = (
     "{scheme}://u:{password}@[::1/db",
     "{scheme}://u:{password}@h:99999999/db",
     "{scheme}://u:{password}@h,h2/db",
-    "{scheme}://{marker}@h/db",
+    "https://{marker}@h/db",  # a token; the user of a database without a password is no secret
     "{scheme}://h/db?password={marker}",
     "{scheme}://h/db?sslmode=require&token={marker}",
     "{scheme}://h/db#access_token={marker}",
