@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from search_spaces.document import Path, Problem
+from search_spaces.document import MOST_PROBLEMS, Path, Problem
 from search_spaces.pruners import PRUNERS
 from search_spaces.pruners.rule import Pruner
 from search_spaces.samplers import SAMPLERS, Sampler, unsupported
@@ -44,9 +44,16 @@ def unknown(word: str, allowed: Iterable[str], noun: str = "key") -> str:
 def find_problems(sweep: Sweep) -> list[Problem]:
     """The problems of `sweep` that can be found without reading a file."""
     if strangers := [name for name in sweep.systems if name not in SYSTEMS]:
-        return [(("system",), unknown(name, SYSTEMS, "system")) for name in strangers]
+        return [(("system",), text) for text in _all_unknown(strangers, SYSTEMS, "system")]
     if found := list(_default_problems(sweep)):
         return found
+    fields = {name: None for system in sweep.systems for name in type(sweep.defaults_of(system)).model_fields}
+    strangers = [dimension.name for dimension in sweep.search if dimension.name not in {**fields, "system": None}]
+    if len(strangers) > MOST_PROBLEMS:  # the later checks take a time that grows with the square of the dimensions
+        return [
+            (("search", name), text)
+            for name, text in zip(strangers, _all_unknown(strangers, fields, "field"), strict=True)
+        ]
     return [
         *_dataset_problems(sweep),
         *_score_problems(sweep),
@@ -64,6 +71,12 @@ def find_problems(sweep: Sweep) -> list[Problem]:
             + list(sampler_problems(sweep))
         ),
     ]
+
+
+def _all_unknown(words: Sequence[str], allowed: Collection[str], noun: str) -> Iterator[str]:
+    """A sentence on each word; the nearest allowed one, which takes long to find, for those that will be shown."""
+    yield from (unknown(word, allowed, noun) for word in words[:MOST_PROBLEMS])
+    yield from (f"unknown {noun} {word!r}" for word in words[MOST_PROBLEMS:])
 
 
 def data_problems(sweep: Sweep) -> Iterator[Problem]:

@@ -19,6 +19,9 @@ from trainers.errors import InputError
 Path = tuple[str, ...]
 Problem = tuple[Path, str]
 
+#: A message names no more problems, and quotes no more characters of each of their parts.
+MOST_PROBLEMS, MOST_CHARACTERS = 10, 2000
+
 #: Sections that a plain word may stand for: `sampler: random` is `sampler: {name: random}`.
 SHORTHANDS: frozenset[Path] = frozenset({("dataset",), ("score", "extractor"), ("sampler",), ("pruner",)})
 
@@ -125,7 +128,7 @@ class Document:
                 node[key] = {}  # another kind: its keys are others
             child = node.setdefault(key, {})
             if not isinstance(child, dict):
-                shown = masked(repr(child))
+                shown = shortened(masked(repr(child)))
                 raise InputError(f"{origin}: {'.'.join(path[:depth])} is {shown}, which has no keys below it")
             node = child
         node[path[-1]] = value
@@ -133,8 +136,14 @@ class Document:
         self.origins[path] = origin
 
     def raise_errors(self, problems: Iterable[Problem]) -> NoReturn:
-        """Raises InputError with one line per problem: origin, key, what is wrong."""
-        lines = (f"{self.origin(path)}: {masked('.'.join(path))}: {text}" for path, text in problems)
+        """Raises InputError with one line per problem: origin, key, what is wrong; MOST_PROBLEMS and their number."""
+        found = list(problems)
+        lines = [
+            f"{self.origin(path)}: {shortened(masked('.'.join(path)))}: {shortened(text)}"
+            for path, text in found[:MOST_PROBLEMS]
+        ]
+        if len(found) > MOST_PROBLEMS:
+            lines.append(f"{self.source}: {len(found) - MOST_PROBLEMS:,} more problems like these")
         raise InputError("\n".join(lines))
 
     def origin(self, path: Path) -> str:
@@ -186,6 +195,12 @@ def pydantic_error(problems: Sequence[Problem]) -> ValidationError:
             for path, text in problems
         ],
     )
+
+
+def shortened(text: str) -> str:
+    """`text` without its middle if it has more than MOST_CHARACTERS characters."""
+    half = MOST_CHARACTERS // 2
+    return text if len(text) <= MOST_CHARACTERS else f"{text[:half]} [...] {text[-half:]}"
 
 
 def _index(node: yaml.Node, path: Path, document: Document) -> Iterable[Problem]:

@@ -135,9 +135,9 @@ def _has(data: Any, path: document.Path) -> bool:
 
 
 def _explained(error: ValidationError, data: dict[str, Any]) -> Iterator[Problem]:
-    """Pydantic's problems; those about unknown keys say which keys are allowed there."""
-    for path, text in problems(error):
-        if text == UNKNOWN and (model := _section(path[:-1], data)):
+    """Pydantic's problems; those about unknown keys say which keys are allowed there, if they will be shown."""
+    for index, (path, text) in enumerate(problems(error)):
+        if index < document.MOST_PROBLEMS and text == UNKNOWN and (model := _section(path[:-1], data)):
             allowed = [field.alias or name for name, field in model.model_fields.items()]
             text = checks.unknown(path[-1], allowed)
         yield path, text

@@ -29,6 +29,8 @@ from trainers.evaluation.spec import ExtractorSpec
 
 #: A trial is scored and saved at each rung, so more of them can only be a mistake.
 MOST_RUNGS = 10_000
+#: More trials than any sweep can run; arithmetic with floats is still exact.
+MOST_TRIALS = 10**15
 
 
 class Section(BaseModel):
@@ -210,7 +212,9 @@ class Budget(Section):
     A GPU-hour is an hour of training and scoring on one GPU, or on one CPU core if trials have no GPU.
     """
 
-    trials: int | None = Field(default=None, ge=1, description="trials in all, the pruned ones included")
+    trials: int | None = Field(
+        default=None, ge=1, le=MOST_TRIALS, description="trials in all, the pruned ones included"
+    )
     gpu_hours: float | None = Field(default=None, gt=0, description="GPU-hours of all trials together")
     hours: float | None = Field(default=None, gt=0, description="hours in which a driver is at work")
     money: float | None = Field(default=None, gt=0, description="what the GPU-hours may cost")

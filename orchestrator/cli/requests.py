@@ -14,6 +14,7 @@ from orchestrator.study.requests import Request
 from orchestrator.study.status import status_of
 from orchestrator.study.study import SweepStudy
 from search_spaces.load import check_trials
+from search_spaces.settings import MOST_TRIALS
 from trainers.errors import InputError
 
 
@@ -50,10 +51,11 @@ def add_trials(folder: Path, storage: str | None, trials: int) -> str:
     Raises InputError if the budget does not limit the number of trials, or if the sweep cannot have so many.
     """
     study = open_study(folder, storage)
-    if trials < 1:
-        raise InputError(f"add-trials {trials}: allowed are 1 or more")
     if (before := study.sweep.budget.trials) is None:
         raise InputError(f"{folder.name}: its budget does not limit the number of trials: {study.sweep.budget}")
+    most = MOST_TRIALS - before
+    if not 1 <= trials <= most:
+        raise InputError(f"add-trials {trials}: allowed are 1 to {most}")
     larger = study.sweep.model_copy(update={"budget": extended(study.sweep.budget, trials)})
     check_trials(larger, f"{folder.name} with {trials} more trials")
     study.limits.request(Request("add-trials", trials=trials))

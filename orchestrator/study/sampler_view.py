@@ -6,6 +6,7 @@ import math
 import operator
 from collections.abc import Callable, Container, Sequence
 from heapq import nsmallest
+from typing import TypeVar
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -22,6 +23,7 @@ FEWEST_AT_RUNG = 10
 MOST_MODELLED, GOOD = 256, 25
 
 Rank = tuple[float, ...]
+Each = TypeVar("Each")
 
 
 class SamplerView:
@@ -60,7 +62,7 @@ class SamplerView:
         return 0 if self._several or self._sweep.sampler.complete_only else None
 
 
-def subsample(trials: Sequence[FrozenTrial], most: int, rank: Callable[[FrozenTrial], Rank]) -> Sequence[FrozenTrial]:
+def subsample(trials: Sequence[Each], most: int, rank: Callable[[Each], Rank]) -> Sequence[Each]:
     """At most `most` of `trials`, in order: the best by `rank`, the newest others, and an even sample of the rest.
 
     TPE models the same good trials as without this, and fewer of the others, so that the cost of an ask does not grow

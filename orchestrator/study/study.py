@@ -324,7 +324,7 @@ class SweepStudy:
     def importances(self) -> dict[str, float]:
         """As `importances.importances`; a pruned trial counts with the best score it reached."""
         scored = zip(self._trials(), self.records(), strict=True)
-        return importances([(t, r.best.scores[self._metric.name].value) for t, r in scored if r.best is not None])
+        return importances([(t, r.best.scores[self._metric.name].cost) for t, r in scored if r.best is not None])
 
     def _stopped(self, rung: Rung) -> str | None:
         """The gravest verdict on `rung` that ends a trial, as a reason."""

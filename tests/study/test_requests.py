@@ -12,6 +12,7 @@ from orchestrator.study.lease import LeaseLostError, hold_lease
 from orchestrator.study.requests import Request
 from orchestrator.study.status import read_status, status_of
 from orchestrator.study.study import Decision, SweepStudy
+from search_spaces.settings import MOST_TRIALS
 from tests.support import made_up
 from trainers.errors import InputError
 
@@ -119,7 +120,7 @@ def test_a_file_with_another_budget_takes_in_what_was_added_and_the_same_file_ch
     ("overrides", "trials", "fragment"),
     [
         (("budget={hours: 1}",), 3, "does not limit the number of trials"),
-        (("budget.trials=3",), 0, "allowed are 1 or more"),
+        (("budget.trials=3",), 0, "allowed are 1 to"),
         (
             ("sampler=grid", "search={seed: {choice: [0, 1]}}", "budget.trials=1"),
             2,
@@ -241,3 +242,15 @@ def test_a_driver_that_lost_its_lease_changes_nothing_in_the_study(
             with pytest.raises(LeaseLostError, match="lost the lease to process 1 on near"):
                 write()
         assert file.read_bytes() == before
+
+
+def test_no_request_raises_a_budget_above_what_a_sweep_file_may_ask_for(tmp_path: Path) -> None:
+    begin(tmp_path / "made-up")
+    for trials in (0, -3, 10**30, MOST_TRIALS - 4, 10**500):
+        with pytest.raises(InputError, match=rf"add-trials -?\d+: allowed are 1 to {MOST_TRIALS - 5}$"):
+            asking.add_trials(tmp_path / "made-up", None, trials)
+    said = asking.add_trials(tmp_path / "made-up", None, MOST_TRIALS - 5)
+    assert said.startswith(f"made-up: {MOST_TRIALS} trials, ")
+    assert read_status(tmp_path / "made-up").budget == MOST_TRIALS
+    with pytest.raises(InputError, match=r"allowed are 1 to 0$"):
+        asking.add_trials(tmp_path / "made-up", None, 1)
