@@ -13,14 +13,14 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from yaml.reader import ReaderError
 
 from search_spaces.addresses import holds_secret, masked
-from trainers.errors import InputError
+from trainers.errors import InputError, shortened
 
 #: Keys from the top of the document.
 Path = tuple[str, ...]
 Problem = tuple[Path, str]
 
-#: A message names no more problems, and quotes no more characters of each of their parts.
-MOST_PROBLEMS, MOST_CHARACTERS = 10, 2000
+#: A message names no more problems.
+MOST_PROBLEMS = 10
 
 #: Sections that a plain word may stand for: `sampler: random` is `sampler: {name: random}`.
 SHORTHANDS: frozenset[Path] = frozenset({("dataset",), ("score", "extractor"), ("sampler",), ("pruner",)})
@@ -195,12 +195,6 @@ def pydantic_error(problems: Sequence[Problem]) -> ValidationError:
             for path, text in problems
         ],
     )
-
-
-def shortened(text: str) -> str:
-    """`text` without its middle if it has more than MOST_CHARACTERS characters."""
-    half = MOST_CHARACTERS // 2
-    return text if len(text) <= MOST_CHARACTERS else f"{text[:half]} [...] {text[-half:]}"
 
 
 def _index(node: yaml.Node, path: Path, document: Document) -> Iterable[Problem]:

@@ -41,6 +41,9 @@ FORMAT = Format(
     )
 )
 
+#: The sweep's folder has its name.
+_LONGEST_NAME = 255
+
 Search = Annotated[tuple[Dimension, ...], PlainValidator(read_search), PlainSerializer(write_search)]
 
 
@@ -80,6 +83,8 @@ class Sweep(Section):
             raise ValueError(
                 f"allowed are letters, digits, '.', '_' and '-', not starting with '.' or '-', got {name!r}"
             )
+        if len(name) > _LONGEST_NAME:
+            raise ValueError(f"allowed are {_LONGEST_NAME} characters, got {len(name):,}: {name!r}")
         return name
 
     @property

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from trainers.command_line import command_line
 from trainers.evaluation.scores import METRICS
 from trainers.names import NETWORKS, SYSTEMS
 
@@ -40,4 +41,5 @@ def _parser(program: str) -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    with command_line():
+        sys.exit(main())

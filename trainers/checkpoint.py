@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import reprlib
 import shutil
 import stat
@@ -23,6 +22,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from trainers import formats
+from trainers.errors import named
 
 STATE = "state.safetensors"
 MANIFEST = "manifest.json"
@@ -48,35 +48,27 @@ def write(folder: Path, tensors: dict[str, Tensor], header: dict[str, Any], mani
     """Writes a checkpoint to `folder` in one atomic step; an older one of that name is replaced.
 
     `header` is read back with the tensors, `manifest` can be read alone; both are JSON-able. The manifest also has the
-    number of its format, the size and sha256 of the state, and its own sha256. Raises OSError, with nothing left
-    behind.
+    number of its format, the size and sha256 of the state, and its own sha256. Raises OSError that names `folder`, with
+    nothing left behind.
     """
     temporary = folder.with_name(f".{folder.name}.{os.getpid()}")
+    files = (temporary / STATE, temporary / MANIFEST)
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
     try:
-        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-        _save(whole, temporary / STATE, {_HEADER: json.dumps(header)})
-        described = formats.MANIFEST.stamped(manifest) | {"files": {STATE: _describe(temporary / STATE)}}
-        described[_SEAL] = _seal(described)
-        (temporary / MANIFEST).write_text(json.dumps(described, indent=1) + "\n")
-        for path in (temporary / STATE, temporary / MANIFEST):
-            with open(path, "rb") as file:
-                os.fsync(file.fileno())
-        _replace(temporary, folder)
+        with named(folder, temporary, *files):
+            temporary.mkdir(parents=True)
+            whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+            safetensors.torch.save_file(whole, files[0], metadata={_HEADER: json.dumps(header)})
+            described = formats.MANIFEST.stamped(manifest) | {"files": {STATE: _describe(files[0])}}
+            described[_SEAL] = _seal(described)
+            files[1].write_text(json.dumps(described, indent=1) + "\n")
+            for path in files:
+                with open(path, "rb") as file:
+                    os.fsync(file.fileno())
+            _replace(temporary, folder)
     except OSError:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
-
-
-def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
-    try:
-        safetensors.torch.save_file(tensors, path, metadata=metadata)
-    except SafetensorError as error:
-        # The library reports faults of the disk as a text with their number: "I/O error: ... (os error 28)".
-        if (found := re.search(r"\(os error (\d+)\)", str(error))) is None:
-            raise
-        raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from None
 
 
 def _replace(temporary: Path, folder: Path) -> None:

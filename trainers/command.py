@@ -13,6 +13,7 @@ from pathlib import Path
 from trainers import checkpoint
 from trainers.advice import warnings_of
 from trainers.catalogue import SYSTEMS
+from trainers.command_line import prints_progress
 from trainers.config import KIMG, configure
 from trainers.data.catalogue import check, load, shape_of
 from trainers.data.spec import DatasetSpec, colour_option
@@ -36,6 +37,7 @@ DEFAULT_DATASETS = {1: "mnist-mini", 3: "cifar10"}
 def train(options: argparse.Namespace) -> int:
     """Trains, scores and saves rung by rung; returns the exit code: 2 for bad input, 130 after Ctrl-C."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    prints_progress()
     try:
         run = _prepare(options)
         print(
@@ -107,6 +109,7 @@ def _prepare(options: argparse.Namespace) -> Run:
         run.restore(options.out)
     except (ValueError, RuntimeError, checkpoint.CheckpointError) as error:
         raise InputError(f"--out {options.out}: {error}; name another folder or remove this one") from error
+    options.out.mkdir(parents=True, exist_ok=True)  # before the first rung, which may take hours
     return run
 
 

@@ -6,25 +6,26 @@ import sys
 
 from orchestrator.cli import commands, images
 from orchestrator.cli.app import PROGRAM, app
+from trainers.command_line import command_line
 from trainers.errors import InputError
 
 __all__ = ["app", "commands", "images", "main"]  # the import of the two modules adds their commands to the app
 
 
 def main() -> None:
-    """Runs the command line. An InputError is one line and exit code 2, a lost lease one line and exit code 3."""
-    try:
-        app(prog_name=PROGRAM)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except Exception as error:
-        from orchestrator.study.lease import LeaseLostError  # here, since help and completion need none of it
-
-        if not isinstance(error, LeaseLostError):
+    """Runs the command line, see `command_line`. A lost lease is one line and exit code 3."""
+    with command_line():
+        try:
+            app(prog_name=PROGRAM)
+        except InputError:
             raise
-        print(f"error: {error}; this driver writes nothing more", file=sys.stderr)
-        sys.exit(3)
+        except Exception as error:
+            from orchestrator.study.lease import LeaseLostError  # here, since help and completion need none of it
+
+            if not isinstance(error, LeaseLostError):
+                raise
+            print(f"error: {error}; this driver writes nothing more", file=sys.stderr)
+            sys.exit(3)
 
 
 if __name__ == "__main__":

@@ -97,12 +97,12 @@ def open_study(folder: Path, storage: str | None = None) -> SweepStudy:
 
     Raises InputError that lists the sweeps beside it if there is none.
     """
-    from orchestrator.study.status import missing_sweep
+    from orchestrator.study.missing import missing_sweep
     from orchestrator.study.study import SweepStudy
 
     study = SweepStudy.open(folder, storage)
     if study is None:
-        raise missing_sweep(folder)
+        raise missing_sweep(folder, storage)
     return study
 
 
@@ -130,10 +130,33 @@ def complete_list(incomplete: str) -> list[str]:
     return [each for each in LISTS if each.startswith(incomplete)]
 
 
-Name = Annotated[str, typer.Argument(help="Name of a sweep below --root.", autocompletion=complete_sweep)]
+def _name(written: str | None) -> str | None:
+    """The name of a sweep, without the slash that a shell completes. Raises InputError for what is no name."""
+    name = written.removesuffix("/") if written else written
+    if name is None:
+        return None
+    if name in ("", ".", "..") or "/" in name or "\0" in name:
+        raise InputError(f"NAME {written!r}: expected the name of a folder below --root, not a path")
+    return name
+
+
+def _root(written: str | Path) -> Path:
+    if not str(written) or "\0" in str(written):
+        raise InputError(f"--root {str(written)!r}: expected the path of a folder")
+    return Path(written)
+
+
+Name = Annotated[
+    str,
+    typer.Argument(help="Name of a sweep below --root.", callback=_name, autocompletion=complete_sweep),
+]
 AnyName = Annotated[
     str | None,
-    typer.Argument(help="Name of a sweep below --root; default: all of them.", autocompletion=complete_sweep),
+    typer.Argument(
+        help="Name of a sweep below --root; default: all of them.",
+        callback=_name,
+        autocompletion=complete_sweep,
+    ),
 ]
 File = Annotated[str, typer.Argument(help="A sweep file, or the name of a shipped one.", autocompletion=complete_file)]
 NewName = Annotated[str | None, typer.Option("--name", help="Name of the sweep; default: the file's.")]
@@ -141,7 +164,12 @@ Settings = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE"
 Root = Annotated[
     Path,
     typer.Option(
-        envvar="GANSWEEP_HOME", help="Folder of all sweeps.", show_default="$GANSWEEP_HOME or ./runs", callback=_folder
+        envvar="GANSWEEP_HOME",
+        help="Folder of all sweeps.",
+        metavar="PATH",
+        parser=_root,
+        show_default="$GANSWEEP_HOME or ./runs",
+        callback=_folder,
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable output.")]

@@ -32,6 +32,7 @@ from orchestrator.cli.app import (
     say,
 )
 from orchestrator.paths import REPORT, mlflow_artifacts, mlflow_uri, sweep_names
+from trainers.command_line import prints_progress
 from trainers.errors import InputError
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ def submit_command(
     """Launch a sweep as a job of a Ray cluster. While such a job is under way, no other is started."""
     from orchestrator.cluster.jobs import run
 
+    prints_progress()
     if not run(_load(file, settings or [], name), address, root, typer.echo, wait):
         raise typer.Exit(1)
 
@@ -98,15 +100,20 @@ def submit_command(
 def status(name: AnyName = None, as_json: Json = False, root: Root = DEFAULT_ROOT) -> None:
     """Show the state of a sweep, or of every sweep."""
     from orchestrator.cli.text import status_lines
+    from orchestrator.study.missing import known_sweeps
     from orchestrator.study.status import read_status
 
-    found = [read_status(root / each) for each in ([name] if name else sweep_names(root))]
+    nothing_yet = root == DEFAULT_ROOT and not root.exists()  # nobody has named a root that is wrong
+    names = [name] if name else [] if nothing_yet else known_sweeps(root)
+    found = [read_status(root / each) for each in names]
     if as_json:
         records = [each.to_json() for each in found]
         typer.echo(json.dumps(records[0] if name else records, indent=1))
         return
     for each in found:
         say(status_lines(each, trials=name is not None))
+    if not found:
+        say([f"no sweeps in {root}"])
 
 
 @app.command("stop")
@@ -162,7 +169,6 @@ def report(
     from orchestrator.study.status import status_of
 
     study, path = open_study(root / name), output or root / name / REPORT
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_report(status_of(study), study, path)
     console.print(f"report: {path}", soft_wrap=True)
 
@@ -267,6 +273,7 @@ def _load(file: str, overrides: list[str], name: str | None) -> Sweep:
 def _run(sweep: Sweep, root: Path, address: str | None) -> None:
     from orchestrator.cluster.nodes import CLIENT
 
+    prints_progress()
     if address and address.startswith(CLIENT):
         from orchestrator.cluster.jobs import run
 
@@ -284,6 +291,8 @@ def _run(sweep: Sweep, root: Path, address: str | None) -> None:
     say(outcome_lines(outcome, root))
     if stopped(outcome) and not outcome.asked:
         raise typer.Exit(130)
+    if outcome.fault:
+        raise typer.Exit(1)
 
 
 def _rows(what: str) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import typer
 
 from orchestrator.cli.app import DEFAULT_ROOT, Json, Root, app, console, print_json
 from orchestrator.paths import cache_of, mix_study_of
+from trainers.command_line import prints_progress
 from trainers.errors import InputError
 from trainers.evaluation.scores import METRICS, written
 from trainers.names import DATASETS, EXTRACTORS
@@ -119,6 +120,7 @@ def mix_study_command(
         images=images,
         device=pick_device(),
     )
+    prints_progress()
     left, interrupted = len(study.missing(read_points(output, study.settings))), False
     try:
         for count, point in enumerate(study.run(output), 1):

@@ -33,6 +33,8 @@ def status_lines(found: SweepStatus, trials: bool) -> Iterator[str]:
     yield f"{found.name}: {found.state}{ended}; {found.progress}: {_counts(found)}"
     if trials:
         yield from (f"  {trial_line(record, found.metric)}" for record in found.records)
+    if found.fault:
+        yield f"  {found.fault}"
     if failures := in_words(found.failures):
         yield f"  failures: {failures}"
     if found.scoring_share is not None:
@@ -48,6 +50,8 @@ def status_lines(found: SweepStatus, trials: bool) -> Iterator[str]:
 def outcome_lines(outcome: SweepStatus, root: Path) -> Iterator[str]:
     """How a launched sweep ended, and what can be done next."""
     yield f"{outcome.name}: {outcome.state}; {_counts(outcome)}"
+    if outcome.fault:
+        yield outcome.fault
     if outcome.best and outcome.best.best:
         yield f"best: {trial_line(outcome.best, outcome.metric)}"
         yield "      " + " ".join(f"{key}={value}" for key, value in outcome.best.params.items())
@@ -66,7 +70,7 @@ def outcome_lines(outcome: SweepStatus, root: Path) -> Iterator[str]:
 
 def stopped(outcome: SweepStatus) -> bool:
     """Whether something is left to do."""
-    return outcome.state != "complete" or bool(outcome.finals_missing)
+    return not outcome.ended or bool(outcome.finals_missing)
 
 
 def _counts(found: SweepStatus) -> str:

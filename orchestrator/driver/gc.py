@@ -9,7 +9,7 @@ from pathlib import Path
 from orchestrator.driver.ownership import check_own_store, take_store
 from orchestrator.store import UnavailableError, orphans, store_of
 from orchestrator.study.lease import hold_lease
-from orchestrator.study.status import missing_sweep
+from orchestrator.study.missing import missing_sweep
 from orchestrator.study.study import SweepStudy
 from trainers.errors import InputError
 from trainers.rungs import worth_keeping
@@ -25,7 +25,7 @@ def collect(folder: Path, storage: str | None, dry_run: bool, say: Callable[[str
     """
     study = SweepStudy.open(folder, storage)
     if study is None:
-        raise missing_sweep(folder)
+        raise missing_sweep(folder, storage)
     with nullcontext() if dry_run else hold_lease(folder.name, folder, study.lease_records, say):
         check_own_store(study) if dry_run else take_store(study)
         store, metric = store_of(study.sweep, study.folder), study.sweep.score.metric

@@ -54,8 +54,9 @@ def launch(sweep: Sweep, root: Path, console: Console, address: str | None = Non
         if not (folder / SWEEP_FILE).exists() or kept_sweep(folder) != known.sweep:
             keep_sweep(folder, known.sweep)
         take_idle_store(known, console.print)
-        console.print(f"sweep {sweep.name} is complete")
-        return status_of(known)
+        found = status_of(known)
+        console.print(f"sweep {sweep.name} {'is complete' if found.fault is None else 'has failed'}")
+        return found
     if address is None:
         check_fits(sweep)
     else:
@@ -135,7 +136,7 @@ def _same_budget(study: SweepStudy, sweep: Sweep) -> bool:
 
 def _complete(study: SweepStudy) -> bool:
     found = status_of(study)
-    return found.state == "complete" and not found.finals_missing
+    return found.ended and not found.finals_missing
 
 
 def _ended_properly(study: SweepStudy) -> bool:
@@ -166,11 +167,11 @@ def _drive(study: SweepStudy, root: Path, console: Console, tracker: TrackerProc
             if study.sweep.warm_start and not study.has_prior_trials:
                 _keep_prior_trials(study, root, evaluator, progress)
             follower = Follower(study, queue, progress)
-            if status_of(study).state != "complete":
+            if not status_of(study).ended:
                 with _lost_lease_raised_first(study):
                     tune.run_trials(study, cache_of(root), capacity, follower)
             # The finals read checkpoints: those that waited for an unavailable store are published first.
-            store_of(study.sweep, study.folder).drain(wait=status_of(study).state == "complete")
+            store_of(study.sweep, study.folder).drain(wait=status_of(study).ended)
             missing = status_of(study).finals_missing
             if missing and not study.limits.leaving:
                 numbers = ", ".join(str(record.number) for record in missing)

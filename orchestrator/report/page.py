@@ -54,13 +54,18 @@ class Grid:
 
 
 def write_report(status: SweepStatus, study: SweepStudy, path: Path) -> None:
-    """Writes the report of a sweep to `path` in one atomic step, as a self-contained HTML file."""
+    """Writes the report of a sweep to `path` as `replaced` does, as a self-contained HTML file."""
+    with replaced(path) as temporary:  # first, since a folder is refused before the work
+        temporary.write_text(_page(status, study), encoding="utf-8")
+
+
+def _page(status: SweepStatus, study: SweepStudy) -> str:
     sweep = study.sweep
     searched = [dimension for dimension in sweep.space if dimension.kind != "constant"]
     importances = study.importances()
     figures = _figures(status, searched, importances)
     drawn = {name: Markup(text) for name, text in charts.embedded(figures).items()}
-    page = _ENVIRONMENT.get_template("report.html.j2").render(
+    page: str = _ENVIRONMENT.get_template("report.html.j2").render(
         status=status,
         sweep=sweep,
         better=METRICS[status.metric].better,
@@ -77,8 +82,7 @@ def write_report(status: SweepStatus, study: SweepStudy, path: Path) -> None:
         conditional=[dimension.name for dimension in searched if dimension.when],
         grids=_grids(status, study),
     )
-    with replaced(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    return page
 
 
 def _winner(status: SweepStatus, searched: Sequence[Dimension]) -> dict[str, Any] | None:

@@ -12,12 +12,11 @@ from typing import Any
 from orchestrator.decisions.budget import Limit, Spent, usage_text
 from orchestrator.decisions.failures import KINDS, NAN
 from orchestrator.decisions.objectives import pareto_front
-from orchestrator.paths import sweep_names
 from orchestrator.study.lease import last_claim, running_driver
+from orchestrator.study.missing import missing_sweep
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.study import SweepStudy
 from search_spaces.settings import SCORE, Budget
-from trainers.errors import InputError
 from trainers.evaluation.scores import Score
 
 STATES = ("complete", "pruned", "running", "paused", "failed")
@@ -31,7 +30,8 @@ class SweepStatus:
 
     name: str
     state: str
-    """complete, running (a driver is at work), stopped or paused (as was asked), or interrupted."""
+    """complete, failed (complete, and all trials failed), running (a driver is at work), stopped or paused (as was
+    asked), or interrupted."""
     metric: str
     limits: Budget
     added: int
@@ -69,6 +69,23 @@ class SweepStatus:
         counts = Counter(failure.kind for record in self.records for failure in record.failures)
         counts[NAN] = sum(record.rungs[-1].diverged is not None for record in self.records if record.rungs)
         return {kind: counts[kind] for kind in (*(kind.name for kind in KINDS), NAN)}
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing is left to train."""
+        return self.state in ("complete", "failed")
+
+    @property
+    def fault(self) -> str | None:
+        """What ended most trials of a sweep that failed, in one line; None for any other sweep."""
+        if self.state != "failed":
+            return None
+        reasons = Counter(each.failures[-1].message if each.failures else each.reason for each in self.records)
+        reason, count = reasons.most_common(1)[0]
+        share = "all" if count == len(self.records) else f"{count} of {len(self.records)}"
+        return (
+            f"{share} trials failed with: {reason}" if count > 1 else f"no trial succeeded; one failed with: {reason}"
+        )
 
     @property
     def ranking(self) -> list[TrialRecord]:
@@ -131,6 +148,7 @@ class SweepStatus:
         `budget` is `{limits, added, spent, ended}`: the keys of the sweep file, the trials added to it, what is used
         in the same units, and the reason why the sweep ended. Each of the finals is `{trial, images, ours, official,
         seconds}` with both scores in full, or `{trial, fault}`. With several objectives `pareto` is their front.
+        A sweep that failed has its `fault`.
         """
         best = self.best
         return {
@@ -158,6 +176,7 @@ class SweepStatus:
                 if each.final or each.final_fault
             ],
             **({"pareto": self.pareto} if len(self.objectives) > 1 else {}),
+            **({"fault": self.fault} if self.fault else {}),
         }
 
 
@@ -175,20 +194,15 @@ def read_status(folder: Path) -> SweepStatus:
     return status_of(study)
 
 
-def missing_sweep(folder: Path) -> InputError:
-    """The error to raise if `folder` has no sweep."""
-    known = ", ".join(sorted(sweep_names(folder.parent))) or "none"
-    return InputError(f"no sweep called {folder.name!r} in {folder.parent}; there are: {known}")
-
-
 def status_of(study: SweepStudy) -> SweepStatus:
     """The status of an open study."""
     records, spent = study.records(), study.limits.spent()
     limit = study.limits.limit(spent)
     done = limit is not None and not any(record.state in UNDER_WAY for record in records)
+    failed = records and all(record.state == "failed" for record in records)
     return SweepStatus(
         name=study.sweep.name,
-        state="complete" if done else _unfinished_state(study),
+        state=("failed" if failed else "complete") if done else _unfinished_state(study),
         metric=study.sweep.score.metric,
         limits=study.sweep.budget,
         added=study.limits.trials_added,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import sqlite3
 import uuid
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -10,7 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from sqlalchemy import event, make_url
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.paths import JOURNAL, SWEEP_FILE
@@ -23,6 +28,14 @@ from trainers.errors import InputError
 
 #: The note on a study that tells it from others of the same name.
 ID = "id"
+#: What SQLite's codes mean for its file: they are no mistakes of the program.
+_ERRNO = {
+    sqlite3.SQLITE_CANTOPEN: errno.ENOENT,
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_IOERR: errno.EIO,
+    sqlite3.SQLITE_PERM: errno.EACCES,
+    sqlite3.SQLITE_READONLY: errno.EROFS,
+}
 #: The methods of a storage that write nothing. The lease is checked before all others.
 READS = frozenset(
     {
@@ -144,9 +157,11 @@ def find_study(folder: Path, url: str | None, recorded: str) -> tuple[optuna.Stu
     known: list[str | None] = []
     if (folder / JOURNAL).exists():
         known.append(None)
-    elif (folder / SWEEP_FILE).exists():
-        known.append(kept_sweep(folder).study.storage)
+    elif (folder / SWEEP_FILE).exists() and (kept := kept_sweep(folder).study.storage) is not None:
+        known.append(kept)
     for place in dict.fromkeys([*known, *([url] if url is not None else [])]):
+        if place is not None and not _may_exist(place):
+            continue
         study = _named(_journal(folder) if place is None else _database(place), folder.name if place else None)
         if study is None or recorded not in study.user_attrs:
             continue
@@ -184,10 +199,27 @@ def _journal(folder: Path) -> FencedStorage:
     return FencedStorage(JournalStorage(Journal(str(folder / JOURNAL))))
 
 
+def _may_exist(url: str) -> bool:
+    """Whether there may be a database at `url`; SQLite would make a file that is missing."""
+    place = make_url(with_driver(url))
+    file = place.get_backend_name() == "sqlite" and "uri" not in place.query
+    return not file or place.database is None or Path(place.database).exists()
+
+
+def _name_file(context: ExceptionContext) -> None:
+    """Raises what SQLite says of its file or disk as an OSError that names the file; lets other errors be."""
+    cause, engine = context.original_exception, context.engine
+    code = getattr(cause, "sqlite_errorcode", 0) & 0xFF  # extended codes have more bits
+    if code in _ERRNO and engine is not None:
+        raise OSError(_ERRNO[code], str(cause), engine.url.database) from cause
+
+
 def _database(url: str) -> FencedStorage:
     try:
         # A connection that a restart of the server has broken is replaced before it is used.
         built = RDBStorage(with_driver(url), engine_kwargs={"pool_pre_ping": True})
-    except (SQLAlchemyError, ImportError, RuntimeError) as error:  # RuntimeError: tables of another version of Optuna
+        event.listen(built.engine, "handle_error", _name_file)
+    except (SQLAlchemyError, StorageInternalError, ImportError, RuntimeError) as error:
+        # A RuntimeError says that another version of Optuna made the tables.
         raise InputError(f"the study's database {url} cannot be opened: {reason(error)}") from None
     return FencedStorage(optuna.storages.get_storage(built))

@@ -146,7 +146,7 @@ class Tracker:
             run.on_front = number in front
 
     def finish(self, status: SweepStatus, report: Path) -> None:
-        """Ends the sweep's run with the winner's scores and the report: FINISHED if it is complete, else KILLED."""
+        """Ends the sweep's run with the winner's scores and the report: FINISHED, FAILED, or KILLED if it may go on."""
         self._undo_late_requests(status.records)
         self.mark(status.pareto)
         self._client.log_artifact(self._parent, str(report))
@@ -158,7 +158,8 @@ class Tracker:
                 scores = {f"best_{name}": score.value for name, score in best.best.scores.items()}
                 latest = max(stamp(record) for record in status.records)
                 self._client.log_batch(self._parent, metrics=_points(scores, latest, done))
-        self._client.set_terminated(self._parent, status="FINISHED" if status.state == "complete" else "KILLED")
+        ends = {"complete": "FINISHED", "failed": "FAILED"}
+        self._client.set_terminated(self._parent, status=ends.get(status.state, "KILLED"))
 
     def register(self, winner: TrialRecord, checkpoint: Path) -> None:
         """Makes `checkpoint`, the folder of the winner's best rung, the best version of the sweep's model.

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from orchestrator.cli.text import outcome_lines, status_lines, stopped
+from orchestrator.decisions.failures import MOST_FAILURES, Failure
+from orchestrator.report import write_report
 from orchestrator.study.lease import hold_lease
+from orchestrator.study.requests import Request
 from orchestrator.study.status import read_status, status_of
 from orchestrator.study.study import SweepStudy
 from tests.support import made_up
@@ -77,3 +82,56 @@ def test_a_sweep_is_running_while_its_driver_lives_and_interrupted_after(study: 
             pytest.fail("two drivers at once")
         driver.kill()
     assert read_status(study.folder).state == "interrupted"
+
+
+def failed_sweep(folder: Path, messages: Sequence[str], *overrides: str) -> SweepStudy:
+    """A sweep whose trials fail for good, each with one of `messages`, if there are so many trials."""
+    study = SweepStudy.create(folder, made_up.sweep("pruner=none", f"budget.trials={len(messages)}", *overrides))
+    for message in messages:
+        for attempt in range(1, MOST_FAILURES + 1):
+            ticket = study.next_ticket()
+            assert ticket is not None
+            goes_on = study.record_crash(ticket.number, Failure(attempt, "error", message), "log")
+            assert goes_on == (attempt < MOST_FAILURES)
+    return study
+
+
+def test_a_sweep_whose_trials_all_failed_has_failed_with_the_commonest_message(tmp_path: Path) -> None:
+    study = failed_sweep(tmp_path, ["no such file: a.png", "out of luck", "out of luck"])
+    assert study.next_ticket() is None
+    found = read_status(tmp_path)
+    assert (found.state, found.ended, found.finalists) == ("failed", True, [])
+    assert found.fault == "2 of 3 trials failed with: out of luck"
+    assert found.to_json()["fault"] == found.fault
+    lines = list(status_lines(found, trials=False))
+    assert lines[0].startswith("made-up: failed; 3 of 3 trials: 0 complete, 0 pruned, 0 running, 0 paused, 3 failed")
+    assert f"  {found.fault}" in lines
+    assert found.fault in list(outcome_lines(found, tmp_path.parent))
+    assert not stopped(found)
+    page = tmp_path / "page.html"
+    write_report(found, study, page)
+    assert "failed: 3 of 3 trials; 3 failed" in " ".join(page.read_text().split())
+    assert f"The sweep failed: {found.fault}" in page.read_text()
+    study.limits.request(Request("add-trials", trials=1))
+    assert read_status(tmp_path).state == "interrupted"
+
+
+def test_one_trial_that_did_not_fail_makes_a_sweep_complete(tmp_path: Path) -> None:
+    study = failed_sweep(tmp_path, ["a", "b"], "budget.trials=3")
+    ticket = study.next_ticket()
+    assert ticket is not None
+    study.report(ticket.number, [made_up.rung(1000, 0.0, diverged="loss_g is nan")])
+    found = status_of(study)
+    assert (found.state, found.fault, "fault" in found.to_json()) == ("complete", None, False)
+
+
+@pytest.mark.parametrize(
+    ("messages", "fault"),
+    [
+        (["one"], "no trial succeeded; one failed with: one"),
+        (["a", "b", "c"], "no trial succeeded; one failed with: a"),
+        (["a", "a"], "all trials failed with: a"),
+    ],
+)
+def test_the_fault_says_how_many_trials_share_it(tmp_path: Path, messages: list[str], fault: str) -> None:
+    assert status_of(failed_sweep(tmp_path, messages)).fault == fault

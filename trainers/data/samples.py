@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from trainers.data.files import replaced
+
 COLUMNS = 10
 ROWS = 10
 _SCALE = 2
@@ -31,12 +33,6 @@ def grid(images: Tensor) -> NDArray[np.uint8]:
 
 
 def save_png(picture: NDArray[np.uint8], path: Path) -> None:
-    """Writes `picture`, uint8 [height, width, 3], to `path` atomically; creates its folder. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
+    """Writes `picture`, uint8 [height, width, 3], to `path` as `replaced` does; creates its folder. Raises OSError."""
+    with replaced(path) as temporary:
         Image.fromarray(picture).save(temporary, format="png", optimize=True)
-        temporary.replace(path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
