@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -81,8 +82,10 @@ def score_command(
     laid_on = background if dataset == "folder" else None  # the other data sets have no transparent parts
     network = _extractor(name=extractor, weights=weights, sha256=sha256, dtype=dtype)
     chosen = tuple(filter(None, metrics.split(",")))
-    images = _images(dataset, data, verify, laid_on, skip_damaged)
-    found = score(source, images, network, chosen, samples, cache_of(root), per_class, colour)
+    from orchestrator.store.extractors import weights_beside
+
+    images, fetch = _images(dataset, data, verify, laid_on, skip_damaged), partial(weights_beside, source)
+    found = score(source, images, network, chosen, samples, cache_of(root), per_class, colour, fetch)
     for notice in found.notices:
         print(f"warning: {notice}", file=sys.stderr)
     print_scores(found, as_json)

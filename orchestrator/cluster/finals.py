@@ -12,9 +12,10 @@ from ray.exceptions import RayError
 
 from orchestrator.cluster.listener import Listener
 from orchestrator.cluster.nodes import Capacity
-from orchestrator.cluster.runs import prepare_scoring
-from orchestrator.decisions.failures import MOST_FAILURES, raised
+from orchestrator.cluster.runs import Origin, other_inputs, prepared
+from orchestrator.decisions.failures import MOST_FAILURES, OTHER_INPUTS, failure_of, raised
 from orchestrator.store import store_of
+from orchestrator.study.inputs import Inputs
 from orchestrator.study.records import Final, TrialRecord
 from orchestrator.study.study import SweepStudy
 from search_spaces.sweep import read_kept
@@ -25,15 +26,15 @@ from trainers.tools.score import from_checkpoint
 METRICS = ("fid", "kid")
 
 
-def score_final(sweep_text: str, folder: Path, cache: Path, number: int, images: int) -> Final:
-    """Scores the checkpoint of trial `number` after `images` images; `folder` is the sweep's.
+def score_final(sweep_text: str, origin: Origin, cache: Path, number: int, images: int) -> Final:
+    """Scores the checkpoint of trial `number` after `images` images.
 
     The noise begins with that of the rungs' scores, and goes on, since there are more samples. Raises InputError if the
-    checkpoint is missing or damaged.
+    checkpoint is missing or damaged, and as `prepared`.
     """
     start, sweep, device = time.perf_counter(), read_kept(sweep_text), pick_device()
-    train, evaluator = prepare_scoring(sweep, cache, device)
-    with store_of(sweep, folder).at(number, images) as checkpoint:
+    train, evaluator, _ = prepared(sweep_text, cache, device, origin)
+    with store_of(sweep, origin.folder).at(number, images) as checkpoint:
         made = from_checkpoint(checkpoint, train, sweep.finals.samples, evaluator.seed)
     ours = evaluator(made.images, made.labels, metrics=METRICS).scores
     official = official_scores(
@@ -49,18 +50,23 @@ def score_final(sweep_text: str, folder: Path, cache: Path, number: int, images:
 
 
 def run_finals(
-    study: SweepStudy, cache: Path, capacity: Capacity, finalists: Sequence[TrialRecord], listener: Listener
+    study: SweepStudy,
+    inputs: Inputs,
+    cache: Path,
+    capacity: Capacity,
+    finalists: Sequence[TrialRecord],
+    listener: Listener,
 ) -> None:
     """Scores the best checkpoints of `finalists` on the cluster, each with the resources of a trial's worker.
 
     Needs a started cluster. The study keeps each final as soon as it is done, and the reason of each that fails. Ends
-    early if the study is leaving.
+    early if the study is leaving. Raises InputError if a node has other inputs than the study.
     """
     want = capacity.want
     task = ray.remote(num_cpus=want.cpus_per_worker, num_gpus=want.gpu_share, max_retries=MOST_FAILURES - 1)(
         score_final
     )
-    common = study.sweep.normalised(), study.folder.resolve(), cache.resolve()
+    common = study.sweep.normalised(), Origin(inputs, study.folder.resolve()), cache.resolve()
     waiting = [(record.number, record.best.images) for record in finalists if record.best]
     running: dict[Any, int] = {}
     while (waiting or running) and not study.limits.leaving:
@@ -74,6 +80,9 @@ def run_finals(
             try:
                 final = ray.get(done)
             except RayError as error:
+                failure = failure_of(0, str(error))
+                if failure.kind == OTHER_INPUTS:
+                    raise other_inputs(study.sweep.name, failure) from None
                 study.fail_final(number, raised(str(error)))
             else:
                 study.record_final(number, final)

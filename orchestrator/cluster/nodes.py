@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -188,6 +189,14 @@ def draining(names: Sequence[str]) -> list[str]:
 
     leaving = [node_id[:NODE_DIGITS] for node_id in state.get_draining_nodes()]
     return [name for name in names if name.rpartition("/")[2] in leaving]
+
+
+@cache
+def this_node() -> str:
+    """The node of this process as ADDRESS/ID, with the first digits of Ray's id."""
+    import ray
+
+    return f"{ray.util.get_node_ip_address()}/{ray.get_runtime_context().get_node_id()[:NODE_DIGITS]}"
 
 
 def nodes() -> list[Node]:

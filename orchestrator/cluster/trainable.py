@@ -12,11 +12,12 @@ from typing import Any
 
 from ray import tune
 
-from orchestrator.cluster.nodes import draining
+from orchestrator.cluster.nodes import draining, this_node
 from orchestrator.cluster.trial import SweepTrial
-from orchestrator.cluster.workers import Team, limit_memory, this_node
+from orchestrator.cluster.workers import Team, limit_memory
 from orchestrator.decisions.failures import printable
 from orchestrator.paths import process_log
+from orchestrator.study.inputs import Inputs
 from search_spaces.settings import Resources
 from search_spaces.sweep import Sweep, read_kept
 from trainers.rungs import Rung
@@ -67,9 +68,15 @@ class Trainable(tune.Trainable):  # type: ignore[misc]  # ray ships no types for
         if want.workers_per_trial > 1 and self._team is None:
             self._team = Team(want)
         limit_memory(want.gpu_share)
-        folder, cache = Path(config["folder"]), Path(config["cache"])
         return SweepTrial(
-            _sweep(config["sweep"]), folder, cache, config["number"], config["params"], config["attempt"], self._team
+            _sweep(config["sweep"]),
+            Path(config["folder"]),
+            Path(config["cache"]),
+            config["number"],
+            config["params"],
+            config["attempt"],
+            self._team,
+            Inputs.from_json(config["inputs"], "the inputs of the study"),
         )
 
     def _nodes(self) -> list[str]:

@@ -6,8 +6,9 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cluster.runs import new_run
+from orchestrator.cluster.runs import Origin, new_run
 from orchestrator.store import store_of
+from orchestrator.study.inputs import Inputs
 from search_spaces.sweep import Sweep
 from trainers.parallel.group import ALONE
 from trainers.rungs import Rung, worth_keeping
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
 class SweepTrial:
     """A trial that continues from its newest checkpoint in the store, if it has one.
 
-    Raises StaleAttemptError if a later attempt has claimed the trial.
+    `inputs` are those of its study; None if there is no study. Raises StaleAttemptError if a later attempt has claimed
+    the trial, OtherInputsError if this node has other inputs.
     """
 
     def __init__(
@@ -31,15 +33,17 @@ class SweepTrial:
         params: dict[str, Any],
         attempt: int,
         team: Team | None = None,
+        inputs: Inputs | None = None,
     ) -> None:
         self._store, self._team = store_of(sweep, folder), team
         self._number, self._attempt = number, attempt
         self._store.claim(number, attempt)
-        with self._all("begin", sweep.normalised(), cache, params):
-            self._begin(sweep, cache, params)
+        origin = Origin(inputs, folder) if inputs else None
+        with self._all("begin", sweep.normalised(), cache, params, origin):
+            self._begin(sweep, cache, params, origin)
 
-    def _begin(self, sweep: Sweep, cache: Path, params: dict[str, Any]) -> None:
-        self.run = new_run(sweep, cache, params, self._team.parallel if self._team else ALONE)
+    def _begin(self, sweep: Sweep, cache: Path, params: dict[str, Any], origin: Origin | None) -> None:
+        self.run = new_run(sweep, cache, params, self._team.parallel if self._team else ALONE, origin)
         passed_over: list[str] = []
         with self._store.newest(self._number, passed_over.append) as found:
             since = f"goes on from {found.name}" if found else "no checkpoint is whole: begins anew"

@@ -16,11 +16,14 @@ from ray.tune.search import Searcher
 
 from orchestrator.cluster.listener import Listener
 from orchestrator.cluster.nodes import Capacity, bundles
+from orchestrator.cluster.runs import other_inputs
 from orchestrator.cluster.trainable import REPORT, Trainable, log_tail
-from orchestrator.decisions.failures import damaged_checkpoint, failure_of
+from orchestrator.decisions.failures import OTHER_INPUTS, damaged_checkpoint, failure_of
 from orchestrator.paths import TUNE, process_log
 from orchestrator.store import store_of
+from orchestrator.study.inputs import Inputs
 from orchestrator.study.study import Decision, SweepStudy, Ticket
+from trainers.errors import InputError
 from trainers.rungs import Rung
 
 # Tune would pass AWS's keys to its processes through Ray, which writes them into logs that everybody can read.
@@ -43,7 +46,7 @@ class _Transient:
 class _StudySearcher(_Transient, Searcher):  # type: ignore[misc]
     """Hands Tune the study's trials, as many at a time as fit on the cluster."""
 
-    def __init__(self, study: SweepStudy, common: dict[str, str], capacity: Capacity, listener: Listener) -> None:
+    def __init__(self, study: SweepStudy, common: dict[str, Any], capacity: Capacity, listener: Listener) -> None:
         super().__init__()
         self._study, self._common, self._capacity, self._listener = study, common, capacity, listener
         self.live: dict[str, Ticket] = {}
@@ -52,9 +55,13 @@ class _StudySearcher(_Transient, Searcher):  # type: ignore[misc]
         """What the attempts in `live` have reported, by Tune's id and by images."""
         self.errors: dict[str, str] = {}
         """Ray's error text of each live trial whose process failed, by Tune's id."""
+        self._unfit: InputError | None = None
+        """Why the sweep cannot go on: a node has other inputs than the study."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         self._study.limits.check()  # Tune calls this ten times a second, so a lost lease is noticed here first
+        if self._unfit is not None:
+            raise self._unfit
         if len(self.live) >= self._capacity.trials(idle=not self.live):
             return None
         ticket = self._study.next_ticket()
@@ -74,6 +81,8 @@ class _StudySearcher(_Transient, Searcher):  # type: ignore[misc]
         log = log_tail(process_log(self._study.folder, ticket.number, ticket.attempt), text)
         goes_on = self._study.record_crash(ticket.number, failure, log)
         self._listener.failed(ticket.number, failure)
+        if failure.kind == OTHER_INPUTS:  # to be raised in `suggest`, since the node would fail every trial
+            self._unfit = other_inputs(self._study.sweep.name, failure)
         if not goes_on:
             self._listener.changed(ticket.number)
 
@@ -121,14 +130,18 @@ class _StudyScheduler(_Transient, FIFOScheduler):  # type: ignore[misc]
         self._searcher.errors[trial.trial_id] = Path(trial.error_file).read_text().partition("\n")[2]
 
 
-def run_trials(study: SweepStudy, cache: Path, capacity: Capacity, listener: Listener) -> None:
-    """Runs the study's trials until its budget is used or the user presses Ctrl-C; needs a started cluster."""
+def run_trials(study: SweepStudy, inputs: Inputs, cache: Path, capacity: Capacity, listener: Listener) -> None:
+    """Runs the study's trials until its budget is used or the user presses Ctrl-C; needs a started cluster.
+
+    Raises InputError if a node of the cluster has other inputs than the study.
+    """
     scratch = study.folder / TUNE
     shutil.rmtree(scratch, ignore_errors=True)
     common = {
         "sweep": study.sweep.normalised(),
         "folder": str(study.folder.resolve()),
         "cache": str(cache.resolve()),
+        "inputs": inputs.to_json(),
         "resources": capacity.want.model_dump_json(),
     }
     searcher = _StudySearcher(study, common, capacity, listener)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ import torch
 from ray.exceptions import RayActorError, RayError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from orchestrator.cluster.nodes import NODE_DIGITS
-from orchestrator.cluster.runs import new_run
+from orchestrator.cluster.nodes import this_node
+from orchestrator.cluster.runs import Origin, new_run
 from orchestrator.decisions.failures import LOST_NODE, failure_of
 from search_spaces.settings import Resources
 from search_spaces.sweep import read_kept
@@ -48,10 +47,14 @@ class Worker:
         """The node of this worker."""
         return this_node()
 
-    def begin(self, sweep_text: str, cache: Path, params: dict[str, Any]) -> None:
+    def begin(self, sweep_text: str, cache: Path, params: dict[str, Any], origin: Origin | None) -> None:
         """Begins another trial and takes over the state of its first worker."""
         self._run = None  # frees the memory of the trial before
-        self._run = new_run(read_kept(sweep_text), cache, params, self._parallel)
+        try:
+            self._run = new_run(read_kept(sweep_text), cache, params, self._parallel, origin)
+        except Exception:
+            self._parallel.leave()  # else the first worker would wait for this one
+            raise
         self._run.share()
 
     def follow(self, images: int) -> None:
@@ -132,9 +135,3 @@ def limit_memory(gpu_share: float) -> None:
     """Limits this process to its share of the GPU's memory, if it shares a GPU."""
     if 0 < gpu_share < 1 and pick_device() == "cuda":
         torch.cuda.set_per_process_memory_fraction(gpu_share)
-
-
-@cache
-def this_node() -> str:
-    """The node of this process as ADDRESS/ID, with the first digits of Ray's id."""
-    return f"{ray.util.get_node_ip_address()}/{ray.get_runtime_context().get_node_id()[:NODE_DIGITS]}"

@@ -19,6 +19,7 @@ _FRAME = '  File "'
 
 
 LOST_NODE = "lost-node"
+OTHER_INPUTS = "other-inputs"
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ KINDS = (
         False,
         "{}: the disk or the store damages files",
     ),
+    Kind(OTHER_INPUTS, r"^(\w+\.)*OtherInputsError\b", False, "{}"),
     Kind("drained-node", r"^(\w+\.)*NodeDrainedError\b", False, "{}: it goes on elsewhere from its last rung"),
     Kind(
         LOST_NODE,

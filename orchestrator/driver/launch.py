@@ -14,13 +14,14 @@ from pathlib import Path
 from rich.console import Console
 
 from orchestrator.cluster.nodes import capacity_for, check_address, check_fits, check_shared, cluster
-from orchestrator.cluster.runs import prepare_scoring
+from orchestrator.cluster.runs import check_same_images, preparation
 from orchestrator.driver.follower import Follower, finish_tracking
 from orchestrator.driver.ownership import check_store_owner, take_idle_store, take_store, undone_if_foreign
 from orchestrator.driver.progress import Progress
 from orchestrator.driver.warm_start import earlier_studies, prior_trials
 from orchestrator.paths import SWEEP_FILE, cache_of
 from orchestrator.store import check_store, store_of
+from orchestrator.study.inputs import same_but_for_place
 from orchestrator.study.lease import hold_lease, last_claim
 from orchestrator.study.samplers import check_named_classes
 from orchestrator.study.status import SweepStatus, read_status, status_of
@@ -33,7 +34,6 @@ from search_spaces.sweep import Sweep, changed_keys, completed, diff
 from trainers.data.catalogue import examine, notices
 from trainers.errors import InputError
 from trainers.evaluation.evaluator import Evaluator
-from trainers.run import pick_device
 
 
 def launch(sweep: Sweep, root: Path, console: Console, address: str | None = None) -> SweepStatus:
@@ -41,15 +41,17 @@ def launch(sweep: Sweep, root: Path, console: Console, address: str | None = Non
 
     It runs on the Ray cluster at `address`, by default on this machine alone.
 
-    A sweep that exists keeps its value of each key that the file leaves out, and takes over a changed budget. Raises
-    InputError before anything starts if the sweep cannot run, if it exists under the same name with other settings, or
-    if another driver is at work on it; LeaseLostError if another driver takes over later.
+    A sweep that exists keeps its value of each key that the file leaves out, and takes over a changed budget and a new
+    place of its data. Raises InputError before any trial starts if the sweep cannot run, if it exists under the same
+    name with other settings or other data, or if another driver is at work on it; LeaseLostError if another driver
+    takes over later.
     """
     folder = root / sweep.name
     known = SweepStudy.open(folder, sweep.study.storage)
     if known is not None:
         sweep = _agreed(sweep, known.sweep, console)
-    if known is not None and _same_budget(known, sweep) and _complete(known) and _ended_properly(known):
+    moved = known is not None and sweep.dataset != known.sweep.dataset
+    if known is not None and not moved and _same_budget(known, sweep) and _complete(known) and _ended_properly(known):
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / SWEEP_FILE).exists() or kept_sweep(folder) != known.sweep:
             keep_sweep(folder, known.sweep)
@@ -64,6 +66,8 @@ def launch(sweep: Sweep, root: Path, console: Console, address: str | None = Non
         check_address(address)
     for notice in check(sweep, root, lambda: known):
         console.print(f"warning: {notice}", highlight=False, soft_wrap=True)
+    if known is not None and moved:
+        check_same_images(sweep, cache_of(root), known.inputs.known)
     if known is None or not known.has_prior_trials:
         earlier_studies(sweep, root)
     with TrackerProcess() as tracker, _cluster_at(address, sweep):
@@ -72,6 +76,7 @@ def launch(sweep: Sweep, root: Path, console: Console, address: str | None = Non
         with undone_if_foreign(folder), hold_lease(sweep.name, folder, study.lease_records, console.print) as lease:
             study.drive(lease)
             take_store(study)
+            study.limits.move_data(sweep.dataset)
             study.upgrade()
             if not _same_budget(study, sweep):
                 study.limits.change_budget(sweep.budget)
@@ -101,13 +106,15 @@ def check(sweep: Sweep, root: Path, find: Callable[[], SweepStudy | None], read_
 def _agreed(sweep: Sweep, known: Sweep, console: Console) -> Sweep:
     """The sweep of a file as it goes on with the one that exists under its name.
 
-    Raises InputError with a diff if the file gives a key another value, the budget excepted.
+    Raises InputError with a diff if the file gives a key another value, budget and place of the data excepted.
     """
-    agreed, but_budget = completed(sweep, known), known.model_copy(update={"budget": sweep.budget})
-    if agreed != but_budget:
+    agreed = completed(sweep, known)
+    free = {"budget": sweep.budget, "dataset": same_but_for_place(known.dataset, agreed.dataset)}
+    allowed = known.model_copy(update=free)
+    if agreed != allowed:
         raise InputError(
-            f"{sweep.name}: a sweep of this name exists with other settings; "
-            f"give this one another --name, or change no more than its budget\n{diff(but_budget, agreed)}"
+            f"{sweep.name}: a sweep of this name exists with other settings; give this one another --name, or change "
+            f"no more than its budget and the place of its data\n{diff(allowed, agreed)}"
         )
     if kept := [key for key in changed_keys(sweep, agreed) if key != "defaults"]:
         text = f"sweep {sweep.name}: kept as in the existing sweep, since the file leaves it out: {', '.join(kept)}"
@@ -155,21 +162,24 @@ def _drive(study: SweepStudy, root: Path, console: Console, tracker: TrackerProc
     ):
         queue.put("open", lambda tracker: None)
         progress.say(f"sweep {study.sweep.name}: budget {study.sweep.budget}, below {study.folder}")
-        preparing = pool.submit(prepare_scoring, study.sweep, cache_of(root), pick_device())
+        learning = bool(study.sweep.warm_start) and not study.has_prior_trials
+        earlier = earlier_studies(study.sweep, root) if learning else []
+        preparing = pool.submit(preparation(study, cache_of(root), earlier))
         with cluster() if address is None else nullcontext():
             from orchestrator.cluster import tune
             from orchestrator.cluster.finals import run_finals
             from orchestrator.cluster.gpu_sharing import with_shared_gpus
 
+            _, evaluator, inputs = preparing.result()
+            study.inputs.record(inputs)
             capacity = capacity_for(with_shared_gpus(study, progress.say))
-            _, evaluator = preparing.result()
             progress.say(f"extractor {evaluator.extractor.id}; {capacity.trials(idle=True)} trials at a time")
-            if study.sweep.warm_start and not study.has_prior_trials:
-                _keep_prior_trials(study, root, evaluator, progress)
+            if learning:
+                _keep_prior_trials(study, earlier, evaluator, progress)
             follower = Follower(study, queue, progress)
             if not status_of(study).ended:
                 with _lost_lease_raised_first(study):
-                    tune.run_trials(study, cache_of(root), capacity, follower)
+                    tune.run_trials(study, inputs, cache_of(root), capacity, follower)
             # The finals read checkpoints: those that waited for an unavailable store are published first.
             store_of(study.sweep, study.folder).drain(wait=status_of(study).ended)
             missing = status_of(study).finals_missing
@@ -178,15 +188,15 @@ def _drive(study: SweepStudy, root: Path, console: Console, tracker: TrackerProc
                 progress.say(f"finals: trials {numbers} on {study.sweep.finals.samples:,} images each")
                 # After Ctrl-C the finals that are done are kept and shown, as trials are.
                 with _lost_lease_raised_first(study), suppress(KeyboardInterrupt):
-                    run_finals(study, cache_of(root), capacity, missing, follower)
+                    run_finals(study, inputs, cache_of(root), capacity, missing, follower)
         study.limits.check()
         if not finish_tracking(study, queue, progress.say):
             progress.say(_missing(study))
 
 
-def _keep_prior_trials(study: SweepStudy, root: Path, evaluator: Evaluator, progress: Progress) -> None:
+def _keep_prior_trials(study: SweepStudy, earlier: list[SweepStudy], evaluator: Evaluator, progress: Progress) -> None:
     """Keeps the trials of earlier sweeps with the study, for its sampler, and says how many there are."""
-    found = [prior_trials(study.sweep, earlier, evaluator) for earlier in earlier_studies(study.sweep, root)]
+    found = [prior_trials(study.sweep, each, evaluator) for each in earlier]
     study.keep_prior_trials([trial for each in found for trial in each.trials])
     progress.say("\n".join(map(str, found)))
 

@@ -1,4 +1,4 @@
-"""The store: checkpoints and samples of every trial, in a folder or on S3."""
+"""The store: checkpoints and samples of every trial, and the trained extractor, in a folder or on S3."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from orchestrator.study.notes import StudyNotes
 from orchestrator.study.requests import Request
 from search_spaces.settings import Budget
 from search_spaces.sweep import Sweep
+from trainers.data.spec import DatasetSpec
 from trainers.evaluation.scores import METRICS
 
 _TRIALS_PER_GPU = "trials per GPU"
@@ -40,8 +41,9 @@ class Limits:
 
     def _with(self, budget: Budget) -> Sweep:
         # Copies only if something has changed, since this runs at each event.
-        if self.sweep.budget == budget and self.sweep.defaults == self.original.defaults:
-            return self.sweep
+        now = self.sweep
+        if (now.budget, now.defaults, now.dataset) == (budget, self.original.defaults, self.original.dataset):
+            return now
         return self.original.model_copy(update={"budget": budget})
 
     @property
@@ -84,6 +86,10 @@ class Limits:
     @trials_per_gpu.setter
     def trials_per_gpu(self, trials: int) -> None:
         self._notes.write(_TRIALS_PER_GPU, trials)
+
+    def move_data(self, dataset: DatasetSpec) -> None:
+        """Has `dataset` name the place of the images; the study keeps it with its next `upgrade`."""
+        self.original = self.original.model_copy(update={"dataset": dataset})
 
     def change_budget(self, in_file: Budget) -> None:
         """Takes over the budget of a file that differs from the study's sweep in nothing else."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import Enum
 from functools import cached_property, partial
@@ -20,6 +20,7 @@ from orchestrator.decisions.objectives import directions, gpu_hours
 from orchestrator.study import prior_trials
 from orchestrator.study.formats import SWEEP, read_notes, rewrite_notes, write_first_notes
 from orchestrator.study.importances import importances
+from orchestrator.study.inputs import StudyInputs
 from orchestrator.study.lease import ClaimNotes, Lease
 from orchestrator.study.limits import Limits
 from orchestrator.study.notes import StudyNotes
@@ -77,7 +78,7 @@ class Ticket:
 class SweepStudy:
     """One sweep's study, which one driver writes and anybody may read.
 
-    Its parts: limits (budget, requests, lease), notes, the storage with the driver's fence, the view for samplers.
+    Its parts: limits (budget, requests, lease), inputs, notes, the storage with the driver's fence, the samplers' view.
     """
 
     def __init__(self, folder: Path, sweep: Sweep, study: optuna.Study) -> None:
@@ -85,7 +86,8 @@ class SweepStudy:
         self._study = study
         self._storage: FencedStorage = study._storage
         self._notes = StudyNotes(study, sweep.name)
-        self.limits = Limits(sweep, self._notes, self._uses)
+        self.limits = Limits(sweep, self._notes, lambda: map(self._use, self._trials()))
+        self.inputs = StudyInputs(self._notes, self.records)
         self._sampling = SampledStudy(study, sweep)
         self._sampling.prior_trials = prior_trials.from_notes(self._notes.values, sweep)
         self._live: dict[int, Trial] = {}
@@ -288,8 +290,7 @@ class SweepStudy:
 
     def record_final(self, number: int, final: Final) -> None:
         """Keeps the final scores of an ended trial's best checkpoint."""
-        # Optuna lets nobody add to a trial that has ended.
-        self._notes.write(f"{_FINAL}{number}", final.to_json())
+        self._notes.write(f"{_FINAL}{number}", final.to_json())  # Optuna lets nobody add to a trial that has ended
 
     def fail_final(self, number: int, fault: str) -> None:
         """Keeps why the best checkpoint of an ended trial could not be scored."""
@@ -349,9 +350,6 @@ class SweepStudy:
             self._live[number] = Trial(self._study, left[number]._trial_id)
             self.fail(number, reason) if number in failed else self._end(number, Decision.PRUNE, reason)
         return [number for number in left if number not in off | failed]
-
-    def _uses(self) -> Iterator[TrialUse]:
-        return map(self._use, self._trials())
 
     def _use_of(self, trial: FrozenTrial) -> TrialUse:
         ended = trial.state in (TrialState.COMPLETE, TrialState.PRUNED)

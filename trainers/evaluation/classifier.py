@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from trainers.data.files import digest, locked, replaced
+from trainers.data.files import locked, replaced
 from trainers.data.images import ImageData
 from trainers.errors import InputError
 
@@ -50,11 +51,44 @@ class Recipe:
     """Largest random shift of a batch in each direction, in pixels."""
 
 
-def trained(recipe: Recipe, train: ImageData, test: ImageData, cache: Path) -> tuple[nn.Module, str]:
-    """The classifier of a training split, in evaluation mode on the CPU, and the sha256 of its file in `cache`.
+class Trained(NamedTuple):
+    """A classifier on the CPU, in evaluation mode, and its weights in the cache."""
 
-    It is trained at the first use, by one process at a time; a damaged file is replaced. Raises InputError for images
-    that are too small or have fewer than two classes.
+    net: nn.Module
+    weights: Path
+    """A safetensors file."""
+    sha256: str
+    """Of that file."""
+
+
+#: Gives the content of the weights whose sha256 begins with these digits, verified; None if they are not to be had.
+Fetch = Callable[[str], bytes | None]
+
+
+@dataclass(frozen=True)
+class Known:
+    """The weights that scores were measured with before, which new scores are to compare with."""
+
+    extractor: str
+    """Name of the recipe."""
+    data: str
+    """The sha256 of the training images, or its first digits."""
+    sha256: str
+    """Of the file of the weights, or its first digits."""
+    fetch: Fetch = lambda digits: None
+    """Where to get them if the cache lacks them."""
+    required: bool = False
+    """Whether no others may be taken in their place."""
+
+
+def trained(recipe: Recipe, train: ImageData, test: ImageData, cache: Path, known: Known | None = None) -> Trained:
+    """The classifier of a training split; trained at the first use, by one process at a time.
+
+    The cache may hold several for the same recipe and data, since training again on another machine or by another torch
+    gives other weights: the `known` ones are taken if they are of this recipe and data, else those that came first.
+    Damaged files are deleted.
+
+    Raises InputError for images that are too small or have fewer than two classes, and if required weights are lost.
     """
     if train.classes < 2:
         raise InputError(
@@ -67,15 +101,19 @@ def trained(recipe: Recipe, train: ImageData, test: ImageData, cache: Path) -> t
             f"extractor {recipe.name}: data set {train.name} has images of {height}x{width} pixels, allowed are at "
             f"least {recipe.smallest}x{recipe.smallest}; use `lenet` or `inception`"
         )
-    path = cache / f"{recipe.name}-{train.sha256[:16]}-{recipe.version}.safetensors"
+    first = cache / f"{recipe.name}-{train.sha256[:16]}-{recipe.version}.safetensors"
     net = recipe.build(channels, train.classes)
-    with locked(path):
-        checksum = _read(net, path)
-        if checksum is None:
-            net = fit(recipe, train)
-            _write(recipe, net, path, train, test)
-            checksum = digest(path)
-    return net.eval().requires_grad_(False), checksum
+    suits = known is not None and known.extractor == recipe.name and train.sha256.startswith(known.data)
+    wanted = known if suits else None
+    with locked(first):
+        intact = _intact(net, [first, *sorted(cache.glob(f"{first.stem}-*.safetensors"))])
+        path = next((path for path, sha256 in intact.items() if wanted and sha256.startswith(wanted.sha256)), None)
+        if path is None and wanted and (content := _fetched(wanted, cache)) is not None:
+            path = _kept(content, first)
+        path = path or next(iter(intact), None) or _kept(_new(recipe, train, test), first)
+        content = path.read_bytes()
+    net.load_state_dict(safetensors.torch.load(content))
+    return Trained(net.eval().requires_grad_(False), path, _sha256(content))
 
 
 def fit(recipe: Recipe, train: ImageData) -> nn.Module:
@@ -131,25 +169,45 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _read(net: nn.Module, path: Path) -> str | None:
-    """Loads the cached weights into `net` and returns the sha256 of their file; None if there is no intact file."""
-    if not path.exists():
-        return None
-    try:
-        content = path.read_bytes()
-        checksum = hashlib.sha256(content).hexdigest()
-        if json.loads(path.with_suffix(".json").read_text())["sha256"] != checksum:
-            raise ValueError("its sha256 is not the recorded one")
-        net.load_state_dict(safetensors.torch.load(content))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        _log.warning("%s: damaged (%s); the classifier is trained again", path, error)
-        path.unlink(missing_ok=True)
-        return None
-    return checksum
+def _intact(net: nn.Module, paths: Iterable[Path]) -> dict[Path, str]:
+    """The sha256 of each file that has the one recorded beside it and fits `net`, whose own weights are lost.
+
+    Other files are deleted with a warning.
+    """
+    found = {}
+    for path in paths:
+        if not path.exists():
+            continue
+        try:
+            content = path.read_bytes()
+            if json.loads(path.with_suffix(".json").read_text())["sha256"] != _sha256(content):
+                raise ValueError("its sha256 is not the recorded one")
+            net.load_state_dict(safetensors.torch.load(content))
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+            _log.warning("%s: damaged (%s); it is deleted", path, error)
+            path.unlink(missing_ok=True)
+        else:
+            found[path] = _sha256(content)
+    return found
 
 
-def _write(recipe: Recipe, net: nn.Module, path: Path, train: ImageData, test: ImageData) -> None:
-    """Writes the weights, with their test accuracy in the header, and beside them a summary with the file's sha256."""
+def _fetched(wanted: Known, cache: Path) -> bytes | None:
+    """The content of weights that the cache lacks. If they are lost, raises InputError or says so and returns None."""
+    if (content := wanted.fetch(wanted.sha256)) is not None:
+        return content
+    lost = (
+        f"extractor {wanted.extractor}: the weights with sha256 {wanted.sha256} are lost: neither {cache} nor the "
+        "store has them whole, and scores by others do not compare"
+    )
+    if wanted.required:
+        raise InputError(f"{lost}; put their file back into one of them")
+    _log.warning(lost)
+    return None
+
+
+def _new(recipe: Recipe, train: ImageData, test: ImageData) -> bytes:
+    """The weights of a newly trained classifier as the content of a file, with a summary in the header."""
+    net = fit(recipe, train)
     summary = {
         "data": train.name,
         "train_sha256": train.sha256,
@@ -157,9 +215,23 @@ def _write(recipe: Recipe, net: nn.Module, path: Path, train: ImageData, test: I
         "test_accuracy": accuracy(recipe, net, test),
         "recipe": recipe.version,
     }
-    _log.info("%s: test accuracy %.4f on %s", path, summary["test_accuracy"], test.name)
+    _log.info("%s: test accuracy %.4f on %s", recipe.name, summary["test_accuracy"], test.name)
+    # One entry only: the order of several is not fixed, and equal weights must give equal files.
+    return safetensors.torch.save(net.state_dict(), metadata={"summary": json.dumps(summary)})
+
+
+def _kept(content: bytes, first: Path) -> Path:
+    """Writes weights to the file `first`, or beside it if others are there, and their summary with the sha256."""
+    sha256 = _sha256(content)
+    path = first.with_name(f"{first.stem}-{sha256[:16]}{first.suffix}") if first.exists() else first
     with replaced(path) as temporary:
-        # One entry only: the order of several is not fixed, and equal weights must give equal files.
-        safetensors.torch.save_file(net.state_dict(), temporary, metadata={"summary": json.dumps(summary)})
+        temporary.write_bytes(content)
+    with safe_open(path, "pt") as file:
+        summary = json.loads(file.metadata()["summary"])
     with replaced(path.with_suffix(".json")) as temporary:
-        temporary.write_text(json.dumps(summary | {"sha256": digest(path)}, indent=1) + "\n")
+        temporary.write_text(json.dumps(summary | {"sha256": sha256}, indent=1) + "\n")
+    return path
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

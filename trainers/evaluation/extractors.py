@@ -14,6 +14,7 @@ from torch import Tensor
 from trainers.data.images import ImageData
 from trainers.errors import InputError
 from trainers.evaluation import classifier, cnn, inception, lenet, weights
+from trainers.evaluation.classifier import Known, Trained
 from trainers.evaluation.resize import full_precision
 from trainers.evaluation.spec import CLASSIFIERS, DTypeName, ExtractorSpec
 
@@ -50,6 +51,10 @@ class Extractor:
     """Allowed height and width, None for any."""
     batch: int
     forward: Callable[[Tensor], tuple[Tensor, Tensor | None]]
+    weights: Path | None = None
+    """The file of its weights."""
+    sha256: str = ""
+    """Of that file."""
 
     def __call__(self, images: Tensor) -> Features:
         """Features of uint8 images [N, C, H, W] in [0, 255] on any device, N at least 1.
@@ -91,16 +96,23 @@ def check_extractor(spec: ExtractorSpec, cache: Path) -> None:
 
 
 def build_extractor(
-    spec: ExtractorSpec, train: ImageData, test: ImageData, cache: Path, device: torch.device | str
+    spec: ExtractorSpec,
+    train: ImageData,
+    test: ImageData,
+    cache: Path,
+    device: torch.device | str,
+    known: Known | None = None,
 ) -> Extractor:
     """The extractor of a data set, on `device`; trained or downloaded into `cache` at the first use.
 
-    Raises InputError like `check_extractor`, for a file that holds no such network, and for data that the extractor
-    cannot handle.
+    `known` chooses among classifiers trained on the same data, as in `classifier.trained`.
+
+    Raises InputError like `check_extractor`, for a file that holds no such network, for data that the extractor cannot
+    handle, and for weights that are lost.
     """
     if spec.name in CLASSIFIERS:
         recipe = {"lenet": lenet.RECIPE, "cnn": cnn.RECIPE}[spec.name]
-        return _classifier(recipe, spec.dtype, train, test, cache, device)
+        return _classifier(recipe, spec.dtype, train, classifier.trained(recipe, train, test, cache, known), device)
     path, sha256 = weights.resolve(spec.name, spec.weights, spec.sha256, cache)
     if spec.name == "custom":
         return _custom(path, sha256, spec.dtype, train, device)
@@ -111,11 +123,10 @@ def _classifier(
     recipe: classifier.Recipe,
     dtype: DTypeName,
     train: ImageData,
-    test: ImageData,
-    cache: Path,
+    trained: Trained,
     device: torch.device | str,
 ) -> Extractor:
-    net, sha256 = classifier.trained(recipe, train, test, cache)
+    net, weights, sha256 = trained
     net.to(device, _DTYPES[dtype])
 
     def forward(images: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -131,6 +142,8 @@ def _classifier(
         size=(height, width),
         batch=CLASSIFIER_BATCH,
         forward=forward,
+        weights=weights,
+        sha256=sha256,
     )
 
 
@@ -146,6 +159,8 @@ def _inception(name: str, path: Path, sha256: str, dtype: DTypeName, device: tor
         size=None,
         batch=INCEPTION_BATCH[torch.device(device).type],
         forward=lambda images: (network(images), None),
+        weights=path,
+        sha256=sha256,
     )
 
 
@@ -182,6 +197,8 @@ def _custom(path: Path, sha256: str, dtype: DTypeName, train: ImageData, device:
         size=(height, width),
         batch=CUSTOM_BATCH,
         forward=forward,
+        weights=path,
+        sha256=sha256,
     )
 
 

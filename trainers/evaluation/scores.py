@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -103,6 +104,12 @@ def written(value: float, stderr: float | None) -> str:
         return f"{value:.4g} ± {stderr:.2g}"
     places = max(0, 1 - math.floor(math.log10(stderr)))
     return f"{value:.{places}f} ± {stderr:.{places}f}"
+
+
+def weights_in(extractor: str) -> str:
+    """The first 12 digits of the sha256 of the weights, which an extractor's id has; empty for another text."""
+    found = re.search("-([0-9a-f]{12})-", extractor)
+    return found[1] if found else ""
 
 
 class Judgement(StrEnum):

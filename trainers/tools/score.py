@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import reprlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,11 @@ from trainers.data.pictures import read_pictures
 from trainers.data.spec import Colour, DatasetSpec
 from trainers.errors import InputError
 from trainers.evaluation.classes import OfClass, by_class
+from trainers.evaluation.classifier import Fetch, Known
 from trainers.evaluation.evaluator import Evaluator
 from trainers.evaluation.extractors import Extractor, build_extractor, check_extractor
 from trainers.evaluation.reference import reference_of
-from trainers.evaluation.scores import METRICS, Score
+from trainers.evaluation.scores import METRICS, Score, weights_in
 from trainers.evaluation.spec import ExtractorSpec
 from trainers.gan import System
 from trainers.run import pick_device
@@ -66,12 +67,14 @@ def score(
     cache: Path,
     per_class: bool = False,
     background: Colour | None = None,
+    fetch: Fetch | None = None,
 ) -> Scored:
     """Scores of the images in `source`: a folder of pictures, a checkpoint, or a folder of checkpoints.
 
-    A checkpoint's generator makes `samples` images. Transparent parts of pictures lie on `background`. If `metrics` is
-    empty, the routine metrics that can be measured are used. Raises InputError for what cannot be scored, in nearly all
-    cases before anything is trained.
+    A checkpoint's generator makes `samples` images. A trained extractor is the one that scored its rungs, if its data
+    are these and its weights are in `cache` or come from `fetch`. Transparent parts of pictures lie on `background`. If
+    `metrics` is empty, the routine metrics that can be measured are used. Raises InputError for what cannot be scored,
+    in nearly all cases before anything is trained.
     """
     check(dataset)
     check_extractor(extractor, cache)
@@ -81,7 +84,8 @@ def score(
     found = checkpoint_of(source)
     made = from_folder(source, train, background) if found is None else from_checkpoint(found, train, samples)
     _refuse(source, made, metrics, per_class, train.classes)
-    network = build_extractor(extractor, train, test, cache, pick_device())
+    known = _known(found, fetch) if found else None
+    network = build_extractor(extractor, train, test, cache, pick_device(), known)
     one_size = network.size is not None or any(METRICS[name].needs_test for name in metrics)
     if tuple(made.images.shape[1:]) != train.shape and one_size:
         raise InputError(
@@ -94,6 +98,14 @@ def score(
     scores = evaluator.evaluation(seen, made.labelled).scores
     classes = by_class(seen.features, seen.logits, seen.labels, seen.reference, train.classes) if per_class else None
     return Scored(scores, classes, train.notices)
+
+
+def _known(found: Path, fetch: Fetch | None) -> Known:
+    """The extractor that scored the rungs of a checkpoint."""
+    manifest = checkpoint.read_manifest(found)
+    name = manifest["extractor"].partition("-")[0]
+    known = Known(name, manifest["data"], weights_in(manifest["extractor"]))
+    return replace(known, fetch=fetch) if fetch else known
 
 
 def _refuse(source: Path, made: Generated, metrics: tuple[str, ...], per_class: bool, classes: int) -> None:
