@@ -47,6 +47,7 @@ ACCOUNTS = {
     f"{FRAMES}RuntimeError: CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling": "cuda-out-of-memory",
     f"{FRAMES}trainers.checkpoint.CheckpointError: 00/state: not a checkpoint": "bad-checkpoint",
     f"{FRAMES}trainers.errors.InputError: /data: no such folder": "error",
+    f"{FRAMES}orchestrator.study.inputs.OtherInputsError: node 192.0.2.2/ab: dataset: the train": "other-inputs",
     f"{FRAMES}RuntimeError: CUDA error: an illegal memory access was encountered": "error",
     f"{FRAMES}MemoryError": "error",
     f"{FRAMES}OSError: [Errno 28] No space left on device": "error",

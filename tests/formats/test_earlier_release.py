@@ -7,17 +7,22 @@ were pruned, 10 to 14 paused, and 15 and 16 running, each with a checkpoint that
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestrator.cluster.runs import new_run
+from orchestrator.cluster.runs import new_run, preparation
 from orchestrator.study.formats import NOTES
 from orchestrator.study.study import SweepStudy
 from tests.support import earlier, sweeps
 from tests.support.newer import sitecustomize as newer
 from trainers import checkpoint
+from trainers.data.images import ImageData
+from trainers.errors import InputError
+from trainers.evaluation import classifier, lenet
 from trainers.formats import MANIFEST, VERSION
 from trainers.rungs import Rung
 
@@ -172,3 +177,30 @@ def test_after_that_it_has_this_release_s_formats_and_keeps_its_defaults(resumed
     assert study.sweep.defaults["narman-cgan"]["schedule"] == "exponential"
     assert (resumed / "runs/kept/sweep.yaml").read_text() == study.sweep.normalised()
     assert newest_checkpoint(resumed, 17)[1][VERSION] == MANIFEST.newest
+
+
+def test_its_inputs_are_what_its_scores_tell_and_are_recorded_when_it_is_resumed(written: Path, resumed: Path) -> None:
+    (told,), (recorded,) = study_in(written).inputs.known, study_in(resumed).inputs.known
+    assert (told.recorded, recorded.recorded) == (False, True)
+    assert (told.extractor, told.reference) == (recorded.extractor, recorded.reference)
+    (kept,) = (resumed / "runs/kept/store/extractors").iterdir()
+    (cached,) = (written / "runs/cache").glob("lenet-*.safetensors")
+    assert kept.name == f"{recorded.weights}.safetensors"
+    assert kept.read_bytes() == cached.read_bytes()
+
+
+def test_another_extractor_than_that_of_its_scores_is_refused(
+    written: Path, tmp_path: Path, mnist_mini: tuple[ImageData, ImageData], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "cache"
+    classifier.trained(replace(lenet.RECIPE, steps=(3, 3)), *mnist_mini, cache)
+    study = study_in(written)
+    with pytest.raises(InputError, match=f"the extractor is another.* it has {study.inputs.known[0].extractor};"):
+        preparation(study, cache)()
+    # If the cache has both, the one of its scores is taken.
+    shutil.copytree(written / "runs/cache", cache, dirs_exist_ok=True)
+    classifier.trained(replace(lenet.RECIPE, steps=(3, 3)), *mnist_mini, tmp_path / "other")
+    for path in (tmp_path / "other").glob("lenet-*"):
+        shutil.copy(path, cache / path.name.replace(path.stem, f"{path.stem}-0123456789abcdef"))
+    monkeypatch.setattr("orchestrator.cluster.runs.keep_weights", lambda *_: None)  # nobody writes to `written`
+    assert preparation(study, cache)().inputs.extractor == study.inputs.known[0].extractor
