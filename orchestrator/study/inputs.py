@@ -60,6 +60,8 @@ class Inputs:
     """The sha256 of the file of the extractor's weights; the first DIGITS digits if only a score is known."""
     reference: str
     """Its id."""
+    skipped: tuple[str, ...] = ()
+    """Damaged files that were passed over, since `skip_damaged` is set."""
 
     @property
     def recorded(self) -> bool:
@@ -93,7 +95,8 @@ class Inputs:
     def from_json(cls, data: dict[str, Any], source: str) -> Inputs:
         """What `to_json` made, perhaps of an earlier release. Raises InputError if a newer program made it."""
         plain = {key: value for key, value in FORMAT.read(data, source).items() if key != VERSION}
-        return cls(**{**plain, "train": Images(**plain["train"]), "test": Images(**plain["test"])})
+        splits = {split: Images(**plain[split]) for split in ("train", "test")}
+        return cls(**{**plain, **splits, "skipped": tuple(plain["skipped"])})
 
 
 def images_of(data: ImageData) -> Images:
@@ -103,8 +106,8 @@ def images_of(data: ImageData) -> Images:
 
 def inputs_of(train: ImageData, test: ImageData, evaluator: Evaluator) -> Inputs:
     """The inputs that this process has read."""
-    network = evaluator.extractor
-    return Inputs(images_of(train), images_of(test), network.id, network.sha256, evaluator.reference.id)
+    network, real = evaluator.extractor, evaluator.reference
+    return Inputs(images_of(train), images_of(test), network.id, network.sha256, real.id, train.skipped)
 
 
 class StudyInputs:

@@ -100,11 +100,13 @@ def score(
     return Scored(scores, classes, train.notices)
 
 
-def _known(found: Path, fetch: Fetch | None) -> Known:
-    """The extractor that scored the rungs of a checkpoint."""
+def _known(found: Path, fetch: Fetch | None) -> Known | None:
+    """The extractor that scored the rungs of a checkpoint; None if its manifest names none."""
     manifest = checkpoint.read_manifest(found)
-    name = manifest["extractor"].partition("-")[0]
-    known = Known(name, manifest["data"], weights_in(manifest["extractor"]))
+    extractor, data = manifest.get("extractor"), manifest.get("data")
+    if not isinstance(extractor, str) or not isinstance(data, str):
+        return None
+    known = Known(extractor.partition("-")[0], data, weights_in(extractor))
     return replace(known, fetch=fetch) if fetch else known
 
 
