@@ -41,8 +41,6 @@ PRIVATE: dict[str, dict[str, Callable[[Path], Any]]] = {
         "_study_id": lambda folder: isinstance(journal(folder)._study_id, int),
         "_get_trials": lambda folder: journal(folder)._get_trials(deepcopy=False, states=None, use_cache=False) == [],
         "_backend": lambda folder: journal(folder)._storage._backend,
-        "_file_path": lambda folder: journal(folder)._storage._backend._file_path == str(folder / "journal"),
-        "_log_number_offset": lambda folder: journal(folder)._storage._backend._log_number_offset[0] == 0,
         "_trial_id": lambda folder: isinstance(asked(folder)._trial_id, int),
         "_cached_frozen_trial": lambda folder: asked(folder)._cached_frozen_trial.user_attrs == {"key": "value"},
     },

@@ -238,6 +238,20 @@ def hold_lease(name: str, folder: Path, records: Records, say: Callable[[str], N
             lease.end()
 
 
+@contextmanager
+def without_driver(name: str, folder: Path, known: Sequence[Claim]) -> Iterator[None]:
+    """Lets no driver of the sweep `name` begin on this machine while the block runs; `known` are its claims.
+
+    Raises InputError that names a driver if one is at work.
+    """
+    if (driver := running_driver(known, folder)) is not None:
+        raise _already_driven(name, driver)
+    with _Lock(folder / DRIVER_LOCK) as lock:
+        if not lock.held:
+            raise InputError(f"{name}: already driven by process {lock.owner}; stop it first")
+        yield
+
+
 def _claim(name: str, records: Records, last: Claim | None) -> Claim:
     """Claims the next epoch. `last` is the last claim, whose driver is believed dead."""
     me = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"

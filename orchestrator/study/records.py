@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.decisions.failures import LOG, Failure, failures_of
 from orchestrator.decisions.objectives import gpu_hours
 from search_spaces.settings import GPU_HOURS
-from search_spaces.space import suggest
+from search_spaces.space import Dimension, suggest
 from search_spaces.sweep import Sweep
 from trainers.evaluation.scores import Score
 from trainers.rungs import Rung, best_rung
@@ -78,6 +78,8 @@ class TrialRecord:
     """GPU-hours up to each of its rungs; empty if they are no objective."""
     nodes: tuple[str, ...] = ()
     """Nodes of the workers of its last attempt, as ADDRESS/ID; empty before its first report."""
+    params_known: bool = True
+    """False if values of `params` are None because a driver died while it asked for them, or because they are lost."""
 
 
 class TrialCache:
@@ -130,7 +132,21 @@ def _record(sweep: Sweep, trial: FrozenTrial, rungs: tuple[Rung, ...]) -> TrialR
         log=trial.user_attrs.get(LOG, ""),
         gpu_hours=gpu_hours(sweep, notes_of(trial.user_attrs)) if GPU_HOURS in sweep.objectives else (),
         nodes=tuple(trial.user_attrs.get(NODES, ())),
+        params_known=not missing_params(sweep, trial.params),
     )
+
+
+def missing_params(sweep: Sweep, params: Mapping[str, Any]) -> list[str]:
+    """Names of the dimensions of the space that a trial with `params` must have and has no value of."""
+    missing: list[str] = []
+
+    def pick(dimension: Dimension) -> Any:
+        if dimension.name not in params:
+            missing.append(dimension.name)
+        return params.get(dimension.name)
+
+    suggest(sweep.space, pick)
+    return missing
 
 
 def attributes_of(trial: Trial | FrozenTrial) -> Mapping[str, Any]:

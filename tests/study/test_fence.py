@@ -92,9 +92,9 @@ def test_a_block_of_writes_to_a_journal_is_one_write_or_none(tmp_path: Path, mon
     append = Journal.append_logs
 
     def counting(journal: Journal, logs: list[dict[str, Any]]) -> None:
-        size = Path(journal._file_path).stat().st_size
+        size = Path(journal._path).stat().st_size
         append(journal, logs)
-        appended.extend([len(logs)] * (Path(journal._file_path).stat().st_size > size))
+        appended.extend([len(logs)] * (Path(journal._path).stat().st_size > size))
 
     monkeypatch.setattr(Journal, "append_logs", counting)
     with storage.transaction():

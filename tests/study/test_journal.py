@@ -20,7 +20,7 @@ from orchestrator.study import journal
 from orchestrator.study.journal import Journal
 from trainers.errors import InputError
 
-RECORDS = [{"op": index, "text": "ä\n" * index} for index in range(6)]
+RECORDS = [{"op_code": index, "text": "ä\n" * index} for index in range(6)]
 
 
 def written(path: Path) -> list[dict[str, object]]:
@@ -36,7 +36,7 @@ def test_a_line_that_was_cut_anywhere_costs_itself_alone(cut: int, more: list[st
         path.write_bytes(content)
         whole = content.count(b"\n")
         assert written(path) == RECORDS[:whole]
-        added = [{"text": text} for text in more]
+        added = [{"op_code": 9, "text": text} for text in more]
         Journal(str(path)).append_logs(added)
         assert written(path) == RECORDS[:whole] + added
 
@@ -45,7 +45,7 @@ def test_a_long_line_without_an_end_is_cut_off_whole(tmp_path: Path) -> None:
     path = tmp_path / "study.journal"
     Journal(str(path)).append_logs(RECORDS[:1])
     with open(path, "ab") as file:
-        file.write(b"x" * 10_000)
+        file.write(b'{"op_code":8,"text":"' + b"x" * 10_000)
     Journal(str(path)).append_logs(RECORDS[1:2])
     assert written(path) == RECORDS[:2]
 
@@ -61,7 +61,7 @@ from orchestrator.study.journal import Journal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, ({len(before) + 10}, {len(before) + 10}))
 try:
-    Journal({str(path)!r}).append_logs([{{"text": "longer than ten bytes"}}])
+    Journal({str(path)!r}).append_logs([{{"op_code": 9, "text": "longer than ten bytes"}}])
 except OSError as error:
     print(error.errno)
 """
@@ -101,7 +101,7 @@ import sys
 from orchestrator.study.journal import Journal
 journal = Journal(sys.argv[1])
 for index in range(50):
-    journal.append_logs([{"writer": int(sys.argv[2]), "index": index}])
+    journal.append_logs([{"op_code": 9, "writer": int(sys.argv[2]), "index": index}])
 """
     writers = [subprocess.Popen([sys.executable, "-c", program, str(path), str(number)]) for number in range(3)]
     assert [writer.wait() for writer in writers] == [0, 0, 0]
