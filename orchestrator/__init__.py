@@ -24,3 +24,18 @@ _LIBRARY_SETTINGS = {
 }
 for _name, _value in _LIBRARY_SETTINGS.items():
     os.environ.setdefault(_name, _value)
+#: They belong to a run or a server of somebody else, whose shell started this program. MLflow would write elsewhere, or
+#: later than it says. `MLFLOW_TRACKING_URI` and the credentials beside it are obeyed.
+for _name in (
+    "MLFLOW_ACTIVE_MODEL_ID",
+    "MLFLOW_ARTIFACTS_ONLY",
+    "MLFLOW_ENABLE_ASYNC_LOGGING",
+    "MLFLOW_EXPERIMENT_ID",
+    "MLFLOW_EXPERIMENT_NAME",
+    "MLFLOW_READ_REPLICA_BACKEND_STORE_URI",
+    "MLFLOW_REGISTRY_STORE_URI",
+    "MLFLOW_REGISTRY_URI",
+    "MLFLOW_RUN_CONTEXT",
+    "MLFLOW_RUN_ID",
+):
+    os.environ.pop(_name, None)

@@ -98,22 +98,26 @@ def submit_command(
 
 @app.command()
 def status(name: AnyName = None, as_json: Json = False, root: Root = DEFAULT_ROOT) -> None:
-    """Show the state of a sweep, or of every sweep."""
+    """Show the state of a sweep, or of every sweep. The exit code is 1 if one of them cannot be read."""
     from orchestrator.cli.text import status_lines
     from orchestrator.study.missing import known_sweeps
-    from orchestrator.study.status import read_status
+    from orchestrator.study.status import Unreadable, read_each, read_status
 
     nothing_yet = root == DEFAULT_ROOT and not root.exists()  # nobody has named a root that is wrong
-    names = [name] if name else [] if nothing_yet else known_sweeps(root)
-    found = [read_status(root / each) for each in names]
+    if name:
+        found = [read_status(root / name)]
+    else:
+        found = read_each(root, [] if nothing_yet else known_sweeps(root))
     if as_json:
         records = [each.to_json() for each in found]
         typer.echo(json.dumps(records[0] if name else records, indent=1))
-        return
-    for each in found:
-        say(status_lines(each, trials=name is not None))
-    if not found:
-        say([f"no sweeps in {root}"])
+    else:
+        for each in found:
+            say(status_lines(each, trials=name is not None))
+        if not found:
+            say([f"no sweeps in {root}"])
+    if any(isinstance(each, Unreadable) for each in found):
+        raise typer.Exit(1)
 
 
 @app.command("stop")
@@ -183,6 +187,18 @@ def rebuild_tracking_command(name: Name, root: Root = DEFAULT_ROOT) -> None:
     console.print(f"tracking: all of {name} is written", highlight=False)
 
 
+@app.command("repair")
+def repair_command(
+    name: Name,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be kept, change nothing.")] = False,
+    root: Root = DEFAULT_ROOT,
+) -> None:
+    """Keep what is whole of a sweep's damaged journal, and say what is lost. The damaged file stays beside it."""
+    from orchestrator.study.repair import repair
+
+    say(repair(root / name, dry_run))
+
+
 @app.command("simulate")
 def simulate_command(
     curves: Annotated[Path, typer.Argument(help="Recorded learning curves: an .npz or a .json file.")],
@@ -231,6 +247,12 @@ def ui(port: Annotated[int, typer.Option(help="Port on localhost.")] = 5000, roo
     """Serve MLflow's user interface on localhost. It shows all sweeps below --root."""
     if not sweep_names(root):
         raise InputError(f"no sweeps in {root}: launch one first, or name another --root")
+    from orchestrator.tracking.address import tracker_of_environment
+    from orchestrator.tracking.sqlite_file import check_file
+
+    check_file(root, "NAME")
+    if (notice := tracker_of_environment()) is not None:
+        console.print(f"{notice}; this shows the others", highlight=False, markup=False, soft_wrap=True)
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", mlflow_uri(root), "--default-artifact-root", mlflow_artifacts(root).as_uri()]
     console.print(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)")

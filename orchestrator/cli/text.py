@@ -8,7 +8,7 @@ from pathlib import Path
 from orchestrator.decisions.failures import in_words
 from orchestrator.driver.progress import final_line, front_line, trial_line
 from orchestrator.paths import REPORT
-from orchestrator.study.status import SweepStatus
+from orchestrator.study.status import SweepStatus, Unreadable
 from search_spaces.sweep import Sweep
 from trainers.config import KIMG
 
@@ -27,8 +27,11 @@ def plan_lines(sweep: Sweep, root: Path) -> Iterator[str]:
     yield f"cost: {estimate(sweep)}"
 
 
-def status_lines(found: SweepStatus, trials: bool) -> Iterator[str]:
+def status_lines(found: SweepStatus | Unreadable, trials: bool) -> Iterator[str]:
     """The state of a sweep; with `trials`, one line for each trial too."""
+    if isinstance(found, Unreadable):
+        yield f"{found.name}: {found.state}; {found.reason}"
+        return
     ended = f" ({found.limit.reason})" if found.limit and found.limit.name != "trials" else ""
     yield f"{found.name}: {found.state}{ended}; {found.progress}: {_counts(found)}"
     if trials:

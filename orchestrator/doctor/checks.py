@@ -26,7 +26,7 @@ from orchestrator.store.folder import FolderObjects
 from orchestrator.study.samplers import check_named_classes
 from orchestrator.study.storage import check_tables
 from orchestrator.study.study import SweepStudy
-from search_spaces.addresses import S3
+from search_spaces.addresses import S3, masked
 from search_spaces.checks import data_problems
 from search_spaces.sweep import Sweep
 from trainers.data.catalogue import check as check_data
@@ -213,22 +213,28 @@ def store(case: Case) -> Finding:
 def tracking(case: Case) -> Finding:
     """Whether MLflow's server answers, or its database can be written."""
     from orchestrator.paths import mlflow_uri
+    from orchestrator.tracking.address import VARIABLE, is_database, tracker_of_environment, tracking_uri
+    from orchestrator.tracking.sqlite_file import fault_of
     from orchestrator.tracking.tracker import check_server
 
-    uri = case.sweep.tracking.uri
+    uri = tracking_uri(case.sweep, case.root)
+    own, source = uri == mlflow_uri(case.root), VARIABLE if tracker_of_environment(case.sweep) else "tracking.uri"
+    shown = f"{masked(uri)} (from {VARIABLE})" if source == VARIABLE else uri
     try:
-        if uri is not None and uri.startswith("http"):
+        if not is_database(uri):
             check_server(uri)
-            return Finding("tracking", "ok", f"{uri} answers")
+            return Finding("tracking", "ok", f"{shown} answers")
         place = case.sweep.tracking.artifacts
         if place is not None and "://" not in place and (reason := unwritable(Path(place))):
             return Finding("tracking", "failed", reason, "name another folder in tracking.artifacts")
-        write_to_database(uri or mlflow_uri(case.root), "experiments", "name", makes_folder=True)
+        if own and (damaged := fault_of(case.root, "NAME")) is not None:
+            return Finding("tracking", "failed", *damaged)
+        write_to_database(uri, "experiments", "name", makes_folder=True)
     except Exception as error:  # MLflow and its connections raise exceptions of many kinds
-        found = f"{uri or 'a file below ' + str(case.root)} cannot be used: {message_of(error)}"
-        remedy = "start the server, see that it lets you in, or correct tracking.uri" if uri else "name another --root"
+        found = f"{'a file below ' + str(case.root) if own else shown} cannot be used: {masked(message_of(error))}"
+        remedy = "name another --root" if own else f"start the server, see that it lets you in, or correct {source}"
         return Finding("tracking", "failed", found, remedy)
-    return Finding("tracking", "ok", f"{uri or mlflow_uri(case.root)} can be written")
+    return Finding("tracking", "ok", f"{shown} can be written")
 
 
 def extractor(case: Case) -> Finding:

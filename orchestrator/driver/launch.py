@@ -27,6 +27,7 @@ from orchestrator.study.samplers import check_named_classes
 from orchestrator.study.status import SweepStatus, read_status, status_of
 from orchestrator.study.storage import keep_sweep, kept_sweep
 from orchestrator.study.study import SweepStudy
+from orchestrator.tracking.address import tracker_of_environment
 from orchestrator.tracking.process import TrackerProcess
 from orchestrator.tracking.retry_queue import RetryQueue
 from search_spaces.load import check_sweep
@@ -98,9 +99,9 @@ def check(sweep: Sweep, root: Path, find: Callable[[], SweepStudy | None], read_
     check_sweep(sweep, cache_of(root))
     check_store(sweep)
     check_store_owner(sweep, root / sweep.name, find)
-    named = check_named_classes(sweep)
+    notes = [*check_named_classes(sweep), *filter(None, [tracker_of_environment(sweep)])]
     data = examine(sweep.dataset, cache_of(root)) if read_data else notices(sweep.dataset)
-    return [*named, *data]
+    return [*notes, *data]
 
 
 def _agreed(sweep: Sweep, known: Sweep, console: Console) -> Sweep:

@@ -25,10 +25,10 @@ from orchestrator.study.formats import SWEEP
 from orchestrator.study.journal import DamagedJournalError, Journal, lock_file
 from orchestrator.study.journal_lines import CREATE_STUDY, STUDY_NOTE, TRIAL_NOTE, NewerRecordError, Record, written
 from orchestrator.study.lease import claims, without_driver
+from orchestrator.study.missing import missing_sweep
 from orchestrator.study.records import RUNG, missing_params
 from orchestrator.study.requests import budget_note, trials_added
 from orchestrator.study.salvage import WORKER, Salvage, salvage
-from orchestrator.study.status import missing_sweep
 from orchestrator.study.storage import kept_sweep
 from search_spaces.sweep import Sweep, read_kept
 from trainers.config import KIMG
@@ -120,7 +120,7 @@ def _repaired(data: bytes, folder: Path) -> tuple[list[Record], list[str]]:
         records = [*(record for _, record in found.kept), *_attempts(found, objects)]
     except (UnavailableError, OSError) as error:
         raise InputError(f"the store of sweep {sweep.name} is needed, and cannot be read: {error}") from None
-    title = f"{folder.name}: kept are {len(whole)} of {len(trials)} trials"
+    title = f"{folder.name}: {len(whole)} of {len(trials)} trials can be kept"
     return records, [title, *_faults(found, data.split(b"\n")), *said]
 
 

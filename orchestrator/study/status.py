@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median_low
@@ -12,6 +13,7 @@ from typing import Any
 from orchestrator.decisions.budget import Limit, Spent, usage_text
 from orchestrator.decisions.failures import KINDS, NAN
 from orchestrator.decisions.objectives import pareto_front
+from orchestrator.study.journal import DamagedJournalError
 from orchestrator.study.lease import last_claim, running_driver
 from orchestrator.study.missing import missing_sweep
 from orchestrator.study.records import TrialRecord
@@ -180,6 +182,20 @@ class SweepStatus:
         }
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """A sweep whose study cannot be read."""
+
+    name: str
+    state: str
+    """damaged (its journal is), or unreadable."""
+    reason: str
+
+    def to_json(self) -> dict[str, Any]:
+        """`{name, state, reason}`."""
+        return asdict(self)
+
+
 def score_of(record: TrialRecord, metric: str) -> Score:
     """The best score of a trial that has one."""
     assert record.best is not None
@@ -192,6 +208,20 @@ def read_status(folder: Path) -> SweepStatus:
     if study is None:
         raise missing_sweep(folder)
     return status_of(study)
+
+
+def read_each(root: Path, names: Sequence[str]) -> list[SweepStatus | Unreadable]:
+    """The status of each of these sweeps below `root`; of those that cannot be read, why not."""
+    return [_readable(root / name) for name in names]
+
+
+def _readable(folder: Path) -> SweepStatus | Unreadable:
+    try:
+        return read_status(folder)
+    except DamagedJournalError as error:
+        return Unreadable(folder.name, "damaged", str(error))
+    except (InputError, OSError) as error:
+        return Unreadable(folder.name, "unreadable", str(error))
 
 
 def status_of(study: SweepStudy) -> SweepStatus:

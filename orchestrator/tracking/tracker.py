@@ -26,8 +26,10 @@ from orchestrator.paths import mlflow_artifacts, mlflow_lock, mlflow_uri
 from orchestrator.store.spool import locked
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.status import UNDER_WAY, SweepStatus
+from orchestrator.tracking.address import is_database, tracking_uri
 from orchestrator.tracking.database import add_history, one_transaction
 from orchestrator.tracking.interface import SampleGrids
+from orchestrator.tracking.sqlite_file import check_file
 from orchestrator.tracking.values import failure_text, final_values, milliseconds, picture_name, rung_values, stamp
 from search_spaces.addresses import with_driver
 from search_spaces.sweep import Sweep
@@ -84,11 +86,13 @@ class Tracker:
     def __init__(self, root: Path, sweep: Sweep, study_id: str, thorough: bool = False) -> None:
         self._sweep, self._study, self._thorough = sweep, study_id, thorough
         self._session: Session | None = None
-        uri = with_driver(sweep.tracking.uri) if sweep.tracking.uri else mlflow_uri(root)
+        uri = with_driver(tracking_uri(sweep, root))
         # Two drivers that create the same SQLite database at once break it.
         with locked(mlflow_lock(root)):
-            self._client = MlflowClient(uri)
-            self._experiment = self._open_experiment(_artifact_location(root, sweep))
+            if uri == mlflow_uri(root):
+                check_file(root, sweep.name)
+            self._client = MlflowClient(uri, registry_uri=uri)
+            self._experiment = self._open_experiment(_artifact_location(root, sweep, uri))
         parents, self._runs = self._find()
         if parents:
             self._parent = parents[0]
@@ -237,7 +241,7 @@ class Tracker:
     def _log(self, run: _Run, record: TrialRecord, metrics: Sequence[Sequence[Metric]], tags: dict[str, str]) -> None:
         """Logs whole rungs in as few requests as possible, the tags in the last one."""
         params: list[Param] = []
-        if not run.has_params:
+        if not run.has_params and record.params_known:
             system_id, config = self._sweep.configure(record.params)
             values = {"system": system_id, "dataset": self._sweep.dataset.name, **config.model_dump()}
             params = [Param(key, str(value)) for key, value in values.items()]
@@ -254,7 +258,7 @@ class Tracker:
         if batch or params or tags:
             pairs = [RunTag(key, value) for key, value in tags.items()]
             self._client.log_batch(run.id, metrics=batch, params=params, tags=pairs)
-        run.has_params = True
+        run.has_params = record.params_known
 
     def _log_pictures(self, run: _Run, record: TrialRecord, missing: Sequence[Rung], grids: SampleGrids) -> bool:
         """Logs sample grids as MLflow's own `log_image` does, but with the same names at each try.
@@ -295,12 +299,11 @@ class Tracker:
                 self._set_status(self._runs[record.number], record)
 
 
-def _artifact_location(root: Path, sweep: Sweep) -> str | None:
+def _artifact_location(root: Path, sweep: Sweep, uri: str) -> str | None:
     """The URI below which a new experiment keeps its artifacts; None leaves it to the server."""
     place = sweep.tracking.artifacts
     if place is None:
-        at_server = (sweep.tracking.uri or "").startswith("http")
-        return None if at_server else (mlflow_artifacts(root) / sweep.name).as_uri()
+        return (mlflow_artifacts(root) / sweep.name).as_uri() if is_database(uri) else None
     return f"{place.rstrip('/')}/{sweep.name}" if "://" in place else (Path(place).resolve() / sweep.name).as_uri()
 
 
