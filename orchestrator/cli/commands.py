@@ -104,10 +104,8 @@ def status(name: AnyName = None, as_json: Json = False, root: Root = DEFAULT_ROO
     from orchestrator.study.status import Unreadable, read_each, read_status
 
     nothing_yet = root == DEFAULT_ROOT and not root.exists()  # nobody has named a root that is wrong
-    if name:
-        found = [read_status(root / name)]
-    else:
-        found = read_each(root, [] if nothing_yet else known_sweeps(root))
+    names = [] if nothing_yet or name else known_sweeps(root)
+    found = [read_status(root / name)] if name else read_each(root, names)
     if as_json:
         records = [each.to_json() for each in found]
         typer.echo(json.dumps(records[0] if name else records, indent=1))

@@ -19,6 +19,7 @@ from orchestrator.study.missing import missing_sweep
 from orchestrator.study.records import TrialRecord
 from orchestrator.study.study import SweepStudy
 from search_spaces.settings import SCORE, Budget
+from trainers.errors import InputError
 from trainers.evaluation.scores import Score
 
 STATES = ("complete", "pruned", "running", "paused", "failed")
