@@ -55,7 +55,7 @@ _OPTION = re.compile(
 
 #: What the ids of keys and tokens of well-known services look like, wherever they stand.
 _KEY = re.compile(r"(?<![A-Za-z0-9])((AKIA|ASIA)[A-Z0-9]{16}|(gh[opsu]|github_pat|glpat|hf)[_-]\w{16,})(?![A-Za-z0-9])")
-_NAMES = r"(?:passw(?:or)?d|passwd|pwd|secret|token|api_?key|access_?key|signature|credentials?)"
+_NAMES = r"(?:passw(?:or)?d|passwd|pwd|secret|token|api_?key|access_?key|account_?key|signature|sig|credentials?)"
 _SECRET_NAME = re.compile(rf"(?i){_NAMES}\Z")
 _ASSIGNED = re.compile(rf"(?i){_NAMES}\s*=\s*\S")
 #: A value with the name of a secret: password=..., 'token': ...
