@@ -54,9 +54,18 @@ def _objects(sweep: Sweep, folder: Path) -> Objects:
 
 
 def check_store(sweep: Sweep) -> None:
-    """Checks that the bucket of a sweep, if it has one, can be used, by `probe`. Raises InputError with the reason."""
+    """Checks that `store.path` of a sweep can be used: a bucket by `probe`, a folder only by a look; it is not made.
+
+    Raises InputError with the reason.
+    """
     path = sweep.store.path
-    if path is None or not path.startswith("s3://"):
+    if path is None:
+        return
+    if not path.startswith("s3://"):
+        place = Path(path).absolute() / sweep.name
+        found = next(each for each in (place, *place.parents) if each.exists())
+        if not found.is_dir():
+            raise InputError(f"sweep {sweep.name}: store.path: {path} cannot be used: {found} is no folder")
         return
     try:
         probe(_objects(sweep, Path()))

@@ -17,15 +17,15 @@ from typing import Any
 
 from orchestrator.store.fencing import trial_key
 from orchestrator.store.objects import MissingError, Objects
-from trainers.checkpoint import MANIFEST, STATE, CheckpointError, parse_manifest
+from trainers.checkpoint import LARGEST_HEADER, LARGEST_MANIFEST, MANIFEST, STATE, CheckpointError, parse_manifest
 from trainers.config import Config, from_stored
 from trainers.errors import InputError
-from trainers.rungs import Rung
+from trainers.rungs import Rung, history_of
 
 _READERS = 8
 """How many trials are compared at once; each mostly waits for the store."""
-_START, _LONGEST = 2**16, 10**8
-"""Bytes: what is read of a state at first, which usually has its header; and the most that a header may have."""
+_START = 2**16
+"""Bytes that are read of a state at first; they usually have its header."""
 
 _OF_TRIAL = re.compile(r"trials/\d+/")
 """The keys of what a trial has written; garbage may have others."""
@@ -113,25 +113,24 @@ def _difference_in(objects: Objects, trials: Trials, found: tuple[int, list[str]
 
 def _read(objects: Objects, folder: str) -> Stored:
     """What the checkpoint with the prefix `folder` holds. Raises CheckpointError if its manifest is damaged."""
-    manifest = parse_manifest(objects.get(f"{folder}{MANIFEST}")[0], objects.uri(f"{folder}{MANIFEST}"))
+    key = f"{folder}{MANIFEST}"
+    manifest = parse_manifest(objects.get_start(key, LARGEST_MANIFEST), objects.uri(key))
     try:
-        history = [Rung.from_json(rung) for rung in manifest["history"]]
-        return Stored(manifest["system"], _config(objects, f"{folder}{STATE}"), history)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return Stored(manifest["system"], _config(objects, f"{folder}{STATE}"), history_of(manifest))
+    except (KeyError, ValueError) as error:
         raise CheckpointError(f"not a manifest ({error!r})") from error
 
 
 def _config(objects: Objects, key: str) -> dict[str, Any] | None:
     """The configuration in the header of a state, a safetensors file: eight bytes with its length, then JSON."""
-    start = objects.get_start(key, _START)
-    end = 8 + int.from_bytes(start[:8], "little")
-    if len(start) < end <= _LONGEST:
-        start = objects.get_start(key, end)
     try:
-        config: dict[str, Any] = json.loads(json.loads(start[8:end])["__metadata__"]["header"])["config"]
-    except (ValueError, KeyError, TypeError):
+        start = objects.get_start(key, _START)
+        end = 8 + int.from_bytes(start[:8], "little")
+        if len(start) < end <= LARGEST_HEADER:
+            start = objects.get_start(key, end)
+        return dict(json.loads(json.loads(start[8:end])["__metadata__"]["header"])["config"])
+    except (MissingError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return config
 
 
 def _changed(own: Config, stored: dict[str, Any]) -> str | None:

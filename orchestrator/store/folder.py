@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 from uuid import uuid4
 
 from orchestrator.store.objects import ConflictError, Listed, MissingError
@@ -48,21 +49,25 @@ class FolderObjects:
             temporary.replace(target)
 
     def get(self, key: str) -> tuple[bytes, str]:
+        with self._opened(key) as file:
+            data = file.read()
+        return data, _tag(data)
+
+    def get_start(self, key: str, size: int) -> bytes:
+        with self._opened(key) as file:
+            return file.read(size)
+
+    @contextmanager
+    def _opened(self, key: str) -> Iterator[BinaryIO]:
         path = self.local(key)
         if not path.is_file():  # nothing, or what is no object: to read a pipe would wait for its other end
             raise MissingError(key)
         try:
-            data = path.read_bytes()
+            file = open(path, "rb")  # noqa: SIM115  # its errors are told from those of the block
         except FileNotFoundError:
             raise MissingError(key) from None
-        return data, _tag(data)
-
-    def get_start(self, key: str, size: int) -> bytes:
-        try:
-            with open(self.local(key), "rb") as file:
-                return file.read(size)
-        except (FileNotFoundError, IsADirectoryError):
-            raise MissingError(key) from None
+        with file:
+            yield file
 
     def get_file(self, key: str, path: Path) -> None:
         # A local copy is interrupted only if the machine or process ends, so nothing is kept for continuing it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -242,6 +243,17 @@ def test_damaged_checkpoints_say_nothing(sweep: Sweep, tmp_path: Path, file: str
     assert owner(store.objects) == study.id
 
 
+@pytest.mark.parametrize("file", [MANIFEST, STATE])
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(folder_sweep: Sweep, tmp_path: Path, file: str) -> None:
+    study, store = left_sweep(tmp_path / "one", folder_sweep, owned=False)
+    path = store.objects.local(key_of(trial_key(1), names(store.objects, trial_key(1))[0], file))
+    assert path is not None
+    path.unlink()
+    os.mkfifo(path)
+    take(study)
+    assert owner(store.objects) == study.id
+
+
 # Who is first, and what is left by a kill or a damage
 
 
@@ -320,8 +332,11 @@ def test_an_owner_in_a_newer_format_is_refused(folder_sweep: Sweep, tmp_path: Pa
         collect(study.folder, None, False, lambda text: None)
 
 
-def test_a_store_that_is_no_folder_is_refused_with_one_sentence(tmp_path: Path) -> None:
+@pytest.mark.parametrize("path", ["shared", "shared/below", "shared/made-up"])
+def test_a_store_that_is_no_folder_is_refused_with_one_sentence(tmp_path: Path, path: str) -> None:
     (tmp_path / "shared").write_text("a file")
-    sweep = made_up.sweep(f"store={{path: {tmp_path / 'shared'}}}")
-    with pytest.raises(InputError, match=r"sweep made-up: the store .*shared: .*Not a directory"):
-        check_store_owner(sweep, tmp_path / "one", lambda: None)
+    file = written(made_up.sweep(f"store={{path: {tmp_path / path}}}"), tmp_path)
+    done = commanded(tmp_path / "one", "launch", file)
+    assert done.returncode == 2
+    assert f"cannot be used: {tmp_path / 'shared'} is no folder" in done.stderr
+    assert not (tmp_path / "one" / "made-up").exists()
