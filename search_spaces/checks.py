@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from itertools import islice
@@ -10,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from search_spaces.document import MOST_PROBLEMS, Path, Problem
+from search_spaces.notation import doubled
 from search_spaces.pruners import PRUNERS
 from search_spaces.pruners.rule import Pruner
 from search_spaces.samplers import SAMPLERS, Sampler, unsupported
 from search_spaces.settings import OBJECTIVES, kimg
 from search_spaces.space import Dimension, Value, active, grid, points
-from trainers.advice import warnings_of
 from trainers.catalogue import SYSTEMS
 from trainers.config import LARGEST_BATCH, Config, overlay, problems
 from trainers.data.catalogue import DATASETS, shape_of
@@ -95,18 +96,6 @@ def data_problems(sweep: Sweep) -> Iterator[Problem]:
     for metric in (METRICS[name] for name in sweep.metrics if name in METRICS):
         if metric.within_classes and sweep.score.samples < (fewest := metric.fewest * classes):
             yield ("score", "samples"), f"{metric.name} needs at least {fewest} samples for {classes} classes"
-
-
-def sweep_warnings(sweep: Sweep) -> list[str]:
-    """Warnings about choices that are allowed but hardly ever wanted, one sentence each."""
-    # Numbers choose no layers, so one point for each combination of words and flags is enough.
-    unlike: dict[tuple[tuple[str, Value], ...], dict[str, Value]] = {}
-    for values in points(sweep.space, TRIED_POINTS):
-        unlike.setdefault(tuple(item for item in values.items() if isinstance(item[1], str | bool)), values)
-    chosen = [sweep.configure(values) for values in unlike.values()]
-    return list(
-        dict.fromkeys(f"{name}: {text}" for name, config in chosen for text in warnings_of(SYSTEMS[name], config))
-    )
 
 
 def inapplicable(metric: str, sweep: Sweep, decides: bool = False) -> str | None:
@@ -255,8 +244,15 @@ def _system_problems(dimension: Dimension, sweep: Sweep, system: str) -> Iterato
     path = ("search", name, dimension.kind) if written else ("search", name)
     for value in dimension.extremes():
         for text in _rejections(defaults, name, value):
-            hint = "; use int" if dimension.kind == "uniform" and "valid integer" in text else ""
-            yield path, f"{text}{hint}"
+            yield path, f"{text}{_for_whole_numbers(dimension) if 'valid integer' in text else ''}"
+
+
+def _for_whole_numbers(dimension: Dimension) -> str:
+    """What to write for a field of whole numbers in place of a range of all numbers."""
+    low, high = math.ceil(dimension.low), math.floor(dimension.high)
+    if dimension.kind == "log_uniform" and low <= high:
+        return f"; list whole numbers: choice: {doubled(low, high)}"
+    return "; use int" if dimension.kind == "uniform" else ""
 
 
 def _rejections(defaults: Config, name: str, value: Value) -> list[str]:

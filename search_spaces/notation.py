@@ -10,6 +10,12 @@ from search_spaces.document import Path, Problem, pydantic_error
 from search_spaces.space import CycleError, Dimension, Kind, Value, in_order
 
 KINDS: tuple[str, ...] = get_args(Kind)
+#: The kinds with a lowest and a highest value.
+RANGES = ("log_uniform", "uniform", "int")
+#: Keys by which other programs give a range a scale or a step, which ours do not have.
+SCALES = ("log", "step", "q")
+#: So many values are shown in a message.
+MOST_LISTED = 16
 
 
 def read_search(raw: Any) -> tuple[Dimension, ...]:
@@ -71,13 +77,53 @@ def _problems(name: Any, written: Any) -> Iterator[Problem]:
         kinds = _kinds(written)
         for key in written:
             if key not in (*KINDS, "when"):
-                yield (*path, str(key)), f"unknown key; allowed is one of {', '.join(KINDS)}, and when"
+                yield (*path, str(key)), _unknown(key, written, kinds)
         if len(kinds) != 1:
             yield path, f"expected exactly one of {', '.join(KINDS)}, got {', '.join(kinds) or repr(written)}"
         for kind in kinds:
             yield from _bad_body((*path, kind), kind, written[kind])
         if "when" in written:
             yield from _bad_when((*path, "when"), written["when"])
+
+
+def _unknown(key: Any, written: dict[Any, Any], kinds: list[str]) -> str:
+    """What is allowed in place of `key`, which no dimension has; for a scale or a step, what to write instead."""
+    kind = kinds[0] if len(kinds) == 1 else ""
+    body: Any = written.get(kind)
+    if key not in SCALES or kind not in RANGES or list(_bad_range((), kind, body)):
+        return f"unknown key; allowed is one of {', '.join(KINDS)}, and when"
+    if key == "log" and kind == "log_uniform":
+        return "leave it out: log_uniform has a logarithmic scale"
+    if not written[key]:
+        return "leave it out: ranges have no such key"
+    low, high = body
+    if key == "log" and kind == "uniform":
+        return f"a logarithmic scale is written log_uniform: [{low}, {high}]"
+    nature = "whole numbers have neither log nor step" if kind == "int" else f"{kind} has no step"
+    listed = doubled(low, high) if key == "log" else stepped(low, high, written[key])
+    return f"{nature}; list the values: choice: {listed}"
+
+
+def doubled(low: int, high: int) -> str:
+    """A list of whole numbers for a sweep file, each twice the one before it, from `low`, or at least 1, to `high`."""
+    first = max(low, 1)
+    values = [first << power for power in range((high // first).bit_length())]
+    return _list([*values, *([high] if values[-1:] < [high] else [])])
+
+
+def stepped(low: float, high: float, step: Any) -> str:
+    """A list of numbers for a sweep file at distances of `step` from `low` to `high`."""
+    if isinstance(step, bool) or not isinstance(step, int | float) or not _finite(step) or step <= 0:
+        return f"[{low}, ..., {high}]"
+    count = int(min((float(high) - float(low)) / step, MOST_LISTED) + 1e-9) + 1
+    values = [low + index * step for index in range(count)]
+    # 12 digits hide the rounding error of 0.1 + 0.1 + 0.1.
+    return _list([value if isinstance(value, int) else float(f"{value:.12g}") for value in values])
+
+
+def _list(values: list[Any]) -> str:
+    shown = [str(value) for value in values[:MOST_LISTED]]
+    return f"[{', '.join([*shown, *(['...'] if len(values) > MOST_LISTED else [])])}]"
 
 
 def _bad_body(path: Path, kind: str, body: Any) -> Iterator[Problem]:

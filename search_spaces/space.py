@@ -6,10 +6,15 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal
 
 Value = bool | int | float | str
 Kind = Literal["log_uniform", "uniform", "int", "choice", "constant"]
+#: So many parts of a space are counted in about a second.
+MOST_PARTS = 100_000
+#: Stands for each value that no condition names.
+_ANY_OTHER = object()
 
 
 @dataclass(frozen=True)
@@ -41,6 +46,11 @@ class Dimension:
     @property
     def continuous(self) -> bool:
         return self.kind in ("uniform", "log_uniform")
+
+    @property
+    def count(self) -> int:
+        """The number of values of a dimension that is not continuous."""
+        return int(self.high) - int(self.low) + 1 if self.kind == "int" else len(self.values)
 
     def options(self) -> tuple[Value, ...]:
         """Every value of a dimension that is not continuous."""
@@ -159,6 +169,44 @@ def grid(space: Space) -> Iterator[dict[str, Value]]:
                 yield from extend({**values, rest[0].name: value}, rest[1:])
 
     yield from extend({}, space.dimensions)
+
+
+def size(space: Space) -> int | None:
+    """The number of points of a space; None if a dimension is continuous.
+
+    None too for a space that its conditions part into more than MOST_PARTS parts, which has at least so many points.
+    """
+    if any(dimension.continuous for dimension in space):
+        return None
+    parts = list(islice(_parts({}, space.dimensions, named(space)), MOST_PARTS + 1))
+    return sum(parts) if len(parts) <= MOST_PARTS else None
+
+
+def named(space: Space) -> dict[str, tuple[Value, ...]]:
+    """By dimension on which others depend: its values that their conditions name."""
+    found: dict[str, dict[Value, None]] = {}
+    for dimension in space:
+        for parent, values in dimension.when.items():
+            found.setdefault(parent, {}).update(dict.fromkeys(values))
+    return {parent: tuple(values) for parent, values in found.items()}
+
+
+def _parts(
+    values: dict[str, Any], rest: tuple[Dimension, ...], conditions: dict[str, tuple[Value, ...]]
+) -> Iterator[int]:
+    """The sizes of parts of a space that have no point in common: in each, the same dimensions of `rest` are active."""
+    if not rest:
+        yield 1
+        return
+    first, others = rest[0], rest[1:]
+    if not active(first, values):
+        yield from _parts(values, others, conditions)
+        return
+    told_apart = [value for value in conditions.get(first.name, ()) if first.allows(value)]
+    for value in told_apart:
+        yield from _parts({**values, first.name: value}, others, conditions)
+    if alike := first.count - len(told_apart):
+        yield from (alike * part for part in _parts({**values, first.name: _ANY_OTHER}, others, conditions))
 
 
 def points(space: Space, count: int, seed: int = 0) -> Iterator[dict[str, Value]]:

@@ -52,7 +52,7 @@ def launch_command(
 ) -> None:
     """Begin a sweep, or go on with it if it exists."""
     sweep = _load(file, [*(settings or []), *([f"budget.trials={trials}"] if trials is not None else [])], name)
-    from search_spaces.checks import sweep_warnings
+    from search_spaces.advice import sweep_warnings
 
     for warning in sweep_warnings(sweep):
         print(f"warning: {warning}", file=sys.stderr)

@@ -13,6 +13,7 @@ from orchestrator.study.lease import Claim, running_driver
 from orchestrator.study.requests import Request
 from orchestrator.study.status import status_of
 from orchestrator.study.study import SweepStudy
+from search_spaces.advice import repeated_trials
 from search_spaces.load import check_trials
 from search_spaces.settings import MOST_TRIALS
 from trainers.errors import InputError
@@ -60,7 +61,8 @@ def add_trials(folder: Path, storage: str | None, trials: int) -> str:
     check_trials(larger, f"{folder.name} with {trials} more trials")
     study.limits.request(Request("add-trials", trials=trials))
     goes_on = "" if running_driver(study.limits.claims, folder) else f"; `gansweep resume {folder.name}` runs them"
-    return f"{folder.name}: {before + trials} trials, {trials} of them new{goes_on}"
+    warned = "".join(f"\nwarning: {text}" for text in repeated_trials(larger))
+    return f"{folder.name}: {before + trials} trials, {trials} of them new{goes_on}{warned}"
 
 
 def _driver(study: SweepStudy) -> Claim:
