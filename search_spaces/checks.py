@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from search_spaces.data_checks import count_problems, shape_problems
 from search_spaces.document import MOST_PROBLEMS, Path, Problem
 from search_spaces.notation import doubled
 from search_spaces.pruners import PRUNERS
@@ -19,10 +20,10 @@ from search_spaces.settings import OBJECTIVES, kimg
 from search_spaces.space import Dimension, Value, active, grid, points
 from trainers.catalogue import SYSTEMS
 from trainers.config import LARGEST_BATCH, Config, overlay, problems
-from trainers.data.catalogue import DATASETS, shape_of
+from trainers.data.catalogue import DATASETS, published_counts
 from trainers.errors import InputError
 from trainers.evaluation.scores import METRICS, TOO_SLOW
-from trainers.evaluation.spec import CLASSIFIERS, INCEPTIONS
+from trainers.evaluation.spec import INCEPTIONS
 from trainers.monitor import INFORMATIONAL, STOPPING
 
 if TYPE_CHECKING:
@@ -55,8 +56,9 @@ def find_problems(sweep: Sweep) -> list[Problem]:
             (("search", name), text)
             for name, text in zip(strangers, _all_unknown(strangers, fields, "field"), strict=True)
         ]
+    data = list(_dataset_problems(sweep))
     return [
-        *_dataset_problems(sweep),
+        *data,
         *_score_problems(sweep),
         *_objective_problems(sweep),
         *_stop_problems(sweep),
@@ -68,6 +70,7 @@ def find_problems(sweep: Sweep) -> list[Problem]:
             or list(_field_problems(sweep))
             or list(_combination_problems(sweep))
             + list(_rung_problems(sweep))
+            + ([] if data else list(_count_problems(sweep)))
             + list(_point_problems(sweep))
             + list(sampler_problems(sweep))
         ),
@@ -78,24 +81,6 @@ def _all_unknown(words: Sequence[str], allowed: Collection[str], noun: str) -> I
     """A sentence on each word; the nearest allowed one, which takes long to find, for those that will be shown."""
     yield from (unknown(word, allowed, noun) for word in words[:MOST_PROBLEMS])
     yield from (f"unknown {noun} {word!r}" for word in words[MOST_PROBLEMS:])
-
-
-def data_problems(sweep: Sweep) -> Iterator[Problem]:
-    """Problems of the data's shape and classes with the systems. Raises InputError if its folder cannot be read."""
-    shape, classes = shape_of(sweep.dataset)
-    for name in sweep.systems:
-        system = SYSTEMS[name]
-        if system.shape != shape and not sweep.dataset.fit:
-            text = f"{sweep.dataset.name} has images of shape {shape}, but {name} makes {system.shape}"
-            yield ("dataset",), f"{text}; allowed: {_suited(system.shape)}, or `fit: true`"
-        if system.conditional and classes < 2:
-            yield ("dataset",), f"{sweep.dataset.name} has one class, but {name} is conditional and needs two or more"
-    if classes < 2 and (extractor := sweep.score.extractor.name) in CLASSIFIERS:
-        text = f"{extractor} learns to tell classes apart, but {sweep.dataset.name} has one; use inception"
-        yield ("score", "extractor"), text
-    for metric in (METRICS[name] for name in sweep.metrics if name in METRICS):
-        if metric.within_classes and sweep.score.samples < (fewest := metric.fewest * classes):
-            yield ("score", "samples"), f"{metric.name} needs at least {fewest} samples for {classes} classes"
 
 
 def inapplicable(metric: str, sweep: Sweep, decides: bool = False) -> str | None:
@@ -120,10 +105,6 @@ def systems_with(dimension: Dimension, sweep: Sweep) -> tuple[str, ...]:
     return tuple(str(name) for name in sweep.space.requirements(dimension).get("system", sweep.systems))
 
 
-def _suited(shape: tuple[int, int, int]) -> str:
-    return ", ".join(name for name, dataset in DATASETS.items() if dataset.shape in (shape, None))
-
-
 def _default_problems(sweep: Sweep) -> Iterator[Problem]:
     for name in sweep.defaults:
         try:
@@ -141,9 +122,15 @@ def _dataset_problems(sweep: Sweep) -> Iterator[Problem]:
         yield ("dataset", "name"), unknown(name, DATASETS, "data set")
     elif DATASETS[name].shape is not None:  # otherwise `check_sweep` reads its files
         try:
-            yield from data_problems(sweep)
+            yield from shape_problems(sweep)
         except InputError as error:
             yield ("dataset",), str(error)
+
+
+def _count_problems(sweep: Sweep) -> Iterator[Problem]:
+    """Problems of the numbers of images, if they are known without a file; otherwise `check_sweep` finds them."""
+    if counts := published_counts(sweep.dataset):
+        yield from count_problems(sweep, counts)
 
 
 def _score_problems(sweep: Sweep) -> Iterator[Problem]:
@@ -296,6 +283,10 @@ def _rung_problems(sweep: Sweep) -> Iterator[Problem]:
     workers, scale = sweep.resources.workers_per_trial, sweep.resources.scale
     for each, source in _batches(sweep):
         batch = each * scale
+        if workers > 1 and batch == workers and sweep.resources.batch_norm == "local" and source not in named:
+            named.add(source)
+            text = f"local leaves a worker one image of a batch of {batch} ({source}), which has no variance"
+            yield ("resources", "batch_norm"), f"{text}; allowed: batches of {2 * workers} or more, or synchronised"
         if batch % workers and source not in named:
             named.add(source)
             text = f"{workers} workers cannot share a batch of {batch} ({source}) evenly"

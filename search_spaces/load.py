@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from search_spaces import addresses, checks, document, samplers, settings
+from search_spaces import addresses, checks, data_checks, document, samplers, settings
 from search_spaces.document import Problem
 from search_spaces.pruners import PRUNERS
 from search_spaces.settings import Budget, Finals, Resources, Score, Section, Store, Study, Tracking
 from search_spaces.sweep import FORMAT, Sweep, migrated
+from trainers.catalogue import SYSTEMS
 from trainers.config import UNKNOWN, problems
-from trainers.data.catalogue import check
+from trainers.data.catalogue import examine, load, sized
 from trainers.data.spec import DatasetSpec
 from trainers.errors import InputError
-from trainers.evaluation.extractors import check_extractor
 from trainers.evaluation.scores import METRICS
 from trainers.evaluation.spec import ExtractorSpec
 
@@ -53,17 +54,7 @@ def load_sweep(path: Path, overrides: Sequence[str] = (), name: str | None = Non
 
 def parse_sweep(text: str, source: str = "sweep.yaml", overrides: Sequence[str] = (), name: str | None = None) -> Sweep:
     """As `load_sweep`, from text; messages call it `source`, which also gives the default name."""
-    written = document.read(text, source)
-    for override in overrides:
-        written.set(override)
-    if name is not None:
-        written.data["name"], written.origins[("name",)] = name, f"--name {addresses.masked(name)}"
-    elif written.data.get("name") is None:
-        written.data["name"] = Path(source).stem
-    if secret := list(addresses.secrets_in(written.data)):
-        written.raise_errors(secret)  # before any message repeats a value
-    written.data = migrated(written.data, source, FORMAT.newest)
-    _replace_deprecated(written)
+    written = _document(text, source, overrides, name)
     try:
         sweep = Sweep.model_validate(written.data)
     except ValidationError as error:
@@ -76,7 +67,17 @@ def parse_sweep(text: str, source: str = "sweep.yaml", overrides: Sequence[str] 
         score = sweep.score.model_copy(update={"also": also})
         score.model_fields_set.discard("also")  # since it is not in the file
         sweep = sweep.model_copy(update={"score": score})
-    return sweep
+    return _sized(sweep)
+
+
+def _sized(sweep: Sweep) -> Sweep:
+    """`sweep` with pictures of the size of its systems' images, of the largest ones, if it names no other size."""
+    largest = max(SYSTEMS[name].shape[1:] for name in sweep.systems)
+    dataset = sized(sweep.dataset, *largest)
+    if dataset is sweep.dataset:
+        return sweep
+    dataset.model_fields_set.discard("size")  # since it is not in the file: a sweep that exists keeps its own
+    return sweep.model_copy(update={"dataset": dataset})
 
 
 def check_trials(sweep: Sweep, source: str) -> None:
@@ -88,24 +89,74 @@ def check_trials(sweep: Sweep, source: str) -> None:
         raise InputError(f"{source}: budget.trials: {found[0]}")
 
 
-def check_sweep(sweep: Sweep, cache: Path) -> None:
-    """Checks that the data and the extractor's weights are there and suit the systems; trains and loads nothing.
+class UnsuitedError(InputError):
+    """Problems of a sweep with its data or its extractor."""
 
-    Raises InputError with one line per problem. Official weights are fetched into the folder `cache` on first use.
+    def __init__(self, name: str, problems: Sequence[Problem]) -> None:
+        super().__init__("\n".join(f"sweep {name}: {'.'.join(path)}: {text}" for path, text in problems))
+        self.problems = problems
+
+
+def check_sweep(sweep: Sweep, cache: Path) -> None:
+    """Checks that the data and the extractor's weights are there and suit the systems; trains and reads no images.
+
+    Raises UnsuitedError. Official weights are fetched into the folder `cache` on first use.
     """
-    found = []
+    found: list[Problem] = []
     try:
-        check(sweep.dataset)
-        found += [f"sweep {sweep.name}: {'.'.join(path)}: {text}" for path, text in checks.data_problems(sweep)]
+        found += data_checks.data_problems(sweep)
     except InputError as error:
-        found.append(f"sweep {sweep.name}: dataset: {error}")
+        found.append((("dataset",), str(error)))
     if not found:  # official weights are fetched only for a sweep that can run
         try:
-            check_extractor(sweep.score.extractor, cache)
+            found += data_checks.extractor_problems(sweep, cache)
         except InputError as error:
-            found.append(f"sweep {sweep.name}: score.extractor: {error}")
+            found.append((("score", "extractor"), str(error)))
     if found:
-        raise InputError("\n".join(found))
+        raise UnsuitedError(sweep.name, found)
+
+
+def read_images(sweep: Sweep, cache: Path) -> tuple[str, ...]:
+    """Reads all images, decoded pictures into `cache`; returns sentences on what was passed over.
+
+    Raises UnsuitedError for files that are missing or damaged, and if too few images are left.
+    """
+    try:
+        notices = examine(sweep.dataset, cache)
+        if not sweep.dataset.skip_damaged:
+            return notices
+        train = load(sweep.dataset, "train", cache)
+    except InputError as error:
+        raise UnsuitedError(sweep.name, [(("dataset",), str(error))]) from error
+    counts = train.labels.bincount(minlength=train.classes).tolist()
+    if found := list(data_checks.count_problems(sweep, counts)):
+        raise UnsuitedError(sweep.name, found)
+    return notices
+
+
+@contextmanager
+def places_in(path: Path, overrides: Sequence[str] = (), name: str | None = None) -> Iterator[None]:
+    """Gives an UnsuitedError of the block the places of its keys in the sweep file, as `load_sweep` names them."""
+    try:
+        yield
+    except UnsuitedError as error:
+        _document(path.read_text(encoding="utf-8"), str(path), overrides, name).raise_errors(error.problems)
+
+
+def _document(text: str, source: str, overrides: Sequence[str], name: str | None) -> document.Document:
+    """The text of a sweep file with its overrides and its name."""
+    written = document.read(text, source)
+    for override in overrides:
+        written.set(override)
+    if name is not None:
+        written.data["name"], written.origins[("name",)] = name, f"--name {addresses.masked(name)}"
+    elif written.data.get("name") is None:
+        written.data["name"] = Path(source).stem
+    if secret := list(addresses.secrets_in(written.data)):
+        written.raise_errors(secret)  # before any message repeats a value
+    written.data = migrated(written.data, source, FORMAT.newest)
+    _replace_deprecated(written)
+    return written
 
 
 def _replace_deprecated(written: document.Document) -> None:

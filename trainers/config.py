@@ -88,7 +88,9 @@ class Config(BaseModel):
     cutmix_alpha: float = Field(1.0, gt=0, le=10, description="both parameters of CutMix's Beta distribution")
     saturation: float = Field(0.0, ge=0, le=1, description="largest change of colour saturation; gray has none")
     sharpening: float = Field(0.0, ge=0, le=1, description="amount of sharpening; shifts the training distribution")
-    oversampling: int = Field(0, ge=0, description="images per epoch after drawing more, evenly over the classes")
+    oversampling: int = Field(
+        0, ge=0, le=10**9, description="images per epoch after drawing more, evenly over the classes"
+    )
 
     # Networks
     latent: int = Field(100, ge=1, le=4096, description="size of the noise vector z")

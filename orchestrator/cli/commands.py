@@ -51,20 +51,25 @@ def launch_command(
     address: Address = None,
 ) -> None:
     """Begin a sweep, or go on with it if it exists."""
-    sweep = _load(file, [*(settings or []), *([f"budget.trials={trials}"] if trials is not None else [])], name)
+    overrides = [*(settings or []), *([f"budget.trials={trials}"] if trials is not None else [])]
+    sweep = _load(file, overrides, name)
+    from search_spaces import resolve
     from search_spaces.advice import sweep_warnings
+    from search_spaces.load import places_in
 
     for warning in sweep_warnings(sweep):
         print(f"warning: {warning}", file=sys.stderr)
-    if not dry_run:
-        _run(sweep, root, address)
-        return
-    from orchestrator.cli.text import plan_lines
-    from orchestrator.driver.launch import check
-    from orchestrator.study.study import SweepStudy
+    with places_in(resolve(file), overrides, name):
+        if not dry_run:
+            _run(sweep, root, address)
+            return
+        from orchestrator.driver.launch import check
+        from orchestrator.study.study import SweepStudy
 
-    for notice in check(sweep, root, lambda: SweepStudy.open(root / sweep.name, sweep.study.storage), read_data):
-        print(f"warning: {notice}", file=sys.stderr)
+        for notice in check(sweep, root, lambda: SweepStudy.open(root / sweep.name, sweep.study.storage), read_data):
+            print(f"warning: {notice}", file=sys.stderr)
+    from orchestrator.cli.text import plan_lines
+
     say(plan_lines(sweep, root))
 
 
@@ -260,6 +265,7 @@ def ui(port: Annotated[int, typer.Option(help="Port on localhost.")] = 5000, roo
 @app.command("doctor")
 def doctor_command(
     file: File = "quickstart",
+    settings: Settings = None,
     address: Annotated[str | None, typer.Option(help="Ray cluster, as of launch; default: this machine alone.")] = None,
     root: Root = DEFAULT_ROOT,
     as_json: Json = False,
@@ -267,7 +273,7 @@ def doctor_command(
     """Check whether a sweep could run here. Says what helps if not; the exit code is 1 then."""
     from orchestrator.doctor.command import conclusion, doctor, lines
 
-    sweep = _load(file, [], None)
+    sweep = _load(file, settings or [], None)
     findings = []
     for each in doctor(sweep, root, address):
         findings.append(each)

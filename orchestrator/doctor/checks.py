@@ -27,7 +27,7 @@ from orchestrator.study.samplers import check_named_classes
 from orchestrator.study.storage import check_tables
 from orchestrator.study.study import SweepStudy
 from search_spaces.addresses import S3, masked
-from search_spaces.checks import data_problems
+from search_spaces.data_checks import data_problems
 from search_spaces.sweep import Sweep
 from trainers.data.catalogue import check as check_data
 from trainers.data.catalogue import examine as examine_data
@@ -262,7 +262,6 @@ def data(case: Case) -> Finding:
     """Whether the images are there or can be fetched, can be read, and suit the systems; fetches and keeps nothing."""
     spec = case.sweep.dataset
     try:
-        check_data(spec)
         faults = [f"{'.'.join(path)}: {text}" for path, text in data_problems(case.sweep)]
         (channels, height, width), classes = shape_of(spec)
     except InputError as error:

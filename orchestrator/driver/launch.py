@@ -30,9 +30,9 @@ from orchestrator.study.study import SweepStudy
 from orchestrator.tracking.address import tracker_of_environment
 from orchestrator.tracking.process import TrackerProcess
 from orchestrator.tracking.retry_queue import RetryQueue
-from search_spaces.load import check_sweep
+from search_spaces.load import check_sweep, read_images
 from search_spaces.sweep import Sweep, changed_keys, completed, diff
-from trainers.data.catalogue import examine, notices
+from trainers.data.catalogue import notices
 from trainers.errors import InputError
 from trainers.evaluation.evaluator import Evaluator
 
@@ -100,7 +100,7 @@ def check(sweep: Sweep, root: Path, find: Callable[[], SweepStudy | None], read_
     check_store(sweep)
     check_store_owner(sweep, root / sweep.name, find)
     notes = [*check_named_classes(sweep), *filter(None, [tracker_of_environment(sweep)])]
-    data = examine(sweep.dataset, cache_of(root)) if read_data else notices(sweep.dataset)
+    data = read_images(sweep, cache_of(root)) if read_data else notices(sweep.dataset)
     return [*notes, *data]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from trainers.data import cifar10, folder, idx, shapes
 from trainers.data.images import ImageData
-from trainers.data.spec import Dataset, DatasetSpec, Split
+from trainers.data.spec import LARGEST, SMALLEST, Dataset, DatasetSpec, Split
 from trainers.errors import InputError
 
 #: Fields of DatasetSpec that apply to every data set.
@@ -19,6 +19,8 @@ DATASETS: dict[str, Dataset] = {
         classes=idx.CLASSES,
         check=idx.check_mini,
         load=idx.load_mini,
+        names=tuple("0123456789"),
+        counts=(790, 899, 794, 818, 779, 723, 789, 835, 780, 793),
     ),
     "mnist": Dataset(
         summary="60,000 + 10,000 handwritten digits, 28x28 gray",
@@ -26,6 +28,8 @@ DATASETS: dict[str, Dataset] = {
         classes=idx.CLASSES,
         check=idx.check_mnist,
         load=idx.load_mnist,
+        names=tuple("0123456789"),
+        counts=(5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949),
         options=frozenset({"path", "download", "verify"}),
     ),
     "cifar10": Dataset(
@@ -34,6 +38,8 @@ DATASETS: dict[str, Dataset] = {
         classes=cifar10.CLASSES,
         check=cifar10.check,
         load=cifar10.load,
+        names=cifar10.NAMES,
+        counts=(5000,) * cifar10.CLASSES,
         options=frozenset({"path", "download", "verify"}),
     ),
     "folder": Dataset(
@@ -50,6 +56,8 @@ DATASETS: dict[str, Dataset] = {
         classes=len(shapes.NAMES),
         check=shapes.check,
         load=shapes.load,
+        names=shapes.NAMES,
+        counts=(shapes.COUNTS["train"] // len(shapes.NAMES),) * len(shapes.NAMES),
     ),
 }
 
@@ -90,6 +98,45 @@ def shape_of(spec: DatasetSpec) -> tuple[tuple[int, int, int], int]:
     if dataset.shape is not None and dataset.classes is not None:
         return dataset.shape, dataset.classes
     return folder.shape(spec), len(folder.class_counts(spec))
+
+
+def counts_of(spec: DatasetSpec) -> tuple[int, ...]:
+    """The number of training images of each class. Raises InputError like `load`.
+
+    Only files that may differ from the published ones (`verify: false`) are read for it.
+    """
+    if published := published_counts(spec):
+        return published
+    dataset = _dataset(spec)
+    if dataset.classes is None:
+        return tuple(folder.class_counts(spec).values())
+    labels = dataset.load(spec, "train").labels
+    return tuple(labels.bincount(minlength=dataset.classes).tolist())
+
+
+def published_counts(spec: DatasetSpec) -> tuple[int, ...]:
+    """As `counts_of`, from the table alone; empty if the numbers depend on files."""
+    return _dataset(spec).counts if spec.verify or spec.download else ()
+
+
+def class_names(spec: DatasetSpec) -> tuple[str, ...]:
+    """The names of the classes in the order of the labels; empty without classes. Raises InputError like `check`."""
+    return _dataset(spec).names or tuple(filter(None, folder.class_counts(spec)))
+
+
+def sized(spec: DatasetSpec, height: int, width: int) -> DatasetSpec:
+    """`spec` with images of `height` x `width` if its pictures are scaled and it names no size.
+
+    Raises InputError if they cannot be scaled to this.
+    """
+    if "size" not in _dataset(spec).options or spec.size is not None:
+        return spec
+    if height != width or not SMALLEST <= height <= LARGEST:
+        raise InputError(
+            f"data set {spec.name}: its pictures are not scaled to {width}x{height}; allowed are squares of {SMALLEST} "
+            f"to {LARGEST} pixels"
+        )
+    return spec.model_copy(update={"size": height})
 
 
 def _dataset(spec: DatasetSpec) -> Dataset:

@@ -16,7 +16,8 @@ from trainers.data.images import ImageData
 from trainers.data.spec import DatasetSpec, Split
 from trainers.errors import InputError
 
-CLASSES = 10
+NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+CLASSES = len(NAMES)
 SHAPE = (3, 32, 32)
 PARTS: dict[Split, tuple[str, ...]] = {
     "train": tuple(f"data_batch_{i}" for i in range(1, 6)),

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from trainers.data.images import ImageData
 
 Split = Literal["train", "test"]
+#: Heights and widths, in pixels, to which pictures can be scaled.
+SMALLEST, LARGEST = 4, 1024
 Colour = tuple[int, int, int]
 """Red, green and blue in [0, 255]."""
 
@@ -62,7 +64,10 @@ class DatasetSpec(BaseModel):
     download: bool = Field(default=False, description="fetch missing files (mnist, cifar10)")
     verify: bool = Field(default=True, description="refuse files whose checksums are not the published ones")
     size: int | None = Field(
-        default=None, ge=4, le=1024, description="height and width in pixels (folder only; default 32)"
+        default=None,
+        ge=SMALLEST,
+        le=LARGEST,
+        description="height and width in pixels (folder only; default: those of the systems' images)",
     )
     background: Annotated[Colour, BeforeValidator(read_colour)] | None = Field(
         default=None, description="colour below transparent parts of pictures: a name, [r, g, b] or '#rrggbb' (folder)"
@@ -97,5 +102,9 @@ class Dataset:
     check: Callable[[DatasetSpec], None]
     """Raises InputError if `load` cannot work; reads no pixels."""
     load: Callable[[DatasetSpec, Split], ImageData]
+    names: tuple[str, ...] = ()
+    """Names of the classes in the order of the labels; empty if they depend on the files."""
+    counts: tuple[int, ...] = ()
+    """Training images of each class of the published files; empty if they depend on the files."""
     options: frozenset[str] = frozenset()
     """The fields of DatasetSpec that apply to this data set, besides the name and those that apply to all."""

@@ -17,6 +17,7 @@ from trainers.evaluation import classifier, cnn, inception, lenet, weights
 from trainers.evaluation.classifier import Known, Trained
 from trainers.evaluation.resize import full_precision
 from trainers.evaluation.spec import CLASSIFIERS, DTypeName, ExtractorSpec
+from trainers.names import ExtractorName
 
 #: Images per forward pass. Fixed, since the last bits of features depend on it.
 CLASSIFIER_BATCH = 500
@@ -111,12 +112,17 @@ def build_extractor(
     handle, and for weights that are lost.
     """
     if spec.name in CLASSIFIERS:
-        recipe = {"lenet": lenet.RECIPE, "cnn": cnn.RECIPE}[spec.name]
+        recipe = recipe_of(spec.name)
         return _classifier(recipe, spec.dtype, train, classifier.trained(recipe, train, test, cache, known), device)
     path, sha256 = weights.resolve(spec.name, spec.weights, spec.sha256, cache)
     if spec.name == "custom":
         return _custom(path, sha256, spec.dtype, train, device)
     return _inception(spec.name, path, sha256, spec.dtype, device)
+
+
+def recipe_of(name: ExtractorName) -> classifier.Recipe:
+    """The network and training of one of CLASSIFIERS."""
+    return {"lenet": lenet.RECIPE, "cnn": cnn.RECIPE}[name]
 
 
 def _classifier(

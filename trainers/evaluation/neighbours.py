@@ -12,10 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from trainers.evaluation.scores import PRECISION_K
-
-#: k of the balls for density and coverage (Naeem et al., 2020).
-COVERAGE_K = 5
+from trainers.evaluation.scores import COVERAGE_K, PRECISION_K
 
 _BLOCK = 2048
 #: Squared distances below this share of the sum of both squared norms are rounding errors: the features are equal.

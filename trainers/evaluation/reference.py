@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,8 +18,8 @@ from trainers.data.images import ImageData
 from trainers.evaluation.extractors import Extractor
 from trainers.evaluation.frechet import Gaussian, Moments
 from trainers.evaluation.kid import mean_kernel
-from trainers.evaluation.neighbours import COVERAGE_K, ball_radii
-from trainers.evaluation.scores import PRECISION_K
+from trainers.evaluation.neighbours import ball_radii
+from trainers.evaluation.scores import COVERAGE_K, METRICS, PRECISION_K
 
 #: Features kept for the kernel distance and for nearest neighbours.
 MOST_FEATURES = 10_000
@@ -82,6 +83,21 @@ def reference_of(extractor: Extractor, data: ImageData, cache: Path) -> Referenc
         with replaced(path) as temporary:
             safetensors.torch.save_file(tensors, temporary)
     return Reference(**tensors, n=len(data.images), id=data.id)
+
+
+def unmeasurable(metric: str, counts: Sequence[int]) -> str | None:
+    """Why `metric` has no value against real images, `counts` of each class; None if it has one."""
+    needed, images = METRICS[metric].fewest_real, sum(counts)
+    if images < needed:
+        return f"{metric} needs at least {needed} training images, there are {images}"
+    # The kept images are evenly spaced, so they have about the shares of the classes.
+    fewest = min(counts) * min(images, MOST_FEATURES) // images
+    if METRICS[metric].within_classes and fewest < needed:
+        return (
+            f"{metric} needs at least {needed} training images of each class among the {min(images, MOST_FEATURES)} of "
+            f"the reference; the smallest class has {min(counts)} of {images}"
+        )
+    return None
 
 
 def _computed(extractor: Extractor, data: ImageData) -> dict[str, Tensor]:

@@ -12,6 +12,8 @@ from enum import StrEnum
 SPLITS = 10
 #: k of the balls around nearest neighbours for precision and recall (Kynkäänniemi et al., 2019).
 PRECISION_K = 3
+#: k of the balls for density and coverage (Naeem et al., 2020).
+COVERAGE_K = 5
 #: Why a metric that needs the test split is only for finished images; the end of a message.
 TOO_SLOW = "trains a classifier for each value, which is too slow during a run: use `gansweep score`"
 
@@ -33,7 +35,9 @@ class Metric:
     fewest: int = 2
     """Smallest number of images for which it is defined."""
     within_classes: bool = False
-    """Whether every class needs `fewest` images."""
+    """Whether every class needs `fewest` generated and `fewest_real` real images."""
+    fewest_real: int = 2
+    """Smallest number of real images in the reference."""
 
     def cost(self, value: float) -> float:
         """`value` with the sign that makes lower better."""
@@ -60,10 +64,10 @@ METRICS: dict[str, Metric] = {
         Metric("fid-infinity", True, any_n=True, fewest=20),
         Metric("is-pooled", False, needs_logits=True, fewest=2 * SPLITS),
         Metric("is-external", False, needs_logits=True, fewest=2 * SPLITS),
-        Metric("precision", False, any_n=True),
+        Metric("precision", False, any_n=True, fewest_real=PRECISION_K + 1),
         Metric("recall", False, fewest=PRECISION_K + 1),
-        Metric("density", False, any_n=True),
-        Metric("coverage", False),
+        Metric("density", False, any_n=True, fewest_real=COVERAGE_K + 1),
+        Metric("coverage", False, fewest_real=COVERAGE_K + 1),
         Metric("intra-kid", True, needs_labels=True, any_n=True, within_classes=True),
         Metric("intra-fid", True, needs_labels=True, within_classes=True),
         Metric("tstr", False, needs_labels=True, needs_test=True),
