@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -17,7 +17,7 @@ from search_spaces.pruners import PRUNERS
 from search_spaces.pruners.rule import Pruner
 from search_spaces.samplers import SAMPLERS, Sampler, unsupported
 from search_spaces.settings import OBJECTIVES, kimg
-from search_spaces.space import Dimension, Value, active, grid, points
+from search_spaces.space import Dimension, Value, active, grid, pairs, points
 from trainers.catalogue import SYSTEMS
 from trainers.config import LARGEST_BATCH, Config, overlay, problems
 from trainers.data.catalogue import DATASETS, published_counts
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 #: Points of the space at which the rules between fields are tried.
 TRIED_POINTS = 256
+#: Points at which they are tried for each pair of two dimensions; rules between three fields are rare.
+TRIED_PAIRS = 4096
 #: Fields of the configuration that a sweep file may fix but not search, with the reason.
 NOT_SEARCHED = {"seed": "trials with the same values would no longer agree", "threads": "it changes no model"}
 
@@ -252,9 +254,9 @@ def _rejections(defaults: Config, name: str, value: Value) -> list[str]:
 
 
 def _combination_problems(sweep: Sweep) -> Iterator[Problem]:
-    """Problems of rules between fields, found at extreme and random points of the space."""
+    """Problems of rules between fields, found at random points and at pairs of extreme values."""
     seen: set[str] = set()
-    for values in points(sweep.space, TRIED_POINTS):
+    for values in chain(points(sweep.space, TRIED_POINTS), islice(pairs(sweep.space), TRIED_PAIRS)):
         system, chosen = str(values["system"]), {name: value for name, value in values.items() if name != "system"}
         reason = _conflict(sweep.defaults_of(system), chosen)
         if reason is None or reason in seen:

@@ -43,7 +43,7 @@ def shape_problems(sweep: Sweep) -> Iterator[Problem]:
         system = SYSTEMS[name]
         if system.shape != shape and not sweep.dataset.fit:
             text = f"{sweep.dataset.name} has images of shape {shape}, but {name} makes {system.shape}"
-            yield ("dataset",), f"{text}; allowed: {_suited(system.shape)}, or `fit: true`"
+            yield ("dataset",), f"{text}; allowed: {_suited(system.shape, sweep.dataset.name)}"
         if system.conditional and classes < 2:
             yield ("dataset",), f"{sweep.dataset.name} has one class, but {name} is conditional and needs two or more"
     extractor, path = sweep.score.extractor.name, ("score", "extractor")
@@ -62,20 +62,20 @@ def shape_problems(sweep: Sweep) -> Iterator[Problem]:
 def count_problems(sweep: Sweep, counts: Sequence[int]) -> Iterator[Problem]:
     """Problems of the number of training images of each class. Needs valid dimensions and conditions."""
     yield from _batch_problems(sweep, sum(counts))
-    for name in sweep.metrics:
+    for name in (name for name in sweep.metrics if name in METRICS):
         if reason := unmeasurable(name, counts):
             yield ("score", "metric" if name == sweep.score.metric else "also"), f"{reason} in {sweep.dataset.name}"
 
 
 def extractor_problems(sweep: Sweep, cache: File) -> Iterator[Problem]:
-    """Problems of an extractor of the user's own with the data, found with two black images.
+    """Problems of the extractor; one from a file of the user's own is built, and tried with two black images.
 
-    Official weights are fetched into the folder `cache` on first use. Raises InputError if weights are missing, or if
-    the network takes no such images.
+    Official weights are fetched into the folder `cache` on first use. Raises InputError if weights are missing, are no
+    such network, or take no such images.
     """
     spec = sweep.score.extractor
     check_extractor(spec, cache)
-    if spec.name != "custom":
+    if spec.weights is None:
         return
     shape, classes = shape_of(sweep.dataset)
     images = blank(shape, classes, 2)
@@ -85,6 +85,9 @@ def extractor_problems(sweep: Sweep, cache: File) -> Iterator[Problem]:
         if METRICS[name].needs_logits:
             path: Path = ("score", "metric" if name == sweep.score.metric else "also")
             yield path, f"{name} needs a classifier's logits, which {spec.weights} does not give; lenet does"
+    if network.classes is not None and network.classes < classes and any(SYSTEMS[s].conditional for s in sweep.systems):
+        text = f"{spec.weights} gives {network.classes} logits, but {sweep.dataset.name} has {classes} classes"
+        yield ("score", "extractor"), text
 
 
 def _batch_problems(sweep: Sweep, images: int) -> Iterator[Problem]:
@@ -130,5 +133,9 @@ def _corners(space: Space) -> Space:
     )
 
 
-def _suited(shape: tuple[int, int, int]) -> str:
-    return ", ".join(name for name, dataset in DATASETS.items() if dataset.shape in (shape, None))
+def _suited(shape: tuple[int, int, int], given: str) -> str:
+    """What suits images of `shape` in place of the data set `given`; pictures in folders are read in colour."""
+    fitting = [name for name, dataset in DATASETS.items() if dataset.shape == shape]
+    if shape[0] == 3:
+        fitting.append(f"`size: {shape[1]}`" if DATASETS[given].shape is None else "folder")
+    return f"{', '.join(fitting)}, or `fit: true`" if fitting else "`fit: true`"

@@ -6,7 +6,8 @@ import math
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import partial
+from itertools import combinations, islice, product
 from typing import Any, Literal
 
 Value = bool | int | float | str
@@ -169,6 +170,25 @@ def grid(space: Space) -> Iterator[dict[str, Value]]:
                 yield from extend({**values, rest[0].name: value}, rest[1:])
 
     yield from extend({}, space.dimensions)
+
+
+def pairs(space: Space) -> Iterator[dict[str, Value]]:
+    """Points in which two dimensions have each pair of their extreme values, if they can be active together.
+
+    Their ancestors have the first values that allow it, all other dimensions the first of their extreme values.
+    """
+    allowing = {
+        dimension.name: {name: values[0] for name, values in space.requirements(dimension).items() if values}
+        for dimension in space
+    }
+    for one, other in combinations(space, 2):
+        for value, partner in product(one.extremes(), other.extremes()):
+            fixed = {**allowing[one.name], **allowing[other.name], one.name: value, other.name: partner}
+            yield suggest(space, partial(_fixed_or_first, fixed))
+
+
+def _fixed_or_first(fixed: dict[str, Value], dimension: Dimension) -> Value:
+    return fixed.get(dimension.name, dimension.extremes()[0])
 
 
 def size(space: Space) -> int | None:

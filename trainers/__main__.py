@@ -25,6 +25,7 @@ def _parser(program: str) -> argparse.ArgumentParser:
     parser.add_argument("system", metavar="SYSTEM", help="one of: " + ", ".join(SYSTEMS))
     parser.add_argument("--dataset", help="data set by name; default: the one the system was made for")
     parser.add_argument("--fit", action="store_true", help="fit the images to the system's size and colours")
+    parser.add_argument("--size", type=int, help="height and width of a folder's pictures (default: the system's)")
     parser.add_argument("--data", type=Path, help="folder of the data set's files")
     parser.add_argument("--no-verify", action="store_true", help="take files that are not the published ones")
     parser.add_argument("--background", metavar="COLOUR", help="what lies below transparent parts of pictures")

@@ -15,14 +15,14 @@ from trainers.advice import warnings_of
 from trainers.catalogue import SYSTEMS
 from trainers.command_line import prints_progress
 from trainers.config import KIMG, configure
-from trainers.data.catalogue import check, load, shape_of
-from trainers.data.spec import DatasetSpec, colour_option
+from trainers.data.catalogue import check, counts_of, load, shape_of, sized
+from trainers.data.spec import DatasetSpec, colour_option, read_spec
 from trainers.errors import InputError
 from trainers.evaluation.evaluator import Evaluator
 from trainers.evaluation.extractors import build_extractor, check_extractor
-from trainers.evaluation.reference import reference_of
-from trainers.evaluation.scores import METRICS
-from trainers.evaluation.spec import ExtractorSpec
+from trainers.evaluation.reference import reference_of, unmeasurable
+from trainers.evaluation.scores import METRICS, TOO_SLOW
+from trainers.evaluation.spec import INCEPTIONS, ExtractorSpec
 from trainers.gan import System
 from trainers.names import NETWORKS
 from trainers.run import Run, pick_device
@@ -60,33 +60,19 @@ def train(options: argparse.Namespace) -> int:
 def _prepare(options: argparse.Namespace) -> Run:
     system = _system(options.system)
     options.out = options.out or Path("runs/train") / options.system
-    name = options.dataset or DEFAULT_DATASETS[system.shape[0]]
-    fit = options.fit or options.dataset is None
-    dataset = DatasetSpec.model_validate(
-        {
-            "name": name,
-            "path": options.data,
-            "fit": fit,
-            "verify": not options.no_verify,
-            "background": colour_option(options.background),
-            "skip_damaged": options.skip_damaged,
-        }
-    )
-    check(dataset)
-    shape, classes = shape_of(dataset)
-    if shape != system.shape and not fit:
-        raise InputError(f"--dataset {name}: images are {shape}, but {options.system} makes {system.shape}; add --fit")
-    if system.conditional and classes < 2:
-        raise InputError(f"--dataset {name}: has one class, but {options.system} is conditional and needs two or more")
+    dataset = _dataset(options, system)
     settings = _settings(options.set)
     if "kimg" in settings:
         raise InputError(f"--set kimg={settings['kimg']}: the length of the run is --kimg")
     config = configure(system.defaults, {**settings, "kimg": options.kimg}, "--set")
-    metrics = tuple(options.metrics.split(","))
-    if unknown := [metric for metric in metrics if metric not in METRICS]:
-        raise InputError(f"--metrics {','.join(unknown)}: unknown; allowed are {', '.join(METRICS)}")
     if options.samples < FEWEST_SAMPLES:
         raise InputError(f"--samples {options.samples}: allowed are {FEWEST_SAMPLES} or more")
+    counts = counts_of(dataset)
+    if config.sampling != "random" and config.batch > max(sum(counts), config.oversampling):
+        raise InputError(
+            f"--set: batch {config.batch} is larger than the {sum(counts)} training images of {dataset.name}"
+        )
+    metrics = _metrics(options, system, counts)
     if options.out.exists() and not options.out.is_dir():
         raise InputError(f"--out {options.out}: is not a folder")
     rungs = _rungs(options.every, config.kimg, config.batch)
@@ -99,8 +85,6 @@ def _prepare(options: argparse.Namespace) -> Run:
     train, test = (load(dataset, split, options.cache) for split in ("train", "test"))
     for notice in train.notices:
         print(f"warning: {notice}", file=sys.stderr)
-    if config.sampling != "random" and config.batch > len(train.images):
-        raise InputError(f"--set: batch {config.batch} is larger than the {len(train.images)} images of {name}")
     device = pick_device()
     extractor = build_extractor(extractor_spec, train, test, options.cache, device)
     evaluator = Evaluator(extractor, reference_of(extractor, train, options.cache), metrics, seed=0)
@@ -117,6 +101,51 @@ def _system(name: str) -> System:
     if name not in SYSTEMS:
         raise InputError(f"unknown system {name!r}; allowed are {', '.join(SYSTEMS)}")
     return SYSTEMS[name]
+
+
+def _dataset(options: argparse.Namespace, system: System) -> DatasetSpec:
+    """The data set that the options name. Raises InputError if it does not suit the system."""
+    name = options.dataset or DEFAULT_DATASETS[system.shape[0]]
+    fit = options.fit or options.dataset is None
+    dataset = read_spec(
+        name,
+        path=options.data,
+        fit=fit,
+        size=options.size,
+        verify=not options.no_verify,
+        background=colour_option(options.background),
+        skip_damaged=options.skip_damaged,
+    )
+    dataset = sized(dataset, *system.shape[1:])
+    check(dataset)
+    shape, classes = shape_of(dataset)
+    if shape != system.shape and not fit:
+        same = f" or --size {system.shape[1]}" if dataset.size and shape[0] == system.shape[0] else ""
+        text = f"images are {shape}, but {options.system} makes {system.shape}"
+        raise InputError(f"--dataset {name}: {text}; add --fit{same}")
+    if system.conditional and classes < 2:
+        raise InputError(f"--dataset {name}: has one class, but {options.system} is conditional and needs two or more")
+    return dataset
+
+
+def _metrics(options: argparse.Namespace, system: System, counts: Sequence[int]) -> tuple[str, ...]:
+    """The metrics that the options name. Raises InputError for one that has no value in this run."""
+    names = tuple(options.metrics.split(","))
+    if unknown := [name for name in names if name not in METRICS]:
+        raise InputError(f"--metrics {','.join(unknown)}: unknown; allowed are {', '.join(METRICS)}")
+    for metric in (METRICS[name] for name in names):
+        reason = unmeasurable(metric.name, counts)
+        if metric.needs_test:
+            reason = f"{metric.name} {TOO_SLOW}"
+        elif metric.needs_labels and not system.conditional:
+            reason = f"{metric.name} needs a conditional system, which {options.system} is not"
+        elif metric.needs_logits and options.extractor in INCEPTIONS:
+            reason = f"{metric.name} needs a classifier's logits; {options.extractor} gives none, lenet does"
+        elif metric.within_classes and options.samples < (fewest := metric.fewest * len(counts)):
+            reason = f"{metric.name} needs at least --samples {fewest} for {len(counts)} classes"
+        if reason:
+            raise InputError(f"--metrics {options.metrics}: {reason}")
+    return names
 
 
 def _settings(pairs: Sequence[str]) -> dict[str, object]:

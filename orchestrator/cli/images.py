@@ -20,7 +20,6 @@ from trainers.names import DATASETS, EXTRACTORS
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from trainers.data.spec import DatasetSpec
     from trainers.evaluation.classes import OfClass
     from trainers.evaluation.spec import ExtractorSpec
     from trainers.tools.pairs import Likeness
@@ -31,6 +30,10 @@ _DATASETS = f"Data set of the real images: {', '.join(DATASETS)}."
 DataFolder = Annotated[Path | None, typer.Option(help="Folder of its files.")]
 Background = Annotated[str | None, typer.Option(help="Colour below transparent parts: white, '#rrggbb', ...")]
 SkipDamaged = Annotated[bool, typer.Option("--skip-damaged", help="Pass over pictures of it that cannot be decoded.")]
+Size = Annotated[
+    int | None,
+    typer.Option(help="Pixels per side to which a folder's pictures are scaled; default: as the generated images."),
+]
 Verify = Annotated[bool, typer.Option(help="Whether its files must be the published ones.")]
 
 
@@ -51,6 +54,7 @@ def score_command(
     source: Annotated[Path, typer.Argument(help="A folder of pictures, a checkpoint, or a run's folder.")],
     dataset: Annotated[str | None, typer.Option(help=_DATASETS)] = None,
     data: DataFolder = None,
+    size: Size = None,
     verify: Verify = True,
     background: Background = None,
     skip_damaged: SkipDamaged = False,
@@ -75,16 +79,17 @@ def score_command(
         from orchestrator.driver.ownership import check_scored
 
         check_scored(source, root)
-    from trainers.data.spec import colour_option
+    from trainers.data.spec import colour_option, read_spec
     from trainers.tools.score import score
 
     colour = colour_option(background)
-    laid_on = background if dataset == "folder" else None  # the other data sets have no transparent parts
+    laid_on = colour if dataset == "folder" else None  # the other data sets have no transparent parts
+    images = read_spec(dataset, path=data, size=size, verify=verify, background=laid_on, skip_damaged=skip_damaged)
     network = _extractor(name=extractor, weights=weights, sha256=sha256, dtype=dtype)
     chosen = tuple(filter(None, metrics.split(",")))
     from orchestrator.store.extractors import weights_beside
 
-    images, fetch = _images(dataset, data, verify, laid_on, skip_damaged), partial(weights_beside, source)
+    fetch = partial(weights_beside, source)
     found = score(source, images, network, chosen, samples, cache_of(root), per_class, colour, fetch)
     for notice in found.notices:
         print(f"warning: {notice}", file=sys.stderr)
@@ -96,6 +101,7 @@ def mix_study_command(
     source: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="Of a conditional system, or a run's folder.")],
     dataset: Annotated[str, typer.Option(help=_DATASETS)],
     data: DataFolder = None,
+    size: Size = None,
     verify: Verify = True,
     background: Background = None,
     skip_damaged: SkipDamaged = False,
@@ -110,12 +116,14 @@ def mix_study_command(
 ) -> None:
     """Train classifiers on real and generated images, mixed. After an interruption the same command goes on."""
     from orchestrator.report.mixing import PAGE, write_results
+    from trainers.data.spec import colour_option, read_spec
     from trainers.run import pick_device
     from trainers.tools.mix_study import plan, read_points
 
+    colour = colour_option(background)
     study = plan(
         source,
-        _images(dataset, data, verify, background, skip_damaged),
+        read_spec(dataset, path=data, size=size, verify=verify, background=colour, skip_damaged=skip_damaged),
         strategies=list(filter(None, strategies.split(","))),
         real=_whole_numbers("--real", real),
         seeds=_whole_numbers("--seeds", seeds),
@@ -189,13 +197,6 @@ def _given(context: typer.Context) -> set[str]:
     """The parameters that the command line names."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
-
-
-def _images(dataset: str, data: Path | None, verify: bool, background: str | None, skip_damaged: bool) -> DatasetSpec:
-    from trainers.data.spec import DatasetSpec, colour_option
-
-    colour = colour_option(background)
-    return DatasetSpec(name=dataset, path=data, verify=verify, background=colour, skip_damaged=skip_damaged)
 
 
 def _extractor(**options: Any) -> ExtractorSpec:

@@ -233,6 +233,6 @@ def test_a_folder_of_pictures_must_suit_the_system(tmp_path: Path) -> None:
     with pytest.raises(InputError) as caught:
         check_sweep(loaded, tmp_path)
     shape, classes, extractor = str(caught.value).splitlines()
-    assert "folder has images of shape (3, 32, 32), but narman-cgan makes (1, 28, 28)" in shape
+    assert "folder has images of shape (3, 28, 28), but narman-cgan makes (1, 28, 28)" in shape
     assert "folder has one class, but narman-cgan is conditional" in classes
     assert "score.extractor: lenet learns to tell classes apart, but folder has one; use inception" in extractor

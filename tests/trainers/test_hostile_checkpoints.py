@@ -140,7 +140,7 @@ def _every_net_in(folder: Path, dtype: torch.dtype) -> None:
 def _generated(folder: Path, data: ImageData) -> Generated:
     """As `score` finds images."""
     found = checkpoint_of(folder)
-    return from_folder(folder, data) if found is None else from_checkpoint(found, data, 2)
+    return from_folder(folder, DatasetSpec(name="mnist-mini")) if found is None else from_checkpoint(found, data, 2)
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from trainers.config import problems
 from trainers.errors import InputError
 
 if TYPE_CHECKING:
@@ -87,6 +88,14 @@ class DatasetSpec(BaseModel):
     def folder(self) -> Path:
         """The folder in which the files are expected."""
         return self.path or Path(os.environ.get("GANSWEEP_DATA", "data")) / self.name
+
+
+def read_spec(name: str, **options: Any) -> DatasetSpec:
+    """The data set that a command line names. Raises InputError for an option with a value that is not allowed."""
+    try:
+        return DatasetSpec.model_validate({"name": name, **options})
+    except ValidationError as error:
+        raise InputError("; ".join(f"--{'.'.join(path)}: {text}" for path, text in problems(error))) from None
 
 
 @dataclass(frozen=True)

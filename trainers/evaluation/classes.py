@@ -75,8 +75,13 @@ def class_shares(logits: Tensor) -> tuple[float, ...]:
 
 
 def per_class_accuracy(logits: Tensor, labels: Tensor) -> tuple[float | None, ...]:
-    """Share in [0, 1] of the images of each class (int64 [N]) that logits [N, K] assign to it; None without images."""
+    """Share in [0, 1] of the images of each class (int64 [N]) that logits [N, K] assign to it; None without images.
+
+    Raises InputError for a class of K or more.
+    """
     wanted = labels.cpu()
+    if (most := int(wanted.max())) >= logits.shape[1]:
+        raise InputError(f"the extractor gives {logits.shape[1]} logits, which is too few for {most + 1} classes")
     right = wanted[logits.argmax(dim=1).cpu() == wanted]
     hits, images = (torch.bincount(part, minlength=logits.shape[1]).tolist() for part in (right, wanted))
     return tuple(hit / count if count else None for hit, count in zip(hits, images, strict=True))

@@ -11,12 +11,12 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from trainers import checkpoint
-from trainers.catalogue import SYSTEMS
-from trainers.data.catalogue import check, load
+from trainers.data.catalogue import check, load, shape_of, sized
 from trainers.data.files import locked, replaced
 from trainers.data.images import ImageData
 from trainers.data.spec import DatasetSpec
 from trainers.errors import InputError
+from trainers.gan import System
 from trainers.rungs import history_of
 from trainers.tools.mixing import STRATEGIES, Point, material, reported_at, split, train_point
 from trainers.tools.score import checkpoint_of, from_checkpoint, system_of
@@ -97,16 +97,19 @@ def plan(
 ) -> Study:
     """The study of a conditional system's checkpoint, or of the newest one in a run's folder.
 
-    Without `images`, a training set is as large as the real one without its validation part. If `real` is empty, the
+    If `dataset` is a folder without a size, its pictures are scaled to the size of the system's images. Without
+    `images`, a training set is as large as the real one without its validation part. If `real` is empty, the
     report's proportions are used. Raises InputError for invalid options, unsuitable data and unsuitable checkpoints.
     """
     _check_options(strategies, seeds, epochs)
-    found, manifest, shown = _conditional(source)
+    found, system, manifest, shown = _conditional(source)
+    dataset = sized(dataset, *system.shape[1:])
     check(dataset)
+    if (shape := shape_of(dataset)[0]) != system.shape:
+        size = f"; --size {system.shape[1]} scales them" if dataset.size and shape[0] == system.shape[0] else ""
+        text = f"images are {shape}, but {manifest['system']} makes {system.shape}{size}"
+        raise InputError(f"--dataset {dataset.name}: {text}")
     train, test = load(dataset, "train"), load(dataset, "test")
-    shape = SYSTEMS[manifest["system"]].shape
-    if train.shape != shape:
-        raise InputError(f"--dataset {train.name}: images are {train.shape}, but {manifest['system']} makes {shape}")
     available = len(split(train)[0].labels)
     count = available if images is None else images
     if count < train.classes:
@@ -172,8 +175,8 @@ def _write_points(folder: Path, settings: Settings, points: Sequence[Point]) -> 
         temporary.write_bytes(b"".join(line + b"\n" for line in lines))
 
 
-def _conditional(source: Path) -> tuple[Path, dict[str, Any], int]:
-    """The checkpoint at `source`, of a conditional system, its manifest, and the images shown to its generator.
+def _conditional(source: Path) -> tuple[Path, System, dict[str, Any], int]:
+    """The checkpoint at `source`, its system, which is conditional, its manifest, and the images shown to its generator.
 
     Raises InputError for others.
     """
@@ -187,4 +190,4 @@ def _conditional(source: Path) -> tuple[Path, dict[str, Any], int]:
         raise InputError(f"{found}: no checkpoint of this version ({error})") from error
     if not system.conditional:
         raise InputError(f"{found}: {manifest['system']} is unconditional; its images have no classes to learn from")
-    return found, manifest, shown
+    return found, system, manifest, shown

@@ -15,7 +15,7 @@ from torch import Tensor
 from trainers import checkpoint
 from trainers.catalogue import SYSTEMS
 from trainers.config import from_stored
-from trainers.data.catalogue import check, load
+from trainers.data.catalogue import DATASETS, check, class_names, load, shape_of, sized
 from trainers.data.fit import fitted
 from trainers.data.folder import pictures
 from trainers.data.images import ImageData, blank
@@ -26,11 +26,12 @@ from trainers.evaluation.classes import OfClass, by_class
 from trainers.evaluation.classifier import Fetch, Known
 from trainers.evaluation.evaluator import Evaluator
 from trainers.evaluation.extractors import Extractor, build_extractor, check_extractor
-from trainers.evaluation.reference import reference_of
+from trainers.evaluation.reference import reference_of, unmeasurable
 from trainers.evaluation.scores import METRICS, Score, weights_in
 from trainers.evaluation.spec import ExtractorSpec
 from trainers.gan import System
 from trainers.run import pick_device
+from trainers.tools.class_folders import labels_of, shown
 from trainers.trainer import Trainer
 
 
@@ -71,25 +72,34 @@ def score(
 ) -> Scored:
     """Scores of the images in `source`: a folder of pictures, a checkpoint, or a folder of checkpoints.
 
-    A checkpoint's generator makes `samples` images. A trained extractor is the one that scored its rungs, if its data
-    are these and its weights are in `cache` or come from `fetch`. Transparent parts of pictures lie on `background`. If
-    `metrics` is empty, the routine metrics that can be measured are used. Raises InputError for what cannot be scored,
-    in nearly all cases before anything is trained.
+    A checkpoint's generator makes `samples` images. If `dataset` is a folder without a size, its pictures are scaled to
+    the size of the images in `source`. A trained extractor is the one that scored the rungs of the checkpoint, if its
+    data are these and its weights are in `cache` or come from `fetch`. Transparent parts of pictures lie on
+    `background`. If `metrics` is empty, the routine metrics that can be measured are used. Raises InputError for what
+    cannot be scored, in nearly all cases before anything is trained.
     """
     check(dataset)
     check_extractor(extractor, cache)
     if unknown := [name for name in metrics if name not in METRICS]:
         raise InputError(f"--metrics {','.join(unknown)}: unknown; allowed are {', '.join(METRICS)}")
-    train, test = (load(dataset, split, cache) for split in ("train", "test"))
     found = checkpoint_of(source)
-    made = from_folder(source, train, background) if found is None else from_checkpoint(found, train, samples)
-    _refuse(source, made, metrics, per_class, train.classes)
+    made = from_folder(source, dataset, background, metrics, per_class) if found is None else None
+    height, width = made.images.shape[2:] if made is not None else _system_at(found or source).shape[1:]
+    try:
+        dataset = sized(dataset, height, width)
+    except InputError as error:
+        raise InputError(f"{source}: {error}; --size names another size for the real ones") from error
+    train, test = (load(dataset, split, cache) for split in ("train", "test"))
+    if made is None:
+        made = from_checkpoint(found or source, train, samples)
+    _refuse(source, made, metrics, per_class, train)
     known = _known(found, fetch) if found else None
     network = build_extractor(extractor, train, test, cache, pick_device(), known)
     one_size = network.size is not None or any(METRICS[name].needs_test for name in metrics)
     if tuple(made.images.shape[1:]) != train.shape and one_size:
+        scaled = f"; --size {height} scales the real ones" if dataset.size is not None and height == width else ""
         raise InputError(
-            f"{source}: images are {tuple(made.images.shape[1:])}, but those of {train.name} {train.shape}"
+            f"{source}: images are {tuple(made.images.shape[1:])}, but those of {train.name} {train.shape}{scaled}"
         )
     evaluator = Evaluator(
         network, reference_of(network, train, cache), metrics or _routine(made, network), seed=0, test=test
@@ -110,16 +120,19 @@ def _known(found: Path, fetch: Fetch | None) -> Known | None:
     return replace(known, fetch=fetch) if fetch else known
 
 
-def _refuse(source: Path, made: Generated, metrics: tuple[str, ...], per_class: bool, classes: int) -> None:
+def _refuse(source: Path, made: Generated, metrics: tuple[str, ...], per_class: bool, train: ImageData) -> None:
     """Raises InputError for too few images, or for images without the classes that a metric or `per_class` needs."""
     fewest = max([2, *(METRICS[name].fewest for name in metrics)])
     if len(made.images) < fewest:
         raise InputError(f"{source}: {len(made.images)} images; allowed are {fewest} or more with these metrics")
+    counts = train.labels.bincount(minlength=train.classes).tolist()
+    for reason in filter(None, (unmeasurable(name, counts) for name in metrics or ("kid",))):
+        raise InputError(f"--metrics: {reason} in {train.name}")
     if made.labelled:
         return
     needed = (
-        f"needs the classes that the images of {source} were made for: {classes} class folders, two or more, or a "
-        "checkpoint of a conditional system"
+        f"needs the classes that the images of {source} were made for: folders with the names of the classes of "
+        f"{train.name}, two or more, or a checkpoint of a conditional system"
     )
     if useless := [name for name in metrics if METRICS[name].needs_labels]:
         raise InputError(f"--metrics {','.join(useless)}: {needed}")
@@ -139,8 +152,17 @@ def _routine(made: Generated, network: Extractor) -> tuple[str, ...]:
     )
 
 
-def from_folder(folder: Path, data: ImageData, background: Colour | None = None) -> Generated:
-    """All pictures below `folder`, labelled by its class folders if these are as many as the classes of `data`.
+def from_folder(
+    folder: Path,
+    dataset: DatasetSpec,
+    background: Colour | None = None,
+    metrics: tuple[str, ...] = (),
+    per_class: bool = False,
+) -> Generated:
+    """All pictures below `folder`, with labels if its class folders have the names of the classes of `dataset`.
+
+    Folders with other names are allowed if neither `metrics`, which are named, nor `per_class` need labels. One folder
+    with another name is taken for a folder around all pictures.
 
     Raises InputError for pictures that cannot be read, that differ in size or channels, or have more than 8 bits.
     """
@@ -149,10 +171,29 @@ def from_folder(folder: Path, data: ImageData, background: Colour | None = None)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder; name a folder of pictures or a checkpoint")
     paths, names = pictures(folder)
-    images = read_pictures(paths, data.shape[0], data.name, background)
-    labelled = len(names) == data.classes > 1
-    labels = [names.index(path.relative_to(folder).parts[0]) if labelled else 0 for path in paths]
-    return Generated(images, torch.tensor(labels), labelled)
+    known = _labels(names, dataset)
+    needed = per_class or any(METRICS[name].needs_labels for name in metrics)
+    classes = class_names(dataset)
+    if known is None and len(classes) > 1 and names and (needed or (len(names) > 1 and not metrics)):
+        raise InputError(
+            f"{folder}: its class folders are {shown(names)}, but the classes of {dataset.name} are {shown(classes)}; "
+            "name them alike, or give --metrics that need no classes, such as kid,fid"
+        )
+    images = read_pictures(paths, shape_of(dataset)[0][0], dataset.name, background)
+    labels = [known[path.relative_to(folder).parts[0]] if known else 0 for path in paths]
+    return Generated(images, torch.tensor(labels), known is not None)
+
+
+def _labels(names: list[str], dataset: DatasetSpec) -> dict[str, int] | None:
+    """The label of each class folder by its name; None if they have not the names of two classes or more.
+
+    Classes of a data set with published labels may be named by their numbers too.
+    """
+    classes = class_names(dataset)
+    if not names or len(classes) < 2:
+        return None
+    numbers = [str(label) for label in range(len(classes))] if DATASETS[dataset.name].names else []
+    return labels_of(names, classes) or labels_of(names, numbers)
 
 
 def from_checkpoint(folder: Path, data: ImageData, samples: int, seed: int = 0) -> Generated:
@@ -182,6 +223,14 @@ def system_of(manifest: dict[str, Any]) -> System:
     if not isinstance(name, str) or name not in SYSTEMS:
         raise ValueError(f"{checkpoint.MANIFEST}: system: {reprlib.repr(name)} is none of {', '.join(SYSTEMS)}")
     return SYSTEMS[name]
+
+
+def _system_at(folder: Path) -> System:
+    """The system of a checkpoint. Raises InputError if it is damaged or of another version."""
+    try:
+        return system_of(checkpoint.read_manifest(folder))
+    except (checkpoint.CheckpointError, ValueError) as error:
+        raise InputError(f"{folder}: no checkpoint of this version ({error})") from error
 
 
 def checkpoint_of(source: Path) -> Path | None:

@@ -78,7 +78,7 @@ def test_a_system_of_another_size_is_scored_on_the_data_as_they_are(
 
 
 def test_only_a_data_set_that_is_fitted_suits_a_system_of_another_shape() -> None:
-    with pytest.raises(InputError, match="or `fit: true`"):
+    with pytest.raises(InputError, match="allowed: `fit: true`"):
         made_up.sweep("system=narman-dcgan-64", "search={batch: 100}")
     assert made_up.sweep("system=narman-dcgan-64", "search={batch: 100}", "dataset.name=mnist-mini", "dataset.fit=true")
 

@@ -16,8 +16,12 @@ from trainers.errors import InputError
 from trainers.tools.score import from_folder
 
 
+def spec_of(root: Path, **options: object) -> DatasetSpec:
+    return DatasetSpec.model_validate({"name": "folder", "path": root, "size": 8, **options})
+
+
 def data_of(root: Path, **options: object) -> ImageData:
-    spec = DatasetSpec.model_validate({"name": "folder", "path": root, "size": 8, **options})
+    spec = spec_of(root, **options)
     train, test = load(spec, "train"), load(spec, "test")
     return ImageData(torch.cat([train.images, test.images]), torch.zeros(0), train.classes, "folder", "all")
 
@@ -39,7 +43,7 @@ def test_turned_and_palette_pictures_are_the_same_images(suffix: str, tmp_path: 
         (tmp_path / "ab"[place % 2]).mkdir(exist_ok=True)
         picture.save(tmp_path / "ab"[place % 2] / f"{place}.{suffix}", exif=found)
     data = data_of(tmp_path)
-    made = from_folder(tmp_path, data)
+    made = from_folder(tmp_path, spec_of(tmp_path))
     assert as_set(made.images) == as_set(data.images)
     assert made.labels.tolist() == [0] * 5 + [1] * 5
 
@@ -49,8 +53,8 @@ def test_transparent_pictures_are_laid_on_the_same_colour_or_refused(tmp_path: P
     for place in range(6):
         Image.fromarray(draw.integers(0, 256, (8, 8, 4), np.uint8)).save(tmp_path / f"{place}.png")
     data = data_of(tmp_path, background="teal")
-    assert as_set(from_folder(tmp_path, data, (0, 128, 128)).images) == as_set(data.images)
-    assert as_set(from_folder(tmp_path, data, (0, 0, 0)).images).isdisjoint(as_set(data.images))
-    for attempt in (lambda: from_folder(tmp_path, data), lambda: data_of(tmp_path)):
+    assert as_set(from_folder(tmp_path, spec_of(tmp_path), (0, 128, 128)).images) == as_set(data.images)
+    assert as_set(from_folder(tmp_path, spec_of(tmp_path), (0, 0, 0)).images).isdisjoint(as_set(data.images))
+    for attempt in (lambda: from_folder(tmp_path, spec_of(tmp_path)), lambda: data_of(tmp_path)):
         with pytest.raises(InputError, match=r"6 of 6 pictures cannot be used\nis transparent in parts"):
             attempt()
