@@ -45,6 +45,10 @@ BAD: list[tuple[dict[str, str | None], str]] = [
     ({"resources": "{workers_per_trial: 0}"}, "resources.workers_per_trial: input should be greater than or equal"),
     ({"resources": "{workers_per_trial: 64, batch: scaled}"}, "resources.batch: scaled by 64 workers, a batch of"),
     ({"resources": "{batch_norm: frozen}"}, "resources.batch_norm"),
+    (
+        {"resources": "{workers_per_trial: 100, batch_norm: local}"},
+        "small.yaml:6: resources.batch_norm: local leaves a worker one image of a batch of 100 (the default of narman-",
+    ),
     ({"resources": "{concurrent_trials: 0}"}, "resources.concurrent_trials: input should be greater than or equal to"),
     ({"tracking": "{uri: 'ftp://x'}"}, "tracking.uri: expected sqlite:///FILE, postgresql://USER@HOST/DATABASE, http"),
     ({"tracking": "{uri: 'sqlite://'}"}, "tracking.uri: expected sqlite:///FILE, "),
@@ -175,6 +179,19 @@ BAD: list[tuple[dict[str, str | None], str]] = [
     ({"search": "{g_lr: {loguniform: [1e-5, 1e-3]}}"}, "search.g_lr.loguniform: unknown key; allowed is one of log_un"),
     ({"search": "{g_lr: {uniform: [0, 1], choice: [1]}}"}, "search.g_lr: expected exactly one of log_uniform, uniform"),
     ({"search": "{g_lr: {when: {loss: bce}}}"}, "search.g_lr: expected exactly one of log_uniform"),
+    # a scale or a step, which ranges do not have
+    ({"search": "{latent: {int: [8, 100], log: true}}"}, "small.yaml:3: search.latent.log: whole numbers have neither "
+     "log nor step; list the values: choice: [8, 16, 32, 64, 100]"),
+    ({"search": "{batch: {int: [20, 100], step: 40}}"}, "neither log nor step; list the values: choice: [20, 60, 100]"),
+    ({"search": "{latent: {int: [0, 9], log: true}}"}, "choice: [1, 2, 4, 8, 9]"),
+    ({"search": "{latent: {int: [1, 4000], step: 3}}"}, "choice: [1, 4, 7, 10, 13, 16, 19, 22, 25, 28, 31, 34, "),
+    ({"search": "{latent: {int: [1, 9], step: few}}"}, "choice: [1, ..., 9]"),
+    ({"search": "{dropout: {uniform: [0.1, 0.4], q: 0.1}}"}, "uniform has no step; list the values: choice: [0.1, "),
+    ({"search": "{g_lr: {uniform: [1e-5, 1e-3], log: true}}"}, "is written log_uniform: [1e-05, 0.001]"),
+    ({"search": "{g_lr: {log_uniform: [1e-5, 1e-3], log: true}}"}, "search.g_lr.log: leave it out: log_uniform has a"),
+    ({"search": "{latent: {int: [1, 9], log: false}}"}, "search.latent.log: leave it out"),
+    ({"search": "{latent: {choice: [1, 9], log: true}}"}, "search.latent.log: unknown key; allowed is one of log_unif"),
+    ({"search": "{latent: {log_uniform: [16, 70]}}"}, "got 16.0; list whole numbers: choice: [16, 32, 64, 70]"),
     # dimensions against the configuration
     ({"search": "{g_rl: 0.1}"}, "search.g_rl: unknown field of narman-cgan 'g_rl'; did you mean 'g_lr'? allowed: bat"),
     ({"search": "{g_lr: {uniform: [0.1, 5]}}"}, "search.g_lr.uniform: input should be less than or equal to 1, got 5"),
