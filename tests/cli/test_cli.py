@@ -15,9 +15,19 @@ from orchestrator.cli.__main__ import main
 from orchestrator.study.lease import LeaseLostError
 from tests.search_spaces.test_mistakes import BAD
 from tests.support import sweeps
+from tests.support.class_folders import write_classes
 from tests.support.sweep_texts import sweep_text
 
 Command = Callable[..., tuple[int, str, str]]
+#: A sweep on the folder `pictures`, to be followed by more dimensions.
+PICTURES = """\
+system: hamed-dcgan
+dataset: {name: folder, path: pictures}
+rungs: [0.064]
+budget: {trials: 2}
+search:
+  g_lr: {log_uniform: [1e-5, 1e-3]}
+"""
 
 
 @pytest.fixture
@@ -117,6 +127,49 @@ def test_a_dry_run_refuses_what_a_launch_would_refuse(command: Command) -> None:
     code, _, err = command("launch", "tiny.yaml", "--dry-run", "--set", "dataset={name: mnist, path: nowhere}")
     assert code == 2
     assert "nowhere" in err
+
+
+def test_what_does_not_suit_the_data_is_told_with_its_line_before_anything_starts(
+    command: Command, tmp_path: Path
+) -> None:
+    write_classes(tmp_path / "pictures", ["a", "b"], 20, 32)
+    (tmp_path / "tiny.yaml").write_text(PICTURES + "  batch:\n    choice: [16, 64]\n")
+    for options in ((), ("--dry-run",), ("--read-data",)):
+        code, _, err = command("launch", "tiny.yaml", *options)
+        assert code == 2
+        assert err.startswith("error: tiny.yaml:7: search.batch: batch 64 is more than the 36 training images")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pictures", "tiny.yaml"]
+
+
+def test_a_dry_run_that_reads_the_data_finds_damaged_pictures(command: Command, tmp_path: Path) -> None:
+    write_classes(tmp_path / "pictures", ["a", "b"], 20, 32)
+    (tmp_path / "tiny.yaml").write_text(PICTURES + "  batch: 8\n")
+    code, out, _ = command("launch", "tiny.yaml", "--dry-run", "--read-data")
+    assert code == 0
+    assert "data: folder: 36 training and 4 test images, all read" in out
+    (tmp_path / "pictures" / "b" / "1-007.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    assert command("launch", "tiny.yaml", "--dry-run")[0] == 0
+    for options in (("--dry-run", "--read-data"), ("--read-data",)):
+        code, _, err = command("launch", "tiny.yaml", *options)
+        assert code == 2
+        assert err.startswith("error: tiny.yaml:2: dataset: ")
+        assert "1-007.png" in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pictures", "tiny.yaml"]
+
+
+def test_trials_that_must_be_identical_are_told_before_the_start(command: Command) -> None:
+    code, _, err = command("launch", "tiny.yaml", "--dry-run", "--set", "search={n_critic: {int: [1, 2]}}")
+    assert code == 0
+    assert err.startswith("warning: the search space has 2 points, but budget.trials is 5: further trials are id")
+
+
+def test_the_doctor_takes_other_settings(command: Command) -> None:
+    code, out, _ = command("doctor", "tiny.yaml", "--json", "--set", "dataset={name: mnist, path: nowhere}")
+    assert code == 1
+    (data,) = (finding for finding in json.loads(out) if finding["name"] == "data")
+    assert data["verdict"] == "failed"
+    assert "nowhere" in data["found"]
+    assert command("doctor", "tiny.yaml", "--set", "dataset.nam=x")[0] == 2
 
 
 def test_the_environment_names_the_root(command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

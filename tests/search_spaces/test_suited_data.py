@@ -98,7 +98,9 @@ def test_files_that_may_differ_from_the_published_ones_are_counted(tmp_path: Pat
 
 
 def test_metrics_that_need_more_real_images_are_found(tmp_path: Path) -> None:
-    few = write_classes(tmp_path, ["a", "b", "c"], 2, 32)  # five of six are for training
+    for split, most in (("train", 3), ("test", 1)):
+        write_classes(tmp_path / split, ["a"], most, 32)
+        write_classes(tmp_path / split, ["b", "c"], 1, 32)
     common = {"system": "das-acgan", "rungs": "[1]", "search": "{batch: 5}"}
     for metric, told in (
         ("coverage", "score.also: coverage needs at least 6 training images, there are 5 in folder"),
@@ -106,7 +108,7 @@ def test_metrics_that_need_more_real_images_are_found(tmp_path: Path) -> None:
         ("intra-kid", "intra-kid needs at least 2 training images of each class"),
         ("precision", ""),
     ):
-        found = refused(few, **common, score=f"{{also: [{metric}], samples: 40}}")
+        found = refused(tmp_path, **common, score=f"{{also: [{metric}], samples: 40}}")
         assert told in found
         assert bool(told) == bool(found)
 

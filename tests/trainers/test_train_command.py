@@ -6,13 +6,18 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from tests.support.class_folders import write_classes
 from trainers import checkpoint
 from trainers.__main__ import main
+from trainers.data.catalogue import load
+from trainers.data.spec import DatasetSpec
+from trainers.evaluation import lenet
 from trainers.evaluation.extractors import Extractor
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -160,6 +165,11 @@ def test_other_ways_of_scoring_are_not_mixed_into_one_history(
         (["narman-cgan", "--dataset", "imagenet"], "imagenet"),
         (["narman-cgan", "--dataset", "shapes32"], "--dataset shapes32"),
         (["narman-cgan", "--data", "."], "path"),
+        (["narman-cgan", "--size", "32"], "size has no meaning here"),
+        (["narman-cgan", "--dataset", "folder", "--size", "3"], "--size: input should be greater than or equal to 4"),
+        (["narman-cgan", "--metrics", "kid,tstr"], "tstr trains a classifier for each value"),
+        (["narman-cgan", "--metrics", "is", "--extractor", "inception"], "is needs a classifier's logits; inception"),
+        (["narman-dcgan", "--metrics", "accuracy"], "accuracy needs a conditional system, which narman-dcgan is not"),
     ],
     ids=lambda part: "-".join(part).replace("/", "") if isinstance(part, list) else None,
 )
@@ -211,4 +221,36 @@ def test_a_batch_larger_than_the_data_is_an_input_error(
     assert main([*arguments, *where]) == 2
     assert "batch 50" in capsys.readouterr().err
     # Bad input is found before any work on it.
-    assert not list((tmp_path / "cache").glob("lenet*"))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_pictures_are_read_at_the_size_of_the_system_or_at_the_one_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lenet, "RECIPE", replace(lenet.RECIPE, steps=(10, 10)))  # its scores do not matter here
+    data = write_classes(tmp_path / "data", ["a", "b"], 12, 90)
+    small = ["--kimg", "0.01", "--every", "0.01", "--samples", "20", "--set", "width=0.05", "--set", "batch=10"]
+    for options, size in (([], 64), (["--size", "40"], 40)):
+        out = tmp_path / str(size)
+        where = ["--data", str(data), "--cache", str(tmp_path / "cache"), "--out", str(out)]
+        assert main(["narman-dcgan-64", "--dataset", "folder", "--fit", *small, *where, *options]) == 0
+        _, _, manifest = checkpoint.read(out / "checkpoints" / checkpoint.folder_name(10))
+        assert manifest["data"] == load(DatasetSpec(name="folder", path=data, size=size), "train").sha256
+
+
+def test_a_size_that_the_system_does_not_make_is_refused_with_both_remedies(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_classes(tmp_path / "data", [""], 12, 9)
+    assert main(["hamed-dcgan", "--dataset", "folder", "--data", str(data), "--size", "16"]) == 2
+    assert "(3, 16, 16), but hamed-dcgan makes (3, 32, 32); add --fit or --size 32" in capsys.readouterr().err
+
+
+def test_a_metric_that_needs_more_real_images_is_an_input_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_classes(tmp_path / "data", ["a", "b"], 3, 32)
+    arguments = ["das-acgan", *SMALL, "--set", "batch=2", "--dataset", "folder", "--data", str(data)]
+    assert main([*arguments, "--metrics", "kid,density", "--cache", str(tmp_path / "cache")]) == 2
+    assert "--metrics kid,density: density needs at least 6 training images" in capsys.readouterr().err
+    assert not (tmp_path / "cache").exists()
