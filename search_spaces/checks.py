@@ -122,11 +122,13 @@ def _dataset_problems(sweep: Sweep) -> Iterator[Problem]:
     name = sweep.dataset.name
     if name not in DATASETS:
         yield ("dataset", "name"), unknown(name, DATASETS, "data set")
-    elif DATASETS[name].shape is not None:  # otherwise `check_sweep` reads its files
-        try:
+        return
+    try:
+        published_counts(sweep.dataset)  # refuses options that mean nothing for this data set
+        if DATASETS[name].shape is not None:  # otherwise `check_sweep` reads its files
             yield from shape_problems(sweep)
-        except InputError as error:
-            yield ("dataset",), str(error)
+    except InputError as error:
+        yield ("dataset",), str(error)
 
 
 def _count_problems(sweep: Sweep) -> Iterator[Problem]:

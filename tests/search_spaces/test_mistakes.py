@@ -145,6 +145,7 @@ BAD: list[tuple[dict[str, str | None], str]] = [
     ({"dataset": "mnist-mni"}, "dataset.name: unknown data set 'mnist-mni'; did you mean 'mnist-mini'?"),
     ({"dataset": "shapes32"}, "dataset: shapes32 has images of shape (3, 32, 32), but narman-cgan makes (1, 28, 28);"),
     ({"dataset": "{name: mnist-mini, size: 64}"}, "dataset: data set mnist-mini: size has no meaning here"),
+    ({"dataset": "{name: folder, path: x, download: true}"}, "small.yaml:2: dataset: data set folder: download has no"),
     ({"score": "{metric: fidd}"}, "score.metric: unknown metric 'fidd'; did you mean 'fid'? allowed: kid, fid, is, a"),
     ({"score": "{also: [kidd]}"}, "score.also.0: unknown metric 'kidd'"),
     ({"score": "{also: [fid, fid]}"}, "score.also: a word is listed twice in ['fid', 'fid']"),
