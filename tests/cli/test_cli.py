@@ -134,27 +134,29 @@ def test_what_does_not_suit_the_data_is_told_with_its_line_before_anything_start
 ) -> None:
     write_classes(tmp_path / "pictures", ["a", "b"], 20, 32)
     (tmp_path / "tiny.yaml").write_text(PICTURES + "  batch:\n    choice: [16, 64]\n")
-    for options in ((), ("--dry-run",), ("--read-data",)):
+    for options in ((), ("--dry-run",), ("--dry-run", "--read-data")):
         code, _, err = command("launch", "tiny.yaml", *options)
         assert code == 2
         assert err.startswith("error: tiny.yaml:7: search.batch: batch 64 is more than the 36 training images")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["pictures", "tiny.yaml"]
 
 
-def test_a_dry_run_that_reads_the_data_finds_damaged_pictures(command: Command, tmp_path: Path) -> None:
+def test_damaged_pictures_are_told_with_the_line_of_the_data(command: Command, tmp_path: Path) -> None:
     write_classes(tmp_path / "pictures", ["a", "b"], 20, 32)
-    (tmp_path / "tiny.yaml").write_text(PICTURES + "  batch: 8\n")
-    code, out, _ = command("launch", "tiny.yaml", "--dry-run", "--read-data")
-    assert code == 0
-    assert "data: folder: 36 training and 4 test images, all read" in out
-    (tmp_path / "pictures" / "b" / "1-007.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (tmp_path / "tiny.yaml").write_text(PICTURES + "  batch: 32\n")
+    assert command("launch", "tiny.yaml", "--dry-run", "--read-data")[0] == 0
+    for number in range(3, 13):
+        (tmp_path / "pictures" / "b" / f"1-{number:03d}.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     assert command("launch", "tiny.yaml", "--dry-run")[0] == 0
-    for options in (("--dry-run", "--read-data"), ("--read-data",)):
+    for options in (("--dry-run", "--read-data"), ()):
         code, _, err = command("launch", "tiny.yaml", *options)
         assert code == 2
         assert err.startswith("error: tiny.yaml:2: dataset: ")
         assert "1-007.png" in err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["pictures", "tiny.yaml"]
+        # Those that are left are counted.
+        code, _, err = command("launch", "tiny.yaml", *options, "--set", "dataset.skip_damaged=true")
+        assert code == 2
+        assert err.startswith("error: tiny.yaml:7: search.batch: batch 32 is more than the 2")
 
 
 def test_trials_that_must_be_identical_are_told_before_the_start(command: Command) -> None:

@@ -25,7 +25,9 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
             Image.new("RGB", (8, 8), (place, 0, 0)).save(tmp_path / "set" / name / f"{place}.png")
     (tmp_path / "set" / "a" / "notes.txt").touch()
     (tmp_path / "tiny.yaml").write_text(
-        sweeps.TINY.replace("dataset: mnist-mini", "dataset: {name: folder, path: set, fit: true}")
+        sweeps.TINY.replace("dataset: mnist-mini", "dataset: {name: folder, path: set, fit: true}").replace(
+            "batch: 50", "batch: 10"
+        )
     )
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GANSWEEP_HOME", raising=False)
@@ -76,7 +78,7 @@ def test_a_launch_names_them_before_there_is_a_study(command: Command, tmp_path:
 def test_the_doctor_finds_them_and_leaves_nothing(command: Command, tmp_path: Path) -> None:
     code, out, _ = command("doctor", "tiny.yaml")
     assert code == 0
-    assert "folder: 2 classes, 3 x 32 x 32; set: passed over 1 files" in out
+    assert "folder: 2 classes, 3 x 28 x 28; set: passed over 1 files" in out
     damage(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     code, out, _ = command("doctor", "tiny.yaml")

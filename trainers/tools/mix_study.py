@@ -176,9 +176,9 @@ def _write_points(folder: Path, settings: Settings, points: Sequence[Point]) -> 
 
 
 def _conditional(source: Path) -> tuple[Path, System, dict[str, Any], int]:
-    """The checkpoint at `source`, its system, which is conditional, its manifest, and the images shown to its generator.
+    """The checkpoint at `source`, its system, its manifest, and the images that its generator was shown.
 
-    Raises InputError for others.
+    Raises InputError if the system is not conditional.
     """
     found = checkpoint_of(source)
     if found is None:

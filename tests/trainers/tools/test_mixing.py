@@ -23,6 +23,7 @@ from trainers.data.images import ImageData
 from trainers.data.spec import DatasetSpec
 from trainers.errors import InputError
 from trainers.evaluation import lenet
+from trainers.rungs import Rung
 from trainers.tools import mixing
 from trainers.tools.mix_study import POINTS, Settings, Study, plan, read_points
 from trainers.tools.mixing import Material, Point
@@ -47,7 +48,7 @@ def save_checkpoint(folder: Path, system_id: str, data: ImageData) -> Path:
     system = SYSTEMS[system_id]
     trainer = Trainer(system, overlay(system.defaults, {"width": 0.1, "batch": 10, "kimg": 0.02}), data)
     trainer.advance(20)
-    manifest = {"system": system_id, "history": [{"images": 20}]}
+    manifest = {"system": system_id, "history": [Rung(20, {}, {}, 0.0, 0.0).to_json()]}
     checkpoint.write(folder / "checkpoints" / checkpoint.folder_name(20), *trainer.state(), manifest)
     return folder
 
