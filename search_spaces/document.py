@@ -75,7 +75,7 @@ def _unreadable(node: yaml.Node) -> str | None:
         return f"a text is no {kind}"
     text: str = node.value
     if node.tag in _CORE_SCHEMA and not re.fullmatch(_CORE_SCHEMA[node.tag], text):
-        return f"{text[:40]!r} is no {kind}"
+        return f"{masked(repr(text))[:40]} is no {kind}"
     if kind == "int" and len(text) > _MOST_DIGITS:
         return f"a whole number of {len(text):,} digits; allowed are {_MOST_DIGITS}"
     if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in text):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli.__main__ import main
+from orchestrator.tracking.address import VARIABLE, tracker_of_environment
 from search_spaces.addresses import holds_secret, masked
 from tests.support import sweeps
 
@@ -157,6 +158,8 @@ def test_what_is_named_a_secret_or_is_a_key_is_one(given: dict[str, object], tmp
         f"study: {{storage: postgresql://me:{ONE}@db}}\nstudy: {{storage: postgresql://me:{ONE}@db}}",
         f"? postgresql://me:{ONE}@db\n: 1\n? postgresql://me:{ONE}@db\n: 2",
         f"study: !postgresql://me:{ONE}@db x",
+        f"study: {{storage: !!int 'postgresql://me:{ONE}{'x' * 50}@db'}}",
+        f"study: {{storage: !!float 'postgresql://me:{ONE}{'x' * 50}@db'}}",
         f"study: &postgresql://me:{ONE}@db x\nstore: *postgresql://me:{ONE}@db",
         f"study: %postgresql://me:{ONE}@db",
         f"study: postgresql://me:{ONE}@db: x",
@@ -200,6 +203,7 @@ LINES = [
     ["status", "--root", "%"],
     ["report", "x", "-o", "%"],
     ["rebuild-tracking", "%"],
+    ["repair", "%"],
     ["simulate", "%"],
     ["simulate", "curves.npz", "--pruner", "%"],
     ["list", "%"],
@@ -237,6 +241,16 @@ def test_an_address_of_a_cluster_in_the_environment_is_refused_too(
     code, said = _run(tmp_path, "launch", "quickstart", "--address", "auto", *CLUSTER)
     assert (code, _shows(said)) == (2, False), said
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+def test_a_tracker_of_the_environment_is_named_without_its_secret(
+    address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(VARIABLE, address.replace("\n", ""))
+    said = tracker_of_environment()
+    assert said is not None
+    assert not _shows(said)
 
 
 @pytest.mark.parametrize("command", [["status"], ["launch", "quickstart"], ["ui"], ["score", "x", "--targets", "y"]])
