@@ -89,7 +89,7 @@ class Config(BaseModel):
     saturation: float = Field(0.0, ge=0, le=1, description="largest change of colour saturation; gray has none")
     sharpening: float = Field(0.0, ge=0, le=1, description="amount of sharpening; shifts the training distribution")
     oversampling: int = Field(
-        0, ge=0, le=10**9, description="images per epoch after drawing more, evenly over the classes"
+        0, ge=0, le=10**8, description="images per epoch after drawing more, evenly over the classes"
     )
 
     # Networks

@@ -89,6 +89,7 @@ _REST: dict[str, Change] = {
     "configuration that is a list": hostile.header_with(config=[1]),
     "number in the configuration as a text": hostile.config_with(width="0.1"),
     "NaN in the configuration": hostile.config_with(width=float("nan")),
+    "epoch of as many images as no memory has indices for": hostile.config_with(oversampling=10**11),
     "unknown setting": hostile.config_with(shell="rm"),
     **{
         f"{key} {value!r}": hostile.header_with(**{key: value})
