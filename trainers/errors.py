@@ -48,7 +48,8 @@ def named(path: Path, *others: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _DISK if error.filename is None else error.filename in map(str, others):
+        files = {error.filename, error.filename2} - {None}
+        if files & {str(other) for other in others} if files else error.errno in _DISK:
             error.filename, error.filename2 = str(path), None
         raise
     except Exception as error:

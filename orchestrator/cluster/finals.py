@@ -12,13 +12,14 @@ from ray.exceptions import RayError
 
 from orchestrator.cluster.listener import Listener
 from orchestrator.cluster.nodes import Capacity
-from orchestrator.cluster.runs import Origin, other_inputs, prepared
-from orchestrator.decisions.failures import MOST_FAILURES, OTHER_INPUTS, failure_of, raised
+from orchestrator.cluster.runs import Origin, prepared
+from orchestrator.decisions.failures import MOST_FAILURES, failure_of, raised, reason_to_end_sweep
 from orchestrator.store import store_of
 from orchestrator.study.inputs import Inputs
 from orchestrator.study.records import Final, TrialRecord
 from orchestrator.study.study import SweepStudy
 from search_spaces.sweep import read_kept
+from trainers.errors import InputError
 from trainers.evaluation.official import official_scores
 from trainers.run import pick_device
 from trainers.tools.score import from_checkpoint
@@ -60,7 +61,8 @@ def run_finals(
     """Scores the best checkpoints of `finalists` on the cluster, each with the resources of a trial's worker.
 
     Needs a started cluster. The study keeps each final as soon as it is done, and the reason of each that fails. Ends
-    early if the study is leaving. Raises InputError if a node has other inputs than the study.
+    early if the study is leaving. Raises InputError if no final can be scored: a disk is full, or a node has other
+    inputs than the study.
     """
     want = capacity.want
     task = ray.remote(num_cpus=want.cpus_per_worker, num_gpus=want.gpu_share, max_retries=MOST_FAILURES - 1)(
@@ -80,9 +82,8 @@ def run_finals(
             try:
                 final = ray.get(done)
             except RayError as error:
-                failure = failure_of(0, str(error))
-                if failure.kind == OTHER_INPUTS:
-                    raise other_inputs(study.sweep.name, failure) from None
+                if reason := reason_to_end_sweep(failure_of(1, str(error))):
+                    raise InputError(f"sweep {study.sweep.name}: final of trial {number}: {reason}") from None
                 study.fail_final(number, raised(str(error)))
             else:
                 study.record_final(number, final)

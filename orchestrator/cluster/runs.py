@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from orchestrator.cluster.nodes import this_node
-from orchestrator.decisions.failures import Failure
 from orchestrator.store import UnavailableError, store_of
 from orchestrator.store.extractors import fetch_weights, keep_weights
 from orchestrator.study.inputs import Inputs, OtherInputsError, inputs_of
@@ -82,11 +81,6 @@ def prepared(sweep_text: str, cache: Path, device: str, origin: Origin | None) -
         return _prepared(sweep, cache, device, [origin.inputs], weights)
     except OtherInputsError as error:
         raise OtherInputsError(f"node {this_node()}: {error}") from None
-
-
-def other_inputs(name: str, failure: Failure) -> InputError:
-    """Why the sweep `name` cannot go on, if a process failed because its node has other inputs than the study."""
-    return InputError(f"sweep {name}: {failure.message.partition(': ')[2]}; give all nodes the same data and weights")
 
 
 def preparation(study: SweepStudy, cache: Path, earlier: Sequence[SweepStudy] = ()) -> Callable[[], Prepared]:

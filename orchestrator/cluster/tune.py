@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune.error import TuneError
 from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from orchestrator.cluster.listener import Listener
 from orchestrator.cluster.nodes import Capacity, bundles
-from orchestrator.cluster.runs import other_inputs
 from orchestrator.cluster.trainable import REPORT, Trainable, log_tail
-from orchestrator.decisions.failures import OTHER_INPUTS, damaged_checkpoint, failure_of
+from orchestrator.decisions.failures import damaged_checkpoint, failure_of, reason_to_end_sweep
 from orchestrator.paths import TUNE, process_log
 from orchestrator.store import store_of
 from orchestrator.study.inputs import Inputs
 from orchestrator.study.study import Decision, SweepStudy, Ticket
-from trainers.errors import InputError
+from trainers.errors import InputError, named
 from trainers.rungs import Rung
 
 # Tune would pass AWS's keys to its processes through Ray, which writes them into logs that everybody can read.
@@ -55,13 +55,13 @@ class _StudySearcher(_Transient, Searcher):  # type: ignore[misc]
         """What the attempts in `live` have reported, by Tune's id and by images."""
         self.errors: dict[str, str] = {}
         """Ray's error text of each live trial whose process failed, by Tune's id."""
-        self._unfit: InputError | None = None
-        """Why the sweep cannot go on: a node has other inputs than the study."""
+        self._end: InputError | None = None
+        """Why no trial can go on: a disk is full, or a node has other inputs than the study."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         self._study.limits.check()  # Tune calls this ten times a second, so a lost lease is noticed here first
-        if self._unfit is not None:
-            raise self._unfit
+        if self._end is not None:
+            raise self._end
         if len(self.live) >= self._capacity.trials(idle=not self.live):
             return None
         ticket = self._study.next_ticket()
@@ -81,8 +81,9 @@ class _StudySearcher(_Transient, Searcher):  # type: ignore[misc]
         log = log_tail(process_log(self._study.folder, ticket.number, ticket.attempt), text)
         goes_on = self._study.record_crash(ticket.number, failure, log)
         self._listener.failed(ticket.number, failure)
-        if failure.kind == OTHER_INPUTS:  # to be raised in `suggest`, since the node would fail every trial
-            self._unfit = other_inputs(self._study.sweep.name, failure)
+        if reason := reason_to_end_sweep(failure):
+            text = f"sweep {self._study.sweep.name}: trial {ticket.number}: {reason}"
+            self._end = InputError(text)  # raised in `suggest`, after all errors of this moment are recorded
         if not goes_on:
             self._listener.changed(ticket.number)
 
@@ -165,7 +166,11 @@ def run_trials(study: SweepStudy, inputs: Inputs, cache: Path, capacity: Capacit
         ),
     )
     interrupt = signal.getsignal(signal.SIGINT)
-    tuner.fit()
+    try:
+        with named(study.folder):
+            tuner.fit()
+    except TuneError as error:  # Tune puts the text of an error of ours into one of its own
+        raise (error.__context__ or error) from None
     if signal.getsignal(signal.SIGINT) is not interrupt:
         signal.signal(signal.SIGINT, interrupt)  # Tune leaves its own handler, which ignores the next Ctrl-C
     shutil.rmtree(scratch, ignore_errors=True)

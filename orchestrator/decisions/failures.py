@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,8 +19,8 @@ _LONGEST = 300
 _FRAME = '  File "'
 
 
-LOST_NODE = "lost-node"
-OTHER_INPUTS = "other-inputs"
+LOST_NODE, FULL_DISK, OTHER_INPUTS = "lost-node", "full-disk", "other-inputs"
+_DISK = "|".join(str(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS))
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,12 @@ KINDS = (
         "{}: the disk or the store damages files",
     ),
     Kind(OTHER_INPUTS, r"^(\w+\.)*OtherInputsError\b", False, "{}"),
+    Kind(
+        FULL_DISK,
+        rf"^(\w+\.)*SpoolFullError\b|^OSError: \[Errno ({_DISK})\]|\(os error ({_DISK})\)",
+        False,
+        "{}",
+    ),
     Kind("drained-node", r"^(\w+\.)*NodeDrainedError\b", False, "{}: it goes on elsewhere from its last rung"),
     Kind(
         LOST_NODE,
@@ -106,6 +113,18 @@ def reason_to_fail(failures: Sequence[Failure]) -> str | None:
     if own < MOST_FAILURES and others < MOST_OF_OTHERS:
         return None
     return f"{failures[-1].message} (failures: {in_words(counts)})"
+
+
+def reason_to_end_sweep(failure: Failure) -> str | None:
+    """Why no trial of the sweep can go on after this failure of one; None if the others can.
+
+    On a full disk, or on a node with other inputs, each trial would fail as often as it may, and be lost.
+    """
+    if failure.kind == FULL_DISK:
+        return f"{failure.message}; make space, then resume the sweep"
+    if failure.kind == OTHER_INPUTS:
+        return f"{failure.message.partition(': ')[2]}; give all nodes the same data and weights"
+    return None
 
 
 def in_words(counts: Counter[str] | dict[str, int]) -> str:

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 from orchestrator.store.objects import ConflictError, Listed, MissingError
 from orchestrator.store.spool import locked
+from trainers.errors import named
 
 _LOCK = ".lock"
 
@@ -130,10 +131,11 @@ class FolderObjects:
 def _written(path: Path) -> Iterator[Path]:
     """A unique hidden path beside `path`; a file that is still there at the end of the block is deleted."""
     temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
+    with named(path, temporary):
+        try:
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -17,7 +17,7 @@ from optuna.storages.journal import BaseJournalBackend
 
 from orchestrator.study.journal_lines import FaultError, Lines, NewerRecordError, Record, examine_rest, written
 from orchestrator.study.lease import CLAIM
-from trainers.errors import InputError
+from trainers.errors import InputError, named
 
 #: Seconds for which a writer waits for another one. A process that was stopped while it writes keeps the lock.
 PATIENCE = 30.0
@@ -109,7 +109,7 @@ class Journal(BaseJournalBackend):  # type: ignore[misc]  # optuna is not checke
         if waiting is not None:
             waiting.extend(logs)
             return
-        with self._mutex, open(self._path, "r+b") as file:
+        with self._mutex, named(self._path), open(self._path, "r+b") as file:
             lock_file(file, self._path, fcntl.LOCK_EX)
             self._read_on(file)
             end = self._end

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from orchestrator.paths import DRIVER_LOCK
-from trainers.errors import InputError
+from trainers.errors import InputError, named
 
 #: Seconds without a renewal after which a driver may be superseded.
 EXPIRY = "GANSWEEP_LEASE_SECONDS"
@@ -343,9 +343,10 @@ class _Lock:
         except BlockingIOError:
             file.close()
             raise
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with named(path):
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
         self._file = file
 
 

@@ -50,7 +50,8 @@ ACCOUNTS = {
     f"{FRAMES}orchestrator.study.inputs.OtherInputsError: node 192.0.2.2/ab: dataset: the train": "other-inputs",
     f"{FRAMES}RuntimeError: CUDA error: an illegal memory access was encountered": "error",
     f"{FRAMES}MemoryError": "error",
-    f"{FRAMES}OSError: [Errno 28] No space left on device": "error",
+    f"{FRAMES}OSError: [Errno 5] Input/output error": "error",
+    f"{FRAMES}OSError: [Errno 28] No space left on device": "full-disk",
     f"The actor died because of an error raised in its creation task, {FRAMES}OSError: no": "error",
     f"{DIED}The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit detail: "
     "Worker unexpectedly exits with a connection error code 2. End of file. Some common causes include: (1) the "
@@ -62,6 +63,10 @@ ACCOUNTS = {
     f"{DIED}The actor died because its node has died. Node Id: 61453f\n\tthe actor's node was terminated "
     "unexpectedly: health check failed due to missing too many heartbeats": "lost-node",
     f"{DIED}\tthe actor's node was preempted: spot instance": "lost-node",
+    f"{FRAMES}OSError: [Errno 28] No space left on device: '/runs/t0/store/trials/00001'": "full-disk",
+    f"{FRAMES}OSError: [Errno 30] Read-only file system: '/runs/t0/scratch'": "full-disk",
+    f"{FRAMES}safetensors_rust.SafetensorError: I/O error: No space left on device (os error 28)": "full-disk",
+    f"{FRAMES}orchestrator.store.spool.SpoolFullError: the spool /x is full: 9 GB wait for s3://b": "full-disk",
 }
 BLAMED = {kind.name: kind.blames_trial for kind in KINDS}
 

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import os
+import pty
 import re
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 
@@ -14,12 +18,18 @@ from orchestrator.driver.progress import Progress, trial_line
 from orchestrator.study.status import status_of
 from orchestrator.study.study import SweepStudy
 from tests.support import made_up
+from tests.support.sweeps import REPOSITORY
 
 
 def follow(folder: Path, *, terminal: bool) -> str:
     """What is written while a made-up sweep runs to its end."""
     text = io.StringIO()
-    console = Console(file=text, force_terminal=terminal, width=160)
+    follow_on(Console(file=text, force_terminal=terminal, width=160), folder)
+    return text.getvalue()
+
+
+def follow_on(console: Console, folder: Path) -> None:
+    """Runs a made-up sweep to its end and shows it on `console`."""
     study = SweepStudy.create(folder, made_up.sweep("pruner={name: median, startup: 1}"))
     with Progress(console, study.sweep) as progress:
         while (ticket := study.next_ticket()) is not None:
@@ -31,7 +41,6 @@ def follow(folder: Path, *, terminal: bool) -> str:
                 shown(study.record(ticket.number))
                 if study.records()[ticket.number].state != "running":
                     break
-    return text.getvalue()
 
 
 def test_without_a_terminal_each_rung_is_a_plain_line(tmp_path: Path) -> None:
@@ -53,6 +62,34 @@ def test_a_terminal_gets_a_table_with_every_trial_and_the_best(tmp_path: Path) -
     text = follow(tmp_path, terminal=True)
     for word in ("sweep made-up", "best kid", "complete", "pruned", "5 of 5 trials", "best so far: trial   0"):
         assert word in text
+
+
+@pytest.mark.parametrize("output", ["full disk", "full disk seen as a terminal", "no reader", "no terminal"])
+def test_a_screen_that_takes_nothing_ends_no_sweep(tmp_path: Path, output: str) -> None:
+    if output == "no terminal":
+        other, stream = pty.openpty()
+        os.close(other)
+    elif output == "no reader":
+        other, stream = os.pipe()
+        os.close(other)
+    else:
+        stream = os.open("/dev/full", os.O_WRONLY)
+    code = (
+        "import pathlib, sys, warnings\nfrom rich.console import Console\n"
+        "from tests.driver.test_progress import follow_on\nfrom trainers.command_line import command_line\n"
+        "with command_line():\n    terminal = True if 'terminal' in sys.argv[1] else None\n"
+        "    follow_on(Console(force_terminal=terminal), pathlib.Path('.'))\n    warnings.warn('unseen')\n"
+        "    print('printed', file=sys.stderr)\n    pathlib.Path('end').touch()\n    sys.exit(7)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "TERM": "xterm"}
+    command = [sys.executable, "-c", code, output]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, stdout=stream, stderr=stream, check=False)
+    os.close(stream)
+    assert done.returncode == 7
+    assert (tmp_path / "end").exists()
+    study = SweepStudy.open(tmp_path)
+    assert study is not None
+    assert status_of(study).state == "complete"
 
 
 @pytest.mark.parametrize("kids", [(), (3.0,)])

@@ -74,7 +74,7 @@ def test_a_plan_of_more_points_than_are_planned_has_the_first_of_them() -> None:
     assert [values["g_lr"] for values in planned(sweep)] == [point["g_lr"] for point in points[:MOST_PLANNED]]
 
 
-@pytest.mark.parametrize("trials", [MOST_TRIALS + 1, 10**30, 10**400])
+@pytest.mark.parametrize("trials", [MOST_TRIALS + 1, 10**30, 10**90])
 def test_a_budget_of_more_trials_than_anybody_can_run_is_refused(trials: int) -> None:
     text = made_up.TEXT.replace("trials: 5", f"trials: {trials}")
     assert f"budget.trials: input should be less than or equal to {MOST_TRIALS}" in message(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -254,3 +255,38 @@ def test_a_metric_that_needs_more_real_images_is_an_input_error(
     assert main([*arguments, "--metrics", "kid,density", "--cache", str(tmp_path / "cache")]) == 2
     assert "--metrics kid,density: density needs at least 6 training images" in capsys.readouterr().err
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_full_disk_and_an_unreadable_screen_lose_no_more_than_what_they_cannot_take(
+    trained: Path, options: list[str], alone: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "link").symlink_to("elsewhere")
+    line = f'"{sys.executable}" -m trainers {shlex.join(options[:-1])} link'
+    limited = _bash(f"ulimit -f 100; {line}", alone, tmp_path)
+    assert limited.returncode == 2
+    assert limited.stderr == "error: link/checkpoints/0000001000: File too large; make space, then give the same " + (
+        "command again\n"
+    )
+    assert [path.name for path in (tmp_path / "elsewhere" / "checkpoints").iterdir()] == []
+    unseen = _bash(f"{line} > /dev/full 2>&1", alone, tmp_path)
+    assert unseen.returncode == 0
+    names = [checkpoint.folder_name(1000), checkpoint.folder_name(2000)]
+    assert sorted(path.name for path in (tmp_path / "elsewhere" / "checkpoints").iterdir()) == names
+
+
+@pytest.mark.parametrize("place", ["/proc/none/run", "n" * 300])
+def test_a_folder_that_cannot_be_made_is_told_before_the_training(
+    options: list[str], alone: dict[str, str], tmp_path: Path, place: str
+) -> None:
+    ended = _python(["-m", "trainers", *options[:-1], place], alone, tmp_path)
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: ")
+    assert ended.stderr.count("\n") == 1
+    assert "kid" not in ended.stdout
+
+
+def _bash(line: str, environment: dict[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["bash", "-c", line], env=environment, cwd=folder, capture_output=True, text=True, timeout=900
+    )
