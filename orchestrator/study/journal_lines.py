@@ -24,7 +24,8 @@ from zlib import crc32
 CHECK = "check"
 VERSION = 2
 #: Optuna's codes of the operations that this program has to know.
-CREATE_STUDY, DELETE_STUDY, STUDY_NOTE, CREATE_TRIAL, SET_STATE, TRIAL_NOTE = 0, 1, 2, 4, 6, 8
+CREATE_STUDY, DELETE_STUDY, STUDY_NOTE, CREATE_TRIAL = 0, 1, 2, 4
+SET_STATE, INTERMEDIATE_VALUE, TRIAL_NOTE = 6, 7, 8
 #: The states of a trial that has ended, as Optuna numbers them: complete, pruned, failed.
 ENDED = (1, 2, 3)
 #: How every record begins; of a write that was interrupted at least a part of this is left.

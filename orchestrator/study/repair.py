@@ -26,7 +26,7 @@ from orchestrator.study.journal import DamagedJournalError, Journal, lock_file
 from orchestrator.study.journal_lines import CREATE_STUDY, STUDY_NOTE, TRIAL_NOTE, NewerRecordError, Record, written
 from orchestrator.study.lease import claims, without_driver
 from orchestrator.study.missing import missing_sweep
-from orchestrator.study.records import RUNG, missing_params
+from orchestrator.study.records import PAUSED, RUNG, missing_params
 from orchestrator.study.requests import budget_note, trials_added
 from orchestrator.study.salvage import WORKER, Salvage, salvage
 from orchestrator.study.storage import kept_sweep
@@ -117,7 +117,8 @@ def _repaired(data: bytes, folder: Path) -> tuple[list[Record], list[str]]:
         said += [*_lost_trials(found, unknown), *_lost_rungs(whole, sweep)]
         complete = {trial.number for trial in whole if trial.state is TrialState.COMPLETE}
         found.reopen({trial.number for trial in whole if trial.number in complete and _missing_rungs(trial, sweep)})
-        records = [*(record for _, record in found.kept), *_attempts(found, objects)]
+        found.forget_values({(t.number, step) for t in _trials(found) for step in _values_without_rung(t)})
+        records = [*(record for _, record in found.kept), *_going_on(found, objects)]
     except (UnavailableError, OSError) as error:
         raise InputError(f"the store of sweep {sweep.name} is needed, and cannot be read: {error}") from None
     title = f"{folder.name}: {len(whole)} of {len(trials)} trials can be kept"
@@ -210,13 +211,23 @@ def _trials(found: Salvage) -> list[FrozenTrial]:
     return list(storage.get_all_trials(study._study_id))
 
 
-def _attempts(found: Salvage, objects: Objects) -> Iterator[Record]:
-    """The last attempts at trials that go on, as the store has them: it refuses an attempt with a smaller number."""
+def _going_on(found: Salvage, objects: Objects) -> Iterator[Record]:
+    """What trials that go on need: the number of the last attempt, and a rung if they are paused.
+
+    The store, which has the number, refuses an attempt with a smaller one.
+    """
     for trial in _trials(found):
-        attempt = 0 if trial.state.is_finished() else _attempt_in_store(objects, trial.number)
+        if trial.state.is_finished():
+            continue
+        attempt = _attempt_in_store(objects, trial.number)
         if attempt > trial.user_attrs.get(_ATTEMPT, 0):
-            note = {"user_attr": {_ATTEMPT: attempt}}
-            yield {"op_code": TRIAL_NOTE, "worker_id": WORKER, "trial_id": trial.number, **note}
+            yield _trial_note(trial.number, _ATTEMPT, attempt)
+        if trial.user_attrs.get(PAUSED) and not _passed(trial):
+            yield _trial_note(trial.number, PAUSED, False)
+
+
+def _trial_note(trial: int, key: str, value: Any) -> Record:
+    return {"op_code": TRIAL_NOTE, "worker_id": WORKER, "trial_id": trial, "user_attr": {key: value}}
 
 
 def _faults(found: Salvage, contents: Sequence[bytes]) -> Iterator[str]:
@@ -255,11 +266,23 @@ def _lost_trials(found: Salvage, unknown: set[int]) -> Iterator[str]:
         yield f"  trial {trial} counts as failed, since {what} is lost; {records} whole records of it are left out"
 
 
+def _passed(trial: FrozenTrial) -> set[int]:
+    """Images of the rungs that the trial has."""
+    return {int(key.removeprefix(RUNG)) for key in trial.user_attrs if key.startswith(RUNG)}
+
+
 def _missing_rungs(trial: FrozenTrial, sweep: Sweep) -> list[int]:
-    """Images of the rungs that the trial must have passed and whose records are not there."""
-    passed = {int(key.removeprefix(RUNG)) for key in trial.user_attrs if key.startswith(RUNG)}
+    """Images of the rungs that the trial must have passed and does not have."""
+    passed = _passed(trial)
     last = sweep.rungs[-1] if trial.state is TrialState.COMPLETE else max(passed, default=0)
+    if trial.user_attrs.get(PAUSED) and not trial.state.is_finished():
+        last = max(last, sweep.rungs[0])
     return [images for images in sweep.rungs if images <= last and images not in passed]
+
+
+def _values_without_rung(trial: FrozenTrial) -> set[int]:
+    """Images of the values that a trial which goes on reports once more, with their rungs."""
+    return set() if trial.state.is_finished() else set(trial.intermediate_values) - _passed(trial)
 
 
 def _lost_rungs(trials: Sequence[FrozenTrial], sweep: Sweep) -> Iterator[str]:

@@ -19,6 +19,7 @@ from orchestrator.study.journal_lines import (
     CREATE_TRIAL,
     DELETE_STUDY,
     ENDED,
+    INTERMEDIATE_VALUE,
     SET_STATE,
     Check,
     FaultError,
@@ -96,6 +97,14 @@ class Salvage:
             (trial, record)
             for trial, record in self.kept
             if not (trial in trials and record["op_code"] == SET_STATE and record["state"] in ENDED)
+        ]
+
+    def forget_values(self, values: AbstractSet[tuple[int, int]]) -> None:
+        """Leaves out the intermediate values with these trials and steps."""
+        self.kept = [
+            (trial, record)
+            for trial, record in self.kept
+            if record["op_code"] != INTERMEDIATE_VALUE or (trial, record["step"]) not in values
         ]
 
 
