@@ -99,6 +99,8 @@ def _known(study: SweepStudy | None) -> Trials:
         record = records.get(number)
         if study is None or record is None:
             return None
-        return KnownTrial(*study.sweep.configure(record.params), record.rungs)
+        if not record.params_known:
+            return KnownTrial(None, None, record.rungs)
+        return KnownTrial(*study.sweep.configure(record.params), record.rungs, study.sweep.rungs)
 
     return known

@@ -37,9 +37,12 @@ _log = logging.getLogger(__name__)
 class KnownTrial:
     """What a study knows of a trial and its checkpoints have to share."""
 
-    system: str
-    config: Config
+    system: str | None
+    config: Config | None
+    """None, as the system then, if a repair of the study's journal could not keep the parameters."""
     rungs: Sequence[Rung]
+    planned: Sequence[int] = ()
+    """Images of the sweep's rungs: one of these that the trial lacks was lost with a damaged line of the journal."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,8 @@ def difference(trial: KnownTrial, stored: Stored) -> str | None:
 
     Rungs after the last one that the study knows are allowed, since a trial saves its checkpoint before it reports.
     """
+    if trial.system is None or trial.config is None:
+        return None
     if stored.system != trial.system:
         return f"its system is {stored.system}, and in this sweep {trial.system}"
     if stored.config is not None and (changed := _changed(trial.config, stored.config)) is not None:
@@ -68,7 +73,7 @@ def difference(trial: KnownTrial, stored: Stored) -> str | None:
     known = {rung.images: rung for rung in trial.rungs}
     for rung in stored.history:
         own = known.get(rung.images)
-        if own is None and rung.images <= max(known, default=0):
+        if own is None and rung.images <= max(known, default=0) and rung.images not in trial.planned:
             return f"it was scored after {rung.images:,} images, and in this sweep it was not"
         # As texts, since a NaN is not equal to itself.
         if own is not None and str(own.scores) != str(rung.scores):

@@ -21,6 +21,7 @@ from orchestrator.decisions.objectives import directions
 from orchestrator.paths import JOURNAL, SWEEP_FILE
 from orchestrator.store import MissingError, Objects, UnavailableError, store_of
 from orchestrator.store.fencing import trial_key
+from orchestrator.store.ownership import OWNER
 from orchestrator.study.formats import SWEEP
 from orchestrator.study.journal import DamagedJournalError, Journal, lock_file
 from orchestrator.study.journal_lines import CREATE_STUDY, STUDY_NOTE, TRIAL_NOTE, NewerRecordError, Record, written
@@ -29,15 +30,13 @@ from orchestrator.study.missing import missing_sweep
 from orchestrator.study.records import PAUSED, RUNG, missing_params
 from orchestrator.study.requests import budget_note, trials_added
 from orchestrator.study.salvage import WORKER, Salvage, salvage
-from orchestrator.study.storage import kept_sweep
+from orchestrator.study.storage import ID, kept_sweep
 from search_spaces.sweep import Sweep, read_kept
 from trainers.config import KIMG
 from trainers.data.files import replaced
 from trainers.errors import InputError
 
-_ID, _ATTEMPT = "id", "attempt"
-#: The object of a store that has the id of the study.
-_OWNER = "study"
+_ATTEMPT = "attempt"
 #: Most places of the file that are listed one by one.
 _MOST_LISTED = 20
 
@@ -158,11 +157,11 @@ def _complete_study(found: Salvage, sweep: Sweep, folder: Path, objects: Objects
         codes = [int(StudyDirection[each.upper()]) for each in directions(sweep)]
         begun = {"op_code": CREATE_STUDY, "worker_id": WORKER, "study_name": sweep.name, "directions": codes}
         found.kept.insert(0, (None, begun))
-    if _ID not in notes:
+    if ID not in notes:
         known = _id_in_store(objects)
         said.append(f"  the study's id is lost{', and taken from its store' if known else '; MLflow gets new runs'}")
         if known is not None:
-            found.kept.append((None, _study_note(_ID, known)))
+            found.kept.append((None, _study_note(ID, known)))
     return said
 
 
@@ -172,7 +171,7 @@ def _study_note(key: str, value: Any) -> Record:
 
 def _id_in_store(objects: Objects) -> str | None:
     try:
-        return str(json.loads(objects.get(_OWNER)[0])["id"])
+        return str(json.loads(objects.get(OWNER)[0])["id"])
     except (MissingError, ValueError, TypeError, KeyError):
         return None
 

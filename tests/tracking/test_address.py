@@ -56,7 +56,7 @@ def test_a_launch_says_it_and_keeps_it_nowhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mnist_mini_lenet: object
 ) -> None:
     monkeypatch.setenv(VARIABLE, f"sqlite:///{tmp_path}/team.db")
-    (said,) = check(made_up.sweep(), tmp_path)
+    (said,) = check(made_up.sweep(), tmp_path, lambda: None)
     assert f"{tmp_path}/team.db" in said
     assert VARIABLE in said
     study = SweepStudy.create(tmp_path, made_up.sweep())
