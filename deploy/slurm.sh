@@ -33,6 +33,9 @@ source "${GANSWEEP_VENV:-.venv}/bin/activate"
 export RAY_AUTH_MODE=token
 (umask 077 && ray get-auth-token --generate >/dev/null)
 
+# `scancel` and preemption send SIGTERM, and SIGKILL after KillWait (30 s by default) or the partition's GraceTime.
+export GANSWEEP_GRACE=${GANSWEEP_GRACE:-20}
+
 # Seconds until all nodes must have joined.
 export RAY_SYMMETRIC_RUN_CLUSTER_WAIT_TIMEOUT=300
 # This script runs on the first node, which becomes the head. It is named by an address, since many machines take their

@@ -24,8 +24,8 @@ from trainers.data.vision import import_torchvision
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("orchestrator", "search_spaces", "trainers")
-#: The standard library documents these names of named tuples.
-PUBLIC = {"_asdict", "_fields", "_replace"}
+#: The standard library documents these names: of named tuples, and of `os`.
+PUBLIC = {"_asdict", "_exit", "_fields", "_replace"}
 
 
 @cache

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -248,6 +247,9 @@ def list_command(
 @app.command()
 def ui(port: Annotated[int, typer.Option(help="Port on localhost.")] = 5000, root: Root = DEFAULT_ROOT) -> None:
     """Serve MLflow's user interface on localhost. It shows all sweeps below --root."""
+    from orchestrator.cli.serving import check_port, serve
+
+    check_port(port)
     if not sweep_names(root):
         raise InputError(f"no sweeps in {root}: launch one first, or name another --root")
     from orchestrator.tracking.address import tracker_of_environment
@@ -259,7 +261,7 @@ def ui(port: Annotated[int, typer.Option(help="Port on localhost.")] = 5000, roo
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", mlflow_uri(root), "--default-artifact-root", mlflow_artifacts(root).as_uri()]
     console.print(f"MLflow: http://127.0.0.1:{port} (Ctrl-C ends it)")
-    raise typer.Exit(subprocess.call(command, env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}))
+    raise typer.Exit(serve(command, {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}))
 
 
 @app.command("doctor")
@@ -309,13 +311,17 @@ def _run(sweep: Sweep, root: Path, address: str | None) -> None:
     from orchestrator.cli.text import outcome_lines, stopped
     from orchestrator.driver.launch import launch
     from orchestrator.study.status import read_status
+    from orchestrator.study.study import SweepStudy
 
+    interrupted = False
     try:
         outcome = launch(sweep, root, console, address)
     except KeyboardInterrupt:
-        outcome = read_status(root / sweep.name)
+        if SweepStudy.open(root / sweep.name, sweep.study.storage) is None:  # it came before the sweep began
+            raise typer.Exit(130) from None
+        outcome, interrupted = read_status(root / sweep.name), True
     say(outcome_lines(outcome, root))
-    if stopped(outcome) and not outcome.asked:
+    if interrupted or (stopped(outcome) and not outcome.asked):
         raise typer.Exit(130)
     if outcome.fault:
         raise typer.Exit(1)

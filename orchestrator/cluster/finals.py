@@ -10,6 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from orchestrator.cluster import signals
 from orchestrator.cluster.listener import Listener
 from orchestrator.cluster.nodes import Capacity
 from orchestrator.cluster.runs import Origin, prepared
@@ -50,6 +51,7 @@ def score_final(sweep_text: str, origin: Origin, cache: Path, number: int, image
     return Final(images, ours, official, time.perf_counter() - start)
 
 
+@signals.deferred()  # the study is not interrupted while it writes
 def run_finals(
     study: SweepStudy,
     inputs: Inputs,
@@ -61,8 +63,8 @@ def run_finals(
     """Scores the best checkpoints of `finalists` on the cluster, each with the resources of a trial's worker.
 
     Needs a started cluster. The study keeps each final as soon as it is done, and the reason of each that fails. Ends
-    early if the study is leaving. Raises InputError if no final can be scored: a disk is full, or a node has other
-    inputs than the study.
+    early if the study is leaving, and with KeyboardInterrupt after a signal. Raises InputError if no final can be
+    scored: a disk is full, or a node has other inputs than the study.
     """
     want = capacity.want
     task = ray.remote(num_cpus=want.cpus_per_worker, num_gpus=want.gpu_share, max_retries=MOST_FAILURES - 1)(
@@ -72,6 +74,7 @@ def run_finals(
     waiting = [(record.number, record.best.images) for record in finalists if record.best]
     running: dict[Any, int] = {}
     while (waiting or running) and not study.limits.leaving:
+        signals.check()
         while waiting and len(running) < capacity.trials(idle=not running):
             number, images = waiting.pop(0)
             running[task.remote(*common, number, images)] = number
@@ -82,6 +85,7 @@ def run_finals(
             try:
                 final = ray.get(done)
             except RayError as error:
+                signals.check_death()
                 if reason := reason_to_end_sweep(failure_of(1, str(error))):
                     raise InputError(f"sweep {study.sweep.name}: final of trial {number}: {reason}") from None
                 study.fail_final(number, raised(str(error)))

@@ -11,12 +11,14 @@ import os
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from orchestrator.cluster import signals
+from orchestrator.cluster.private import place, private_folder, use_private_token
 from search_spaces.addresses import S3, holds_secret
 from search_spaces.settings import Resources
 from search_spaces.sweep import Sweep
@@ -113,26 +115,36 @@ def cluster(address: str | None = None) -> Iterator[None]:
     """Connects to the cluster at `address` for the block, or starts one on this machine alone, without dashboard."""
     if address is None:
         bind_to_loopback()
-    import ray
+        use_private_token()
+    with private_folder() if address is None else nullcontext():
+        import ray
 
-    ray.init(
-        address=address or "local",
-        include_dashboard=None if address else False,
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-    )
-    try:
-        yield
-    finally:
-        ray.shutdown()
+        try:
+            ray.init(
+                address=address or "local",
+                include_dashboard=None if address else False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+            yield
+        finally:
+            # After a signal the guard of the folder ends our own Ray. It may be dead already, if it got the signal too,
+            # and `shutdown` would wait for it.
+            if address is not None or not signals.received():
+                ray.shutdown()
 
 
-def check_fits(sweep: Sweep) -> None:
-    """Raises InputError if this machine alone can never run a trial of `sweep`; starts nothing."""
+def check_fits(sweep: Sweep) -> str | None:
+    """Returns what is unusual about this machine, if anything; starts nothing.
+
+    Raises InputError if this machine alone can never run a trial of `sweep`, or has no temporary folder for Ray.
+    """
     import torch
 
+    _, notice = place()
     gpus = torch.cuda.device_count() if pick_device() == "cuda" else 0
     _refuse_impossible(sweep.resources, [Node(os.cpu_count() or 1, gpus)])
+    return notice
 
 
 class Capacity:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from ray.tune.execution import class_cache
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from orchestrator.cluster import signals
 from orchestrator.cluster.listener import Listener
 from orchestrator.cluster.nodes import Capacity, bundles
 from orchestrator.cluster.trainable import REPORT, Trainable, log_tail
@@ -59,7 +60,9 @@ class _StudySearcher(_Transient, Searcher):  # type: ignore[misc]
         """Why no trial can go on: a disk is full, or a node has other inputs than the study."""
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        self._study.limits.check()  # Tune calls this ten times a second, so a lost lease is noticed here first
+        # Tune calls this ten times a second, so a signal or a lost lease is noticed here first.
+        signals.check()
+        self._study.limits.check()
         if self._end is not None:
             raise self._end
         if len(self.live) >= self._capacity.trials(idle=not self.live):
@@ -76,6 +79,7 @@ class _StudySearcher(_Transient, Searcher):  # type: ignore[misc]
         del self.rungs[trial_id]
         if not error:
             return
+        signals.check_death()  # with the driver's end it is no failure of its trial
         text = self.errors.pop(trial_id)
         failure = failure_of(ticket.attempt, text)
         log = log_tail(process_log(self._study.folder, ticket.number, ticket.attempt), text)
@@ -131,10 +135,12 @@ class _StudyScheduler(_Transient, FIFOScheduler):  # type: ignore[misc]
         self._searcher.errors[trial.trial_id] = Path(trial.error_file).read_text().partition("\n")[2]
 
 
+@signals.deferred()  # the study and Tune are not interrupted while they write
 def run_trials(study: SweepStudy, inputs: Inputs, cache: Path, capacity: Capacity, listener: Listener) -> None:
-    """Runs the study's trials until its budget is used or the user presses Ctrl-C; needs a started cluster.
+    """Runs the study's trials until its budget is used; needs a started cluster.
 
-    Raises InputError if a node of the cluster has other inputs than the study.
+    After a signal it raises KeyboardInterrupt and leaves the trials' processes to the end of the cluster. Raises
+    InputError if no trial can go on: a disk is full, or a node of the cluster has other inputs than the study.
     """
     scratch = study.folder / TUNE
     shutil.rmtree(scratch, ignore_errors=True)
@@ -165,12 +171,11 @@ def run_trials(study: SweepStudy, inputs: Inputs, cache: Path, capacity: Capacit
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
-    interrupt = signal.getsignal(signal.SIGINT)
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # with Tune's own, a signal would wait up to 5 s for the trials
     try:
         with named(study.folder):
             tuner.fit()
     except TuneError as error:  # Tune puts the text of an error of ours into one of its own
         raise (error.__context__ or error) from None
-    if signal.getsignal(signal.SIGINT) is not interrupt:
-        signal.signal(signal.SIGINT, interrupt)  # Tune leaves its own handler, which ignores the next Ctrl-C
-    shutil.rmtree(scratch, ignore_errors=True)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

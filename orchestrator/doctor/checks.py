@@ -156,12 +156,13 @@ def ray(case: Case) -> Finding:
     try:
         if case.address is not None:
             return _ray_at(case, case.address, version)
-        cluster.check_fits(case.sweep)
+        notice = cluster.check_fits(case.sweep)
     except InputError as error:
-        remedy = "ask for less in resources, or name a cluster with more by --address"
-        return Finding("ray", "failed", f"{version}; {error}", remedy)
+        return _refused("ray", error, "ask for less in resources, or name a cluster with more by --address")
     gpus = torch.cuda.device_count()
     found = f"{version}; started here it has {os.cpu_count()} cores, {gpus} GPUs, {_memory() / GB:.1f} GB of memory"
+    if notice:
+        return Finding("ray", "warning", f"{found}; {notice}", "set TMPDIR to a short folder")
     return Finding("ray", "ok", found)
 
 

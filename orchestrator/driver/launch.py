@@ -6,15 +6,17 @@ There is no separate way to resume: launching a sweep that exists continues it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from concurrent.futures import Future
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
+from orchestrator.cluster import signals
 from orchestrator.cluster.nodes import capacity_for, check_address, check_fits, check_shared, cluster
-from orchestrator.cluster.runs import check_same_images, preparation
+from orchestrator.cluster.runs import Prepared, check_same_images, preparation
+from orchestrator.driver.ending import in_background, lease_first, leave
 from orchestrator.driver.follower import Follower, finish_tracking
 from orchestrator.driver.ownership import check_store_owner, take_idle_store, take_store, undone_if_foreign
 from orchestrator.driver.progress import Progress
@@ -38,15 +40,17 @@ from trainers.evaluation.evaluator import Evaluator
 
 
 def launch(sweep: Sweep, root: Path, console: Console, address: str | None = None) -> SweepStatus:
-    """Begins or continues `sweep` and runs it until its budget is used and its finals are scored, or Ctrl-C.
+    """Begins or continues `sweep` and runs it until its budget is used and its finals are scored.
 
-    It runs on the Ray cluster at `address`, by default on this machine alone.
+    It runs on the Ray cluster at `address`, by default on this machine alone. After Ctrl-C, SIGTERM or SIGHUP it raises
+    KeyboardInterrupt; what is done until then is kept, and is in the report.
 
     A sweep that exists keeps its value of each key that the file leaves out, and takes over a changed budget and a new
     place of its data. Raises InputError before any trial starts if the sweep cannot run, if it exists under the same
     name with other settings or other data, or if another driver is at work on it; LeaseLostError if another driver
     takes over later.
     """
+    signals.read_grace()
     folder = root / sweep.name
     known = SweepStudy.open(folder, sweep.study.storage)
     if known is not None:
@@ -61,7 +65,8 @@ def launch(sweep: Sweep, root: Path, console: Console, address: str | None = Non
         console.print(f"sweep {sweep.name} {'is complete' if found.fault is None else 'has failed'}")
         return found
     if address is None:
-        check_fits(sweep)
+        if notice := check_fits(sweep):
+            console.print(notice, highlight=False, soft_wrap=True)
     else:
         check_shared(sweep)
         check_address(address)
@@ -157,7 +162,6 @@ def _drive(study: SweepStudy, root: Path, console: Console, tracker: TrackerProc
     # Cluster, tracker and extractor each take seconds to start, and do not depend on each other: they start together.
     opening = partial(tracker.open, root, study.sweep.normalised(), study.id)
     with (
-        ThreadPoolExecutor(1) as pool,
         Progress(console, study.sweep) as progress,
         RetryQueue(opening, progress.say, study.limits.check) as queue,
     ):
@@ -165,34 +169,54 @@ def _drive(study: SweepStudy, root: Path, console: Console, tracker: TrackerProc
         progress.say(f"sweep {study.sweep.name}: budget {study.sweep.budget}, below {study.folder}")
         learning = bool(study.sweep.warm_start) and not study.has_prior_trials
         earlier = earlier_studies(study.sweep, root) if learning else []
-        preparing = pool.submit(preparation(study, cache_of(root), earlier))
-        with cluster() if address is None else nullcontext():
-            from orchestrator.cluster import tune
-            from orchestrator.cluster.finals import run_finals
-            from orchestrator.cluster.gpu_sharing import with_shared_gpus
-
-            _, evaluator, inputs = preparing.result()
-            study.inputs.record(inputs)
-            capacity = capacity_for(with_shared_gpus(study, progress.say))
-            progress.say(f"extractor {evaluator.extractor.id}; {capacity.trials(idle=True)} trials at a time")
-            if learning:
-                _keep_prior_trials(study, earlier, evaluator, progress)
-            follower = Follower(study, queue, progress)
-            if not status_of(study).ended:
-                with _lost_lease_raised_first(study):
-                    tune.run_trials(study, inputs, cache_of(root), capacity, follower)
-            # The finals read checkpoints: those that waited for an unavailable store are published first.
-            store_of(study.sweep, study.folder).drain(wait=status_of(study).ended)
-            missing = status_of(study).finals_missing
-            if missing and not study.limits.leaving:
-                numbers = ", ".join(str(record.number) for record in missing)
-                progress.say(f"finals: trials {numbers} on {study.sweep.finals.samples:,} images each")
-                # After Ctrl-C the finals that are done are kept and shown, as trials are.
-                with _lost_lease_raised_first(study), suppress(KeyboardInterrupt):
-                    run_finals(study, inputs, cache_of(root), capacity, missing, follower)
-        study.limits.check()
-        if not finish_tracking(study, queue, progress.say):
+        preparing = in_background(preparation(study, cache_of(root), earlier))
+        try:
+            with cluster() if address is None else nullcontext(), lease_first(study):
+                _run(study, root, progress, queue, preparing, earlier)
+            study.limits.check()
+            tracked = finish_tracking(study, queue, progress.say)
+        except KeyboardInterrupt:
+            if not leave(study, queue):
+                progress.say(_missing(study))
+            raise
+        if not tracked:
             progress.say(_missing(study))
+
+
+def _run(
+    study: SweepStudy,
+    root: Path,
+    progress: Progress,
+    queue: RetryQueue,
+    preparing: Future[Prepared],
+    earlier: list[SweepStudy],
+) -> None:
+    """Trains the trials and scores the finals on the cluster that this process is connected to.
+
+    A study that has not begun learns from the trials of the `earlier` ones.
+    """
+    from orchestrator.cluster import tune
+    from orchestrator.cluster.finals import run_finals
+    from orchestrator.cluster.gpu_sharing import with_shared_gpus
+
+    _, evaluator, inputs = preparing.result()
+    study.inputs.record(inputs)
+    capacity = capacity_for(with_shared_gpus(study, progress.say))
+    progress.say(f"extractor {evaluator.extractor.id}; {capacity.trials(idle=True)} trials at a time")
+    if earlier:
+        _keep_prior_trials(study, earlier, evaluator, progress)
+    follower = Follower(study, queue, progress)
+    if not status_of(study).ended:
+        with _lost_lease_raised_first(study):
+            tune.run_trials(study, inputs, cache_of(root), capacity, follower)
+    # The finals read checkpoints: those that waited for an unavailable store are published first.
+    store_of(study.sweep, study.folder).drain(wait=status_of(study).ended)
+    missing = status_of(study).finals_missing
+    if missing and not study.limits.leaving:
+        numbers = ", ".join(str(record.number) for record in missing)
+        progress.say(f"finals: trials {numbers} on {study.sweep.finals.samples:,} images each")
+        with _lost_lease_raised_first(study):
+            run_finals(study, inputs, cache_of(root), capacity, missing, follower)
 
 
 def _keep_prior_trials(study: SweepStudy, earlier: list[SweepStudy], evaluator: Evaluator, progress: Progress) -> None:

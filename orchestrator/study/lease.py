@@ -58,7 +58,7 @@ class Claim:
     seconds: float = 0.0
     """For how long this driver has been at work."""
     state: str = "held"
-    """held, ended, or withdrawn: claimed too late and never used."""
+    """held, ended, interrupted (ended before its work was done), or withdrawn: claimed too late and never used."""
 
     @property
     def process(self) -> str:
@@ -162,7 +162,9 @@ class Lease:
 
     def check(self) -> None:
         """Raises LeaseLostError if another driver has taken over."""
-        if self._lost is None and clock() >= self._valid_until:
+        if self._lost is None and self._mine.state != "held":
+            self._superseded()  # it was given back, so another driver may have taken over at any time
+        elif self._lost is None and clock() >= self._valid_until:
             self.renew()
         if self._lost is not None:
             raise LeaseLostError(self._lost)
@@ -189,12 +191,12 @@ class Lease:
         """Begins to renew the claim in the background."""
         self._thread.start()
 
-    def end(self) -> None:
-        """Gives the lease back."""
+    def end(self, state: str = "ended") -> None:
+        """Gives the lease back, if that was not done yet; `state` is ended or interrupted."""
         self._stop.set()
         self._thread.join()
-        if self._lost is None:
-            self.renew("ended")
+        if self._lost is None and self._mine.state == "held":
+            self.renew(state)
 
     def _superseded(self) -> bool:
         self._notice_takeover(last_claim(self._records.read()))
@@ -234,8 +236,10 @@ def hold_lease(name: str, folder: Path, records: Records, say: Callable[[str], N
         lease.start()
         try:
             yield lease
-        finally:
-            lease.end()
+        except BaseException:
+            lease.end("interrupted")
+            raise
+        lease.end()
 
 
 @contextmanager

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -22,6 +25,8 @@ from search_spaces.sweep import read_kept
 #: A forked process has all modules already. Forking is safe while there are no threads, and only on Linux: on macOS
 #: system libraries fail after it.
 _START = "fork" if sys.platform == "linux" else "spawn"
+#: Seconds after the driver's death in which a call must end. A server that does not answer would hold it for minutes.
+_LAST_CALL = 5.0
 
 
 class TrackerError(Exception):
@@ -67,7 +72,7 @@ class TrackerProcess:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._process.terminate()
+        self._process.kill()  # SIGTERM is ignored
         self._process.join()
         self._connection.close()
 
@@ -109,7 +114,9 @@ class TrackerProcess:
 
 
 def _serve(connection: Connection, inherited: Connection | None) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # after Ctrl-C the driver still writes through this process
+    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)  # the driver still writes through this process, and ends it
+    threading.Thread(target=_end_with_driver, name="driver", daemon=True).start()
     if inherited is not None:
         inherited.close()  # a forked copy of the driver's end would keep the pipe open after the driver's death
     served = _Served()
@@ -124,6 +131,15 @@ def _serve(connection: Connection, inherited: Connection | None) -> None:
             connection.send(str(error).strip() or type(error).__name__)
         else:
             connection.send(None)
+
+
+def _end_with_driver() -> None:
+    """Ends this process if the driver dies. `_serve` notices that too, unless it waits for a server."""
+    driver = multiprocessing.parent_process()
+    assert driver is not None
+    driver.join()
+    time.sleep(_LAST_CALL)
+    os._exit(1)
 
 
 class _Served:

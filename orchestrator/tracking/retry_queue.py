@@ -6,6 +6,7 @@ failure it is unknown what was written, so the tracker is opened again and looks
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -66,17 +67,18 @@ class RetryQueue:
             self._since.setdefault(key, time.monotonic())
             self._changed.notify_all()
 
-    def drain(self, wait: float = LAST_WAIT) -> bool:
-        """Waits until the queue is empty, at most `wait` seconds after the last job that succeeded.
+    def drain(self, wait: float = LAST_WAIT, most: float = math.inf) -> bool:
+        """Waits until the queue is empty, at most `wait` seconds after the last job that succeeded and `most` in all.
 
         Returns whether it is empty.
         """
         with self._changed:
-            self._progress, self._draining = time.monotonic(), True
+            start = time.monotonic()
+            self._progress, self._draining = start, True
             self._changed.notify_all()
             try:
                 while self._jobs or self._busy:
-                    left = self._progress + wait - time.monotonic()
+                    left = min(self._progress + wait, start + most) - time.monotonic()
                     if left <= 0 or self._stopped:
                         return False
                     self._changed.wait(left)

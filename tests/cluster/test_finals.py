@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -202,7 +202,13 @@ def test_a_final_that_fails_is_said_with_its_reason_and_ends_nothing(finished: P
 
 @pytest.mark.slow
 @pytest.mark.faults
-def test_one_interrupt_during_the_finals_stops_cleanly_and_resume_goes_on(tmp_path: Path, cache_dir: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "send"),
+    [(signal.SIGINT, 130, os.kill), (signal.SIGTERM, 143, os.kill), (signal.SIGHUP, 129, os.killpg)],
+)
+def test_one_signal_during_the_finals_stops_cleanly_and_resume_goes_on(
+    number: int, code: int, send: Callable[[int, int], None], tmp_path: Path, cache_dir: Path
+) -> None:
     sweeps.prepare(tmp_path, cache_dir, TEXT.replace("samples: 150", "samples: 20000"))
     driver = sweeps.start("launch", "tiny.yaml", cwd=tmp_path)
     assert driver.stdout is not None
@@ -211,10 +217,11 @@ def test_one_interrupt_during_the_finals_stops_cleanly_and_resume_goes_on(tmp_pa
         said += line
         if line.startswith("finals: "):
             break
-    os.kill(driver.pid, signal.SIGINT)
+    send(driver.pid, number)
     output, _ = driver.communicate(timeout=600)
-    assert driver.returncode == 130, said + output
+    assert driver.returncode == code, said + output
     assert "finals missing" in output
+    assert not any(record.final_fault for record in sweeps.records(tmp_path / "runs" / "tiny"))
     assert "gansweep resume tiny" in output
     assert "Traceback" not in output
     sweeps.wait_for_the_last_process(driver)

@@ -19,6 +19,8 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from orchestrator.cluster.jobs import submit
+from orchestrator.paths import REPORT
+from orchestrator.study.study import SweepStudy
 from search_spaces.load import load_sweep
 from tests.support import sweeps
 from tests.support.servers import free_ports
@@ -131,6 +133,44 @@ def test_a_job_whose_driver_is_killed_goes_on_when_it_is_submitted_again(
     assert [record.state for record in records] == ["complete"] * TRIALS
     for old, new in zip(before, records, strict=False):
         assert new.rungs[: len(old.rungs)] == old.rungs
+
+
+@pytest.mark.slow
+@pytest.mark.faults
+@pytest.mark.timeout(1800)
+@pytest.mark.usefixtures("mnist_mini_lenet")
+def test_a_job_that_is_stopped_ends_its_driver_cleanly(
+    tmp_path: Path, cache_dir: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.setenv("RAY_JOB_STOP_WAIT_TIME_S", "300")
+    monkeypatch.setenv("GANSWEEP_GRACE", "300")
+    head: Head = request.getfixturevalue("head")  # after the settings, which its jobs inherit
+    root = tmp_path / "runs"
+    folder = root / "tiny"
+    sweeps.prepare(tmp_path, cache_dir, TEXT.replace("until: 2", "until: 50") + SHARED)
+    command = ["submit", "tiny.yaml", "--address", head.dashboard, "--root", str(root)]
+    first = subprocess.Popen(
+        [sys.executable, "-m", sweeps.COMMAND, *command],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    sweeps.wait_for(lambda: any(record.rungs for record in sweeps.records(folder)), first)
+    (driver,) = drivers(root)[-1:]
+    stop = [str(Path(sys.executable).with_name("ray")), "job", "stop", "--address", head.dashboard]
+    subprocess.run([*stop, "--no-wait", "gansweep-tiny-job1"], capture_output=True, check=True)
+    said, _ = first.communicate(timeout=600)
+    assert "job gansweep-tiny-job1 stopped; the same command continues the sweep" in said
+    assert "stopped; `gansweep resume tiny" in said
+    for words in ("Traceback", "*** SIG"):
+        assert words not in said
+    study = SweepStudy.open(folder)
+    assert study is not None
+    assert study.limits.claims[-1].state == "interrupted"
+    assert not any(record.failures for record in study.records())
+    assert (folder / REPORT).exists()
+    assert driver not in drivers(root)
 
 
 @pytest.mark.slow

@@ -243,3 +243,19 @@ def test_a_cluster_that_will_have_room_later_is_a_warning(monkeypatch: pytest.Mo
     alone = doctor_checks.ray(replace(case, sweep=sweep_of()))
     assert alone.verdict == "failed"
     assert "study.storage: a journal file is for one machine" in alone.found
+
+
+def test_ray_says_what_is_wrong_with_its_temporary_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case(sweep_of(), tmp_path)
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    long = tmp_path / ("job-of-somebody-" * 5)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    found = doctor_checks.ray(case)
+    assert found.verdict == "warning"
+    assert f"TMPDIR: {long} is too long for Ray's sockets" in found.found
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "missing"))
+    missing = doctor_checks.ray(case)
+    assert missing.verdict == "failed"
+    assert missing.found == f"TMPDIR: {tmp_path / 'missing'} cannot be used: No such file or directory"
+    assert missing.remedy == "name a folder that can be written"

@@ -194,9 +194,11 @@ def test_the_user_interface_serves_the_runs_on_localhost(finished: Path) -> None
         assert len(runs) == 6
         child = next(run for run in runs if "mlflow.parentRunId" in run.data.tags)
         assert client.list_artifacts(child.info.run_id, "images")
+        assert sweeps.in_process("ui", "--port", str(port), cwd=finished).returncode == 2, "it is taken"
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait(300)
+        server.terminate()
+        assert server.wait(300) == 143
+        sweeps.wait_for_the_last_process(server)
 
 
 def trials_of(driver: int) -> list[int]:

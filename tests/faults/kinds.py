@@ -193,15 +193,18 @@ def interrupt(sweep: Running) -> None:
         sweep.resume()
 
 
-def signalled(number: signal.Signals) -> Callable[[Running], None]:
-    """A signal that asks the driver to end, alone or with its whole process group, as of a closed terminal."""
+def ends_by(number: signal.Signals) -> Callable[[Running], None]:
+    """A signal that batch systems and terminals send, to the driver alone or to its group, Ray's servers included."""
 
     def inject(sweep: Running) -> None:
-        if sweep.driver.poll() is None:
-            sweep.dice.choice([os.kill, os.killpg])(sweep.driver.pid, number)
+        send = sweep.dice.choice([os.kill, os.killpg])
+        with suppress(ProcessLookupError):  # the sweep may just have ended
+            send(sweep.driver.pid, number)
         said, _ = sweep.driver.communicate(timeout=PATIENCE)
         assert sweep.driver.returncode in (0, 128 + number), f"exit code {sweep.driver.returncode}: {said}"
         assert "Traceback" not in said, said
+        assert "***" not in said, said  # Ray's dump of its stack
+        assert not any(record.failures for record in sweeps.records(sweep.folder)), said
         if sweep.driver.returncode != 0:
             sweep.resume()
 
@@ -351,8 +354,8 @@ KINDS = {
     "second-driver": Kind(second_driver),
     "stopped-driver": Kind(stopped_driver, settings={EXPIRY: "4"}),
     "interrupt": Kind(interrupt),
-    "sigterm": Kind(signalled(signal.SIGTERM)),
-    "sighup": Kind(signalled(signal.SIGHUP)),
+    "sigterm": Kind(ends_by(signal.SIGTERM)),
+    "sighup": Kind(ends_by(signal.SIGHUP)),
     "changed-data": Kind(changed_data, DataFolder),
     "foreign-store": Kind(foreign_store, SharedFolder),
     "disk-full": Kind(full_disk, SmallRoot),

@@ -53,7 +53,7 @@ def time(monkeypatch: pytest.MonkeyPatch) -> Time:
     monkeypatch.setattr("time.sleep", made.sleep)
     monkeypatch.setattr(module, "clock", lambda: made.now)
     monkeypatch.setattr(Lease, "start", lambda self: None)
-    monkeypatch.setattr(Lease, "end", lambda self: self.renew("ended"))
+    monkeypatch.setattr(Lease, "end", lambda self, state="ended": self.renew(state))
     return made
 
 
@@ -258,6 +258,33 @@ def test_a_holder_renews_in_the_background(tmp_path: Path, monkeypatch: pytest.M
     with hold_lease("s", tmp_path, ClaimNotes(lambda: dict(kept), write)):
         assert renewed.wait(240)
     assert claims(kept)[-1].state == "ended"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError])
+def test_a_driver_whose_work_is_not_done_says_so_at_its_end(tmp_path: Path, error: type[BaseException]) -> None:
+    kept: dict[str, Any] = {}
+    with pytest.raises(error), hold_lease("s", tmp_path, notes_of(kept)):
+        raise error
+    assert [claim.state for claim in claims(kept)] == ["interrupted"]
+    with hold_lease("s", tmp_path, notes_of(kept)) as lease:
+        assert lease.epoch == 2
+
+
+def test_a_lease_that_was_given_back_early_is_watched_and_not_renewed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: dict[str, Any] = {}
+    with hold_lease("s", tmp_path / "far", notes_of(kept)) as lease:
+        lease.end("interrupted")
+        lease.check()
+        assert running_driver(claims(kept), tmp_path / "far") is None
+        before = dict(kept)
+        with on("near", monkeypatch), hold_lease("s", tmp_path / "near", notes_of(kept), quiet) as heir:
+            with pytest.raises(LeaseLostError, match=r"lost the lease to process \d+ on near"):
+                lease.check()
+            heir.check()
+    assert {key: note for key, note in kept.items() if key in before} == before
+    assert [claim.state for claim in claims(kept)] == ["interrupted", "ended"]
 
 
 def test_a_driver_that_was_killed_is_not_at_work(tmp_path: Path) -> None:

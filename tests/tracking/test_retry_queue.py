@@ -125,6 +125,17 @@ def test_a_job_that_fails_gives_way_to_a_newer_one_of_its_key() -> None:
     assert tracker.done == ["newer"]
 
 
+def test_a_drain_ends_in_its_time_even_if_jobs_succeed() -> None:
+    tracker = Tracker()
+    with RetryQueue(tracker.open, print) as queue:
+
+        def work(_: Any) -> None:
+            queue.put("next", work)  # there is always another one
+
+        queue.put("next", work)
+        assert not queue.drain(wait=120, most=0.5)
+
+
 def test_leaving_does_not_wait_for_a_tracker_that_is_away() -> None:
     tracker = Tracker()
     tracker.away = True

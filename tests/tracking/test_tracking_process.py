@@ -57,10 +57,13 @@ def test_an_error_is_told_and_the_next_call_is_answered(study: SweepStudy, proce
     sync(process, study)
 
 
-def test_ctrl_c_is_the_driver_s(study: SweepStudy, process: TrackerProcess) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_are_the_driver_s(number: signal.Signals, study: SweepStudy, process: TrackerProcess) -> None:
     sync(process, study)
-    os.kill(process._process.pid, signal.SIGINT)
+    before = process._process.pid
+    os.kill(before, number)
     sync(process, study)
+    assert process._process.pid == before
 
 
 def test_one_that_died_is_replaced_when_the_tracker_is_opened(study: SweepStudy, process: TrackerProcess) -> None:
@@ -73,17 +76,26 @@ def test_one_that_died_is_replaced_when_the_tracker_is_opened(study: SweepStudy,
     assert runs(study) == 2
 
 
-def test_it_ends_with_a_driver_that_is_killed() -> None:
-    program = """
+@pytest.mark.parametrize("call", ["time.sleep(600)", "process.mark([])"], ids=["idle", "in a call"])
+def test_it_ends_with_a_driver_that_is_killed(call: str) -> None:
+    program = f"""
 import time
-from orchestrator.tracking.process import TrackerProcess
-process = TrackerProcess()
+from orchestrator.tracking import process as tracking
+
+def hang(*unused):
+    print("called", flush=True)
+    time.sleep(600)
+
+tracking._Served.call = hang
+process = tracking.TrackerProcess()
 print(process._process.pid, flush=True)
-time.sleep(600)
+{call}
 """
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as driver:
         assert driver.stdout is not None
         number = int(driver.stdout.readline())
+        if "mark" in call:
+            assert driver.stdout.readline() == "called\n"
         assert _lives(number)
         driver.kill()
     end = time.monotonic() + 240

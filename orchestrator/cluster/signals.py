@@ -1,0 +1,189 @@
+"""Ctrl-C, SIGTERM and SIGHUP: the first of them ends a command as Ctrl-C does, a second one ends it at once.
+
+All threads block these signals, and one thread waits for them. So they arrive whatever the main thread is doing in a
+library, and handlers of libraries are never called: Ray's prints its stack and ends the process.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from trainers.errors import InputError
+
+#: Seconds that a driver has to end after SIGTERM or SIGHUP.
+GRACE = "GANSWEEP_GRACE"
+_DEFAULT_GRACE = 8.0
+#: Sent to the main thread to wake it, and to the thread that waits for signals to end it.
+_WAKE = signal.SIGUSR2
+#: Signals within so many seconds are one: `timeout` sends its signal to its child and then to its child's group.
+_SAME = 0.25
+#: Seconds by which a signal may reach this process later than Ray's processes, their death included.
+_SETTLE = 0.5
+
+
+class _Watch:
+    """Waits for signals in a thread of its own."""
+
+    def __init__(self) -> None:
+        interesting = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        # One that is ignored from the start stays so, as `nohup` wants it.
+        self.taken = {each for each in interesting if signal.getsignal(each) is not signal.SIG_IGN}
+        self.received: signal.Signals | None = None
+        self.noticed = threading.Event()
+        """Is set after `received`."""
+        self.grace, self.deadline = _DEFAULT_GRACE, math.inf
+        self.deferred = False
+        self._main, self._raised = threading.get_ident(), False
+        self._thread = threading.Thread(target=self._wait, name="signals", daemon=True)
+
+    def start(self) -> None:
+        self._handler = signal.signal(_WAKE, self._wake)
+        self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, {*self.taken, _WAKE})
+        self._thread.start()  # inherits what is blocked
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {_WAKE})
+
+    def stop(self) -> None:
+        self.deferred = True  # what comes now is too late
+        assert self._thread.ident is not None
+        signal.pthread_kill(self._thread.ident, _WAKE)
+        self._thread.join()
+        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
+        signal.signal(_WAKE, self._handler)
+
+    def _wait(self) -> None:
+        waited = {*self.taken, _WAKE}
+        if (first := signal.sigwait(waited)) == _WAKE:
+            return
+        start = time.monotonic()
+        if first != signal.SIGINT:
+            self.deadline = start + self.grace
+            timer = threading.Timer(self.grace, os._exit, [128 + first])
+            timer.daemon = True
+            timer.start()
+        self.received = signal.Signals(first)
+        self.noticed.set()
+        signal.pthread_kill(self._main, _WAKE)
+        while signal.sigwait(waited) != _WAKE:
+            if time.monotonic() - start > _SAME:
+                if os.isatty(1):
+                    with suppress(OSError):
+                        os.write(1, b"\x1b[?25h")  # a live table hides the cursor
+                os._exit(128 + first)
+
+    def _wake(self, *unused: object) -> None:
+        if self.received is not None and not self.deferred and not self._raised:
+            self._raised = True
+            raise KeyboardInterrupt
+
+
+_watch: _Watch | None = None
+
+
+def _unblock() -> None:
+    if _watch is not None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _watch.taken)
+
+
+# Children inherit what is blocked. Ray's would not end by SIGTERM; it starts them with a function for `preexec_fn`,
+# and only so does `subprocess` call what is registered here.
+os.register_at_fork(after_in_child=_unblock)
+
+
+@contextmanager
+def watch() -> Iterator[None]:
+    """Raises KeyboardInterrupt in the block, which must be the main thread's, after the first signal.
+
+    After a signal the process ends with the block, and waits for no thread of a library. The exit code is 128 plus the
+    number of the signal; after Ctrl-C it is that of the block if it has one. A second signal ends the process at once,
+    and so does the end of the grace after SIGTERM or SIGHUP.
+    """
+    global _watch
+    assert _watch is None
+    _watch = _Watch()
+    _watch.start()
+    try:
+        yield
+    except BaseException as error:
+        if _watch.received is not None:
+            _end(_watch.received, error)
+        raise
+    else:
+        if _watch.received is not None:
+            _end(_watch.received, None)
+    finally:
+        _watch.stop()
+        _watch = None
+
+
+def _end(received: signal.Signals, error: BaseException | None) -> None:
+    code = 128 + received
+    if received == signal.SIGINT and isinstance(error, SystemExit) and isinstance(error.code, int):
+        code = error.code
+    with suppress(OSError, ValueError):  # the terminal may be gone
+        if isinstance(error, Exception):
+            text = (str(error).strip() or type(error).__name__).splitlines()[0]
+            print(f"error: while ending after {received.name}: {text}", file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """A signal raises nothing in the block but at calls of `check`, and at its end.
+
+    An exception of the block after a signal is taken for its consequence: Ray's processes may have got it too.
+    """
+    if _watch is None:
+        yield
+        return
+    _watch.deferred = True
+    try:
+        yield
+    except Exception:
+        check()
+        raise
+    finally:
+        _watch.deferred = False
+    check()
+
+
+def check(wait: float = 0.0) -> None:
+    """Raises KeyboardInterrupt if there was a signal, or is one within `wait` seconds."""
+    if _watch is not None and _watch.noticed.wait(wait):
+        raise KeyboardInterrupt
+
+
+def check_death() -> None:
+    """As `check`, for the death of a process: a signal to both may have reached it first."""
+    check(_SETTLE)
+
+
+def received() -> bool:
+    """Whether there was a signal."""
+    return _watch is not None and _watch.noticed.is_set()
+
+
+def left() -> float:
+    """Seconds until this process ends by force; infinite as long as there was no SIGTERM or SIGHUP."""
+    return _watch.deadline - time.monotonic() if _watch is not None else math.inf
+
+
+def read_grace() -> None:
+    """Takes over the grace of the environment. Raises InputError if it is no number of seconds."""
+    written = os.environ.get(GRACE, str(_DEFAULT_GRACE))
+    try:
+        seconds = float(written)
+    except ValueError:
+        seconds = math.nan
+    if not 0 < seconds <= 1e6:
+        raise InputError(f"{GRACE}={written}: must be a number of seconds above 0, at most 1e6")
+    if _watch is not None:
+        _watch.grace = seconds
