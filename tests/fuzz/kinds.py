@@ -23,8 +23,8 @@ from orchestrator.cli.app import app
 from orchestrator.driver.launch import check
 from orchestrator.paths import JOURNAL, SWEEP_FILE
 from search_spaces import shipped
-from search_spaces.checks import sweep_warnings
-from search_spaces.load import load_sweep
+from search_spaces.advice import sweep_warnings
+from search_spaces.load import load_sweep, places_in
 from tests.fuzz.laws import run_command_line
 from tests.fuzz.mutations import address, odd_value, spoiled_bytes, spoiled_json, spoiled_lines
 from tests.support.earlier import unpack
@@ -84,7 +84,8 @@ def sweep_file(random: Random, folder: Path, place: Path) -> Attack:
 
     def plan() -> None:  # all of a dry run but the steps that it times
         sweep = load_sweep(path, settings[1:])
-        print(*sweep_warnings(sweep), *check(sweep, folder / "r", lambda: None), sweep.normalised())
+        with places_in(path, settings[1:]):
+            print(*sweep_warnings(sweep), *check(sweep, folder / "r", lambda: None), sweep.normalised())
 
     return Attack(["launch", str(path), *settings, "--dry-run", "--root", str(folder / "r")], plan, {path})
 
