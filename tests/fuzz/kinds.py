@@ -22,6 +22,7 @@ from PIL import Image
 from orchestrator.cli.app import app
 from orchestrator.driver.launch import check
 from orchestrator.paths import JOURNAL, SWEEP_FILE
+from orchestrator.study.study import SweepStudy
 from search_spaces import shipped
 from search_spaces.advice import sweep_warnings
 from search_spaces.load import load_sweep, places_in
@@ -312,7 +313,23 @@ def journals(random: Random, folder: Path, place: Path) -> Attack:
     else:
         spoiled = spoiled_bytes(data, random)
     (root / "kept" / JOURNAL).write_bytes(spoiled)
-    return Attack(["status", "kept", "--json", "--root", str(root)])
+    words = ["status", "kept", "--json", "--root", str(root)]
+
+    def repaired() -> None:
+        """A journal that is refused can be read after its repair, unless it was cut before its study had begun."""
+        if _exit_code(words) != 0:
+            assert _exit_code(["repair", "kept", "--root", str(root)]) == 0, "it cannot be repaired"
+            assert _exit_code(words) == 0 or SweepStudy.open(root / "kept") is None, "it is refused after its repair"
+
+    return Attack(words, repaired)
+
+
+def _exit_code(arguments: list[str]) -> int | str | None:
+    try:
+        run_command_line(arguments)
+    except SystemExit as end:
+        return end.code or 0
+    return 0
 
 
 FOREIGN_LINES = (b"\n", b"{}\n", b"null\n", b"hello\n", b"\xff\xfeh\0\n", b"[1, 2]\n", b"\r\n", b'{"op_code": 99}\n')
