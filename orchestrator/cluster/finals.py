@@ -28,15 +28,15 @@ from trainers.tools.score import from_checkpoint
 METRICS = ("fid", "kid")
 
 
-def score_final(sweep_text: str, origin: Origin, cache: Path, number: int, images: int) -> Final:
-    """Scores the checkpoint of trial `number` after `images` images.
+def score_final(sweep_text: str, folder: Path, cache: Path, inputs: Inputs | None, number: int, images: int) -> Final:
+    """Scores the checkpoint of trial `number` after `images` images; `folder` is the sweep's, `inputs` its study's.
 
     The noise begins with that of the rungs' scores, and goes on, since there are more samples. Raises InputError if the
     checkpoint is missing or damaged, and as `prepared`.
     """
     start, sweep, device = time.perf_counter(), read_kept(sweep_text), pick_device()
-    train, evaluator, _ = prepared(sweep_text, cache, device, origin)
-    with store_of(sweep, origin.folder).at(number, images) as checkpoint:
+    train, evaluator, _ = prepared(sweep_text, cache, device, Origin(inputs, folder) if inputs else None)
+    with store_of(sweep, folder).at(number, images) as checkpoint:
         made = from_checkpoint(checkpoint, train, sweep.finals.samples, evaluator.seed)
     ours = evaluator(made.images, made.labels, metrics=METRICS).scores
     official = official_scores(
@@ -53,12 +53,7 @@ def score_final(sweep_text: str, origin: Origin, cache: Path, number: int, image
 
 @signals.deferred()  # the study is not interrupted while it writes
 def run_finals(
-    study: SweepStudy,
-    inputs: Inputs,
-    cache: Path,
-    capacity: Capacity,
-    finalists: Sequence[TrialRecord],
-    listener: Listener,
+    study: SweepStudy, cache: Path, capacity: Capacity, finalists: Sequence[TrialRecord], listener: Listener
 ) -> None:
     """Scores the best checkpoints of `finalists` on the cluster, each with the resources of a trial's worker.
 
@@ -70,7 +65,7 @@ def run_finals(
     task = ray.remote(num_cpus=want.cpus_per_worker, num_gpus=want.gpu_share, max_retries=MOST_FAILURES - 1)(
         score_final
     )
-    common = study.sweep.normalised(), Origin(inputs, study.folder.resolve()), cache.resolve()
+    common = study.sweep.normalised(), study.folder.resolve(), cache.resolve(), study.inputs.recorded
     waiting = [(record.number, record.best.images) for record in finalists if record.best]
     running: dict[Any, int] = {}
     while (waiting or running) and not study.limits.leaving:

@@ -76,7 +76,7 @@ class Trainable(tune.Trainable):  # type: ignore[misc]  # ray ships no types for
             config["params"],
             config["attempt"],
             self._team,
-            Inputs.from_json(config["inputs"], "the inputs of the study"),
+            Inputs.from_json(config["inputs"], "the inputs of the study") if config["inputs"] else None,
         )
 
     def _nodes(self) -> list[str]:

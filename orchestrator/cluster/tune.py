@@ -22,7 +22,6 @@ from orchestrator.cluster.trainable import REPORT, Trainable, log_tail
 from orchestrator.decisions.failures import damaged_checkpoint, failure_of, reason_to_end_sweep
 from orchestrator.paths import TUNE, process_log
 from orchestrator.store import store_of
-from orchestrator.study.inputs import Inputs
 from orchestrator.study.study import Decision, SweepStudy, Ticket
 from trainers.errors import InputError, named
 from trainers.rungs import Rung
@@ -136,19 +135,19 @@ class _StudyScheduler(_Transient, FIFOScheduler):  # type: ignore[misc]
 
 
 @signals.deferred()  # the study and Tune are not interrupted while they write
-def run_trials(study: SweepStudy, inputs: Inputs, cache: Path, capacity: Capacity, listener: Listener) -> None:
+def run_trials(study: SweepStudy, cache: Path, capacity: Capacity, listener: Listener) -> None:
     """Runs the study's trials until its budget is used; needs a started cluster.
 
     After a signal it raises KeyboardInterrupt and leaves the trials' processes to the end of the cluster. Raises
     InputError if no trial can go on: a disk is full, or a node of the cluster has other inputs than the study.
     """
-    scratch = study.folder / TUNE
+    inputs, scratch = study.inputs.recorded, study.folder / TUNE
     shutil.rmtree(scratch, ignore_errors=True)
     common = {
         "sweep": study.sweep.normalised(),
         "folder": str(study.folder.resolve()),
         "cache": str(cache.resolve()),
-        "inputs": inputs.to_json(),
+        "inputs": inputs.to_json() if inputs else None,
         "resources": capacity.want.model_dump_json(),
     }
     searcher = _StudySearcher(study, common, capacity, listener)

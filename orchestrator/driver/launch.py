@@ -208,7 +208,7 @@ def _run(
     follower = Follower(study, queue, progress)
     if not status_of(study).ended:
         with _lost_lease_raised_first(study):
-            tune.run_trials(study, inputs, cache_of(root), capacity, follower)
+            tune.run_trials(study, cache_of(root), capacity, follower)
     # The finals read checkpoints: those that waited for an unavailable store are published first.
     store_of(study.sweep, study.folder).drain(wait=status_of(study).ended)
     missing = status_of(study).finals_missing
@@ -216,7 +216,7 @@ def _run(
         numbers = ", ".join(str(record.number) for record in missing)
         progress.say(f"finals: trials {numbers} on {study.sweep.finals.samples:,} images each")
         with _lost_lease_raised_first(study):
-            run_finals(study, inputs, cache_of(root), capacity, missing, follower)
+            run_finals(study, cache_of(root), capacity, missing, follower)
 
 
 def _keep_prior_trials(study: SweepStudy, earlier: list[SweepStudy], evaluator: Evaluator, progress: Progress) -> None:

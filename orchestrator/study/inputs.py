@@ -117,13 +117,19 @@ class StudyInputs:
         self._notes, self._records = notes, records
 
     @property
+    def recorded(self) -> Inputs | None:
+        """The recorded inputs; None before the first launch of this release."""
+        note = self._notes.get(INPUTS)
+        return None if note is None else Inputs.from_json(note, f"the note {INPUTS} of the study")
+
+    @property
     def known(self) -> tuple[Inputs, ...]:
         """The recorded inputs; if an earlier release began the study, what its scores tell; empty if nothing is known.
 
         Scores that do not compare with each other tell several.
         """
-        if (note := self._notes.get(INPUTS)) is not None:
-            return (Inputs.from_json(note, f"the note {INPUTS} of the study"),)
+        if (recorded := self.recorded) is not None:
+            return (recorded,)
         return tuple(dict.fromkeys(_told_by(score) for score in _scores(self._records())))
 
     def record(self, inputs: Inputs) -> None:

@@ -187,14 +187,14 @@ def test_changed_pictures_are_refused_whatever_changed(
     place: Path, change: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(classifier, "fit", lambda *_: pytest.fail("an extractor was trained for other data"))
-    before = sorted(path.name for path in (place / "runs/cache").iterdir())
+    before = sorted((place / "runs/cache").glob("[lr]e*"))
     CHANGES[change](place / "flowers")
     said = refused(place)
     (inputs,) = study_in(place).inputs.known
     assert said.startswith(f"sweep {NAME}: dataset: the ")
     assert any(f"it has {images}; there are " in said for images in (inputs.train, inputs.test))
     assert "put back what the study has, or give this sweep another --name" in said
-    assert sorted(path.name for path in (place / "runs/cache").iterdir()) == before
+    assert sorted((place / "runs/cache").glob("[lr]e*")) == before, "an extractor or a reference of other data"
 
 
 def test_a_changed_file_of_digits_is_refused(tmp_path: Path) -> None:
@@ -324,3 +324,23 @@ def test_a_process_that_finds_other_data_than_its_driver_ends_the_sweep_and_name
     done = resume(place)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [record.state for record in trials(place)] == ["complete"] * 2
+
+
+def test_a_final_on_other_data_is_refused_and_scored_once_they_are_back(place: Path) -> None:
+    shutil.rmtree(place / "runs" / NAME)
+    text = TEXT.replace("{trials: 0}", "{trials: 1, samples: 60}").replace("budget: {trials: 2}", "budget: {trials: 1}")
+    (place / f"{NAME}.yaml").write_text(text)
+    driver = sweeps.start("launch", f"{NAME}.yaml", cwd=place)
+    sweeps.wait_for(lambda: any(record.rungs for record in trials(place)), driver)
+    content = (place / "flowers/rose/7.png").read_bytes()
+    picture(place / "flowers/rose/7.png", 999, 100)
+    said, _ = driver.communicate(timeout=300)
+    assert driver.returncode == 2, said
+    assert "node " in said.strip().splitlines()[-1]
+    (record,) = trials(place)
+    assert (record.state, record.final, record.final_fault) == ("complete", None, None)
+    (place / "flowers/rose/7.png").write_bytes(content)
+    done = resume(place)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (record,) = trials(place)
+    assert record.final is not None
