@@ -12,6 +12,8 @@ from orchestrator.cluster import tune
 from trainers.checkpoint import STATE
 
 OUT_OF_MEMORY, KILLED, DAMAGED, ALL_DAMAGED = 1, 2, 3, 4
+#: If this is set in the environment, all trials run out of memory.
+EACH = "TESTS_EACH_TRIAL_OUT_OF_MEMORY"
 #: After so many rungs of the first attempt.
 RUNGS = 2
 
@@ -23,7 +25,7 @@ class Failing(tune.Trainable):
         import torch
 
         number, attempt = self._config["number"], self._config["attempt"]
-        if number == OUT_OF_MEMORY:
+        if number == OUT_OF_MEMORY or EACH in os.environ:
             print("printed by", attempt)
             os.system("echo written below Python >&2")
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0 has 0 bytes free")
