@@ -127,11 +127,11 @@ def _end(received: signal.Signals, error: BaseException | None) -> None:
     if received == signal.SIGINT and isinstance(error, SystemExit) and isinstance(error.code, int):
         code = error.code
     with suppress(OSError, ValueError):  # the terminal may be gone
-        if isinstance(error, Exception):
+        if isinstance(error, Exception) and sys.stderr is not None:  # None: it was closed from the start
             text = (str(error).strip() or type(error).__name__).splitlines()[0]
             print(f"error: while ending after {received.name}: {text}", file=sys.stderr)
-        sys.stdout.flush()
-        sys.stderr.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
     os._exit(code)
 
 

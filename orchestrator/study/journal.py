@@ -44,7 +44,8 @@ class Journal(BaseJournalBackend):  # type: ignore[misc]  # optuna is not checke
 
     def __init__(self, path: str) -> None:
         self._path = Path(path)
-        open(path, "ab").close()  # creates the file if there is none
+        if not self._path.exists():  # a journal that may only be read can be read
+            open(path, "ab").close()
         self._begin()
 
     def _begin(self) -> None:

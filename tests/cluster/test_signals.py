@@ -91,6 +91,19 @@ except KeyboardInterrupt:
     assert ended(process) == (143, "error: while ending after SIGTERM: two\n")
 
 
+def test_closed_streams_change_no_exit_code() -> None:
+    process = start("""
+try:
+    ready()
+    sys.stdout = sys.stderr = None  # as Python has them if they are closed from the start
+    time.sleep(600)
+except KeyboardInterrupt:
+    raise ValueError("unseen") from None
+""")
+    process.send_signal(signal.SIGHUP)
+    assert ended(process) == (129, "")
+
+
 def test_no_thread_is_waited_for() -> None:
     process = start("""
 threading.Thread(target=time.sleep, args=[600]).start()

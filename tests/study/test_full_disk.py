@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from orchestrator.cli.app import open_study
+from orchestrator.study.requests import Request
 from orchestrator.study.status import status_of
 from orchestrator.study.study import SweepStudy
 from tests.support import made_up
@@ -75,6 +77,27 @@ def test_a_study_whose_file_was_deleted_under_it_names_the_file(tmp_path: Path, 
     assert sentence is not None
     assert sentence.startswith(f"{file}: ")
     assert "\n" not in sentence
+
+
+@pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Path]:
+    """A root with a sweep on a disk that may only be read."""
+    root = tmp_path / "runs"
+    root.mkdir()
+    create(root / "made-up", None).next_ticket()
+    for options in (["--bind"], ["-o", "remount,bind,ro"]):
+        if subprocess.run(["mount", *options, str(root), str(root)], check=False).returncode:
+            pytest.skip("only root may mount a disk")
+    yield root
+    subprocess.run(["umount", "--lazy", str(root)], check=True)
+
+
+def test_on_a_disk_that_may_only_be_read_a_study_is_read_and_a_write_names_its_file(read_only: Path) -> None:
+    study = open_study(read_only / "made-up")
+    assert [record.state for record in status_of(study).records] == ["running"]
+    with pytest.raises(OSError, match="Read-only file system") as caught:
+        study.limits.request(Request("add-trials", trials=1))
+    assert fault_of_file(caught.value) == f"{study.folder}/study.journal: Read-only file system"
 
 
 def test_a_mistake_of_the_program_is_no_fault_of_a_file(tmp_path: Path) -> None:
