@@ -164,7 +164,7 @@ def test_a_journal_or_a_database_that_cannot_be_written_fails(tmp_path: Path) ->
     (case.root / "mlflow.db").write_bytes(b"no database at all, but long enough for a header of one" * 10)
     assert doctor_checks.tracking(case).verdict == "failed"
     assert "not a database" in doctor_checks.tracking(case).found
-    assert doctor_checks.tracking(case).remedy == "name another --root"
+    assert "`gansweep rebuild-tracking NAME --root " in doctor_checks.tracking(case).remedy
 
 
 @pytest.mark.parametrize(("gpus", "verdict"), [("0", "warning"), ("1", "failed")])
