@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,9 @@ from trainers.checkpoint import CheckpointError, folder_name, images_of
 from trainers.errors import InputError
 
 T = TypeVar("T")
+
+#: Names of sample grids: the images trained.
+_SAMPLES = re.compile(r"[0-9]+\.png", re.ASCII)
 
 _log = logging.getLogger(__name__)
 
@@ -168,9 +172,10 @@ class TrialStore:
 
     def _download_samples(self, key: str, folder: Path) -> None:
         for each in self.objects.find(key):
-            path = folder / each.key.removeprefix(key)
-            if not path.exists():
-                self.objects.get_file(each.key, path)
+            name = each.key.removeprefix(key)
+            # Whoever else writes to the bucket must not choose a place on this machine, as `../` would.
+            if _SAMPLES.fullmatch(name) and not (folder / name).exists():
+                self.objects.get_file(each.key, folder / name)
 
     def location(self, number: int, images: int) -> str | None:
         """The folder or URI of the checkpoint after `images` images, or None. Raises UnavailableError."""

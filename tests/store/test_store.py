@@ -134,6 +134,14 @@ def test_half_written_grids_are_not_found(tmp_path: Path) -> None:
     assert list(store.grids(7)) == [2000, 10000]
 
 
+def test_the_key_of_a_grid_chooses_no_place_on_this_machine(tmp_path: Path) -> None:
+    objects = MemoryObjects()
+    for name in ("../../../evil.png", "/evil.png", "0000000100.png/../../evil.png", "evil.png", "0000000200.png"):
+        objects.put(f"{TRIAL}/samples/{name}", b"pixels")
+    assert list(TrialStore(objects, tmp_path / "scratch").grids(3)) == [200]
+    assert [path.name for path in tmp_path.rglob("*.png")] == ["0000000200.png"]
+
+
 def test_what_is_published_is_fetched_on_another_machine(machine: Open, tmp_path: Path) -> None:
     assert newest(machine()) is None
     publish(machine(), 100, 1.0)
