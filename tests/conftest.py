@@ -43,6 +43,9 @@ LONGEST = (
     "store/test_store_s3.py",
 )
 
+# Who runs tests in the background may ignore these signals, and so would the commands that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 torch.set_num_threads(1)
 hypothesis.settings.register_profile(
     "tests",
