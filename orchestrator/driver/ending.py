@@ -18,11 +18,14 @@ from orchestrator.report import write_report
 from orchestrator.store import store_of
 from orchestrator.study.status import status_of
 from orchestrator.study.study import SweepStudy
-from orchestrator.tracking.retry_queue import LAST_WAIT, RetryQueue
+from orchestrator.tracking.retry_queue import RetryQueue
 
 Result = TypeVar("Result")
 #: Seconds of the grace that are kept for the report, and for the end of the process.
 _REPORT, _END = 3.0, 0.5
+#: Seconds without progress after which MLflow is not waited for. Ray's library aborts a process that has lost its
+#: cluster for 60 s.
+_PATIENCE = 20.0
 
 
 @contextmanager
@@ -43,12 +46,12 @@ def leave(study: SweepStudy, queue: RetryQueue) -> bool:
     """
     _give_back(study)
     publishing = in_background(partial(store_of(study.sweep, study.folder).drain, wait=False))
-    tracked = queue.drain(most=signals.left() - _REPORT)
+    tracked = queue.drain(_PATIENCE, signals.left() - _REPORT)
     status, report = status_of(study), study.folder / REPORT
     write_report(status, study, report)
     queue.put("end", lambda tracker: tracker.finish(status, report))
-    tracked = tracked and queue.drain(most=signals.left() - _END)
-    wait([publishing], min(signals.left() - _END, LAST_WAIT))
+    tracked = tracked and queue.drain(_PATIENCE, signals.left() - _END)
+    wait([publishing], min(signals.left() - _END, _PATIENCE))
     return tracked
 
 

@@ -119,6 +119,22 @@ def test_the_next_driver_removes_what_a_dead_one_has_left(short: Path) -> None:
         assert not lives(child)
 
 
+def test_a_process_that_has_named_itself_is_known_by_its_open_files(short: Path) -> None:
+    with private_folder() as folder:
+        with open(folder / "log", "w") as log:
+            named, other = (
+                subprocess.Popen([name, "600"], executable="/bin/sleep", env={}, stdout=log)
+                for name in ("ray::DashboardAgent", "somebody's")
+            )
+            elsewhere = subprocess.Popen(["ray::IDLE", "600"], executable="/bin/sleep", env={})
+        assert guard.processes(folder) == [named.pid]
+    assert named.wait(240) == -signal.SIGKILL
+    for each in (other, elsewhere):
+        assert each.poll() is None
+        each.kill()
+        each.wait()
+
+
 def guards(folder: Path) -> list[int]:
     found = subprocess.run(["pgrep", "-f", f"guard.py {folder}"], capture_output=True, text=True, check=True)
     return [int(line) for line in found.stdout.split()]

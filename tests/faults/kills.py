@@ -86,7 +86,7 @@ def _kill(number: int, folder: Path, kills: int, place: Path) -> Kill:
         os.kill(driver.pid, signal.SIGKILL)
     driver.wait()
     time.sleep(ORPHANS)
-    orphans = list(_processes(place))
+    orphans = list(_processes(driver.pid, place))
     left = sorted(each.name for each in place.iterdir() if each.name != CACHE)
     rungs = sum(len(record.rungs) for record in _records(folder))
     return Kill(number, round(seconds, 1), rungs, orphans, left)
@@ -108,12 +108,14 @@ def _start(folder: Path, kills: int, place: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def _processes(place: Path) -> Iterator[str]:
-    """Command lines of living processes whose temporary folder is, or is in, `place`: those of drivers, and theirs."""
-    for environment in Path("/proc").glob("[0-9]*/environ"):
+def _processes(driver: int, place: Path) -> Iterator[str]:
+    """Command lines of living processes of the driver's session, and of others whose temporary folder is `place`."""
+    for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if f"TMPDIR={place}".encode() in environment.read_bytes():
-                yield (environment.parent / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:120]
+            state, _, _, session = (process / "stat").read_text().rpartition(")")[2].split()[:4]
+            ours = int(session) == driver or f"TMPDIR={place}".encode() in (process / "environ").read_bytes()
+            if ours and state != "Z":
+                yield (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")[:120]
 
 
 def _records(folder: Path) -> Sequence[TrialRecord]:
