@@ -58,8 +58,8 @@ def said_until(driver: subprocess.Popen[str], words: str) -> str:
     raise AssertionError(said)
 
 
-def session(driver: subprocess.Popen[str]) -> list[int]:
-    found = subprocess.run(["pgrep", "-s", str(driver.pid)], capture_output=True, text=True, check=True)
+def session(leader: int) -> list[int]:
+    found = subprocess.run(["pgrep", "-s", str(leader)], capture_output=True, text=True, check=False)
     return [int(line) for line in found.stdout.split()]
 
 
@@ -74,7 +74,7 @@ def group(driver: subprocess.Popen[str], number: signal.Signals) -> None:
 
 def everybody(driver: subprocess.Popen[str], number: signal.Signals) -> None:
     """As a batch system does it; trials are in groups of their own."""
-    for process in session(driver):
+    for process in session(driver.pid):
         os.kill(process, number)
 
 
@@ -189,14 +189,14 @@ def test_a_driver_that_must_end_at_once_leaves_no_process(
     driver.communicate(timeout=600)
     assert driver.returncode == 143
     sweeps.wait_for_the_last_process(driver)
-    end_of_guard(temporary)
+    # It could not wait for its guard.
+    wait_until(lambda: not list(temporary.glob("gansweep-*")), "its folder is left")
 
 
-def end_of_guard(temporary: Path) -> None:
-    """Waits until the guard of a driver that could not wait for it is done."""
+def wait_until(condition: Callable[[], bool], otherwise: str) -> None:
     end = time.monotonic() + 240
-    while list(temporary.glob("gansweep-*")):
-        assert time.monotonic() < end, "its folder is left"
+    while not condition():
+        assert time.monotonic() < end, otherwise
         time.sleep(0.1)
 
 
@@ -225,9 +225,9 @@ def test_a_terminal_that_is_closed_ends_the_sweep_cleanly(tmp_path: Path, cache_
         text=True,
         check=True,
     )
-    process, code = done.stdout.split()
-    assert code == "129"
-    assert subprocess.run(["pgrep", "-s", process], check=False).returncode == 1, "processes are left"
+    process, code = map(int, done.stdout.split())
+    assert code == 129
+    wait_until(lambda: not session(process), "processes are left")
     assert not list(temporary.glob("gansweep-*"))
     study = SweepStudy.open(tmp_path / "runs" / "tiny")
     assert study is not None
