@@ -9,6 +9,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import shutil
 import signal
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ import pytest
 import torch
 
 from orchestrator.cluster.nodes import bind_to_loopback
+from orchestrator.store import Objects
+from orchestrator.store.folder import FolderObjects
+from orchestrator.store.s3 import S3Objects
 from tests.support.postgres import Postgres
 from tests.support.servers import S3Server
 from tests.support.shared import Shared, close_shared, open_shared, shared_of, tell_worker
@@ -124,6 +128,15 @@ def mnist_mini_lenet(shared: Shared, cache_dir: Path, mnist_mini: tuple[ImageDat
         build_extractor(spec, *mnist_mini, trained, "cpu")
         shutil.copytree(trained, cache_dir, dirs_exist_ok=True)
     return build_extractor(spec, *mnist_mini, cache_dir, "cpu")
+
+
+@pytest.fixture(params=["folder", "s3"])
+def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
+    """An empty store, in a folder and in a bucket of the real S3 server."""
+    if request.param == "folder":
+        return FolderObjects(tmp_path / "store")
+    server: S3Server = request.getfixturevalue("s3")
+    return S3Objects(server.bucket(f"b-{uuid.uuid4().hex}"), "prefix", server.endpoint)
 
 
 @pytest.fixture(scope="session")

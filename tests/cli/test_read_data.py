@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from orchestrator.cli.__main__ import main
 from tests.support import sweeps
 
 Command = Callable[..., tuple[int, str, str]]
@@ -17,7 +15,7 @@ DAMAGED = ("b/3.png", "a/0.png", "b/8.png")
 
 
 @pytest.fixture
-def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """Runs a command line beside a sweep file and a folder of pictures: exit code, standard output, standard error."""
     for name in ("a", "b"):
         (tmp_path / "set" / name).mkdir(parents=True)
@@ -29,16 +27,11 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
             "batch: 50", "batch: 10"
         )
     )
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("GANSWEEP_HOME", raising=False)
     monkeypatch.setattr("orchestrator.driver.estimate.SECONDS_PER_TRIAL", 0.01)
 
     def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["gansweep", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        return int(ended.value.code or 0), out, err
+        done = sweeps.in_process(*arguments, cwd=tmp_path)
+        return done.returncode, done.stdout, done.stderr
 
     return run
 

@@ -22,14 +22,6 @@ from trainers.checkpoint import MANIFEST, STATE, folder_name, prune
 from trainers.errors import InputError
 
 
-@pytest.fixture(params=["folder", "s3"])
-def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
-    if request.param == "folder":
-        return FolderObjects(tmp_path / "store")
-    server: S3Server = request.getfixturevalue("s3")
-    return S3Objects(server.bucket(f"b-{uuid.uuid4().hex}"), "prefix", server.endpoint)
-
-
 @pytest.fixture
 def store(objects: Objects, tmp_path: Path) -> TrialStore:
     """Of trials 0 and 1 with two checkpoints and samples each, whose best is the first."""

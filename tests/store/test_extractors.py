@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import uuid
 from pathlib import Path
 
 import pytest
@@ -12,19 +11,10 @@ from orchestrator.store import Objects, TrialStore, orphans
 from orchestrator.store.extractors import fetch_weights, keep_weights, weights_beside
 from orchestrator.store.folder import FolderObjects
 from orchestrator.store.s3 import S3Objects
-from tests.support.servers import S3Server
 
 CONTENT = bytes(range(256)) * 300
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 KEY = f"extractors/{SHA256}.safetensors"
-
-
-@pytest.fixture(params=["folder", "s3"])
-def objects(request: pytest.FixtureRequest, tmp_path: Path) -> Objects:
-    if request.param == "folder":
-        return FolderObjects(tmp_path / "store")
-    server: S3Server = request.getfixturevalue("s3")
-    return S3Objects(server.bucket(f"b-{uuid.uuid4().hex}"), "prefix", server.endpoint)
 
 
 @pytest.fixture
