@@ -264,5 +264,5 @@ def test_parameter_importances_find_the_parameter_that_matters(tmp_path: Path) -
 def test_a_status_names_the_sweep_it_cannot_find(tmp_path: Path) -> None:
     from orchestrator.study.status import read_status
 
-    with pytest.raises(InputError, match=r"no sweep called 'nothing' .*there are: none"):
+    with pytest.raises(InputError, match=r"no sweep called 'nothing' .*there are no sweeps; name the folder"):
         read_status(tmp_path / "nothing")
