@@ -123,14 +123,15 @@ def _serve(connection: Connection, inherited: Connection | None) -> None:
     while True:
         try:
             method, arguments = connection.recv()
-        except EOFError:  # the driver has ended
+        except (EOFError, OSError):  # the driver has ended, perhaps in the middle of a message or before an answer
             return
+        answer = None
         try:
             served.call(method, arguments)
         except Exception as error:  # of any kind: the driver raises it as TrackerError
-            connection.send(str(error).strip() or type(error).__name__)
-        else:
-            connection.send(None)
+            answer = str(error).strip() or type(error).__name__
+        with suppress(OSError):  # the next `recv` notices that too
+            connection.send(answer)
 
 
 def _end_with_driver() -> None:

@@ -104,6 +104,30 @@ print(process._process.pid, flush=True)
         time.sleep(0.1)
 
 
+@pytest.mark.parametrize(
+    "end",
+    [
+        "process._connection.send(('mark', [[]])); process._connection.poll(None); os._exit(0)",
+        "process._connection.send(('mark', [[]])); os._exit(0)",
+        "os.write(process._connection.fileno(), bytes([0, 0, 1, 0, 7])); os._exit(0)",
+        "os._exit(0)",
+    ],
+    ids=["before it reads the answer", "before the answer", "within a message", "between two calls"],
+)
+def test_the_death_of_the_driver_is_no_error_of_its(end: str) -> None:
+    program = f"""
+import os
+from orchestrator.tracking.process import TrackerProcess, _Served
+
+_Served.call = lambda *unused: None
+process = TrackerProcess()
+{end}
+"""
+    # The output ends with the last process that has it.
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240, check=True)
+    assert done.stderr == ""
+
+
 def _lives(number: int) -> bool:
     try:
         return "Z" not in Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
