@@ -158,8 +158,10 @@ def test_a_job_that_is_stopped_ends_its_driver_cleanly(
     )
     sweeps.wait_for(lambda: any(record.rungs for record in sweeps.records(folder)), first)
     (driver,) = drivers(root)[-1:]
-    stop = [str(Path(sys.executable).with_name("ray")), "job", "stop", "--address", head.dashboard]
-    subprocess.run([*stop, "--no-wait", "gansweep-tiny-job1"], capture_output=True, check=True)
+    stop = [str(Path(sys.executable).with_name("ray")), "job", "stop", "--address", head.dashboard, "--no-wait"]
+    settings = {**os.environ, "RAY_AUTH_MODE": "token"}
+    done = subprocess.run([*stop, "gansweep-tiny-job1"], env=settings, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
     said, _ = first.communicate(timeout=600)
     assert "job gansweep-tiny-job1 stopped; the same command continues the sweep" in said
     assert "stopped; `gansweep resume tiny" in said
