@@ -30,11 +30,20 @@ def check(objects: Objects, number: int, attempt: int) -> None:
     _checked(objects, number, attempt)
 
 
-def _checked(objects: Objects, number: int, attempt: int) -> str | None:
+def holder(objects: Objects, number: int) -> tuple[int, str] | None:
+    """The attempt that has claimed the trial, and the tag of the object that says so; None if none has."""
     try:
-        holder, tag = objects.get(f"{trial_key(number)}/attempt")
+        content, tag = objects.get(f"{trial_key(number)}/attempt")
     except MissingError:
         return None
-    if int(holder) > attempt:
-        raise StaleAttemptError(f"trial {number}: attempt {attempt} was superseded by attempt {int(holder)}")
+    return int(content), tag
+
+
+def _checked(objects: Objects, number: int, attempt: int) -> str | None:
+    found = holder(objects, number)
+    if found is None:
+        return None
+    by, tag = found
+    if by > attempt:
+        raise StaleAttemptError(f"trial {number}: attempt {attempt} was superseded by attempt {by}")
     return tag

@@ -20,7 +20,7 @@ from optuna.trial import FrozenTrial, TrialState
 from orchestrator.decisions.objectives import directions
 from orchestrator.paths import JOURNAL, SWEEP_FILE
 from orchestrator.store import MissingError, Objects, UnavailableError, store_of
-from orchestrator.store.fencing import trial_key
+from orchestrator.store.fencing import holder
 from orchestrator.store.ownership import OWNER
 from orchestrator.study.formats import SWEEP
 from orchestrator.study.journal import DamagedJournalError, Journal, lock_file
@@ -178,9 +178,10 @@ def _id_in_store(objects: Objects) -> str | None:
 
 def _attempt_in_store(objects: Objects, number: int) -> int:
     try:
-        return int(objects.get(f"{trial_key(number)}/attempt")[0])
-    except (MissingError, ValueError):
-        return 0
+        found = holder(objects, number)
+    except ValueError:  # the object is damaged
+        found = None
+    return found[0] if found else 0
 
 
 def _trials_in_store(objects: Objects) -> set[int]:
