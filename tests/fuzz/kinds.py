@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +27,7 @@ from search_spaces.load import load_sweep, places_in
 from tests.fuzz.laws import run_command_line
 from tests.fuzz.mutations import address, odd_value, spoiled_bytes, spoiled_json, spoiled_lines
 from tests.support.earlier import unpack
+from tests.support.hostile import grown, put
 from tests.support.sweep_texts import sweep_text
 from trainers import checkpoint
 from trainers.checkpoint import MANIFEST, STATE
@@ -196,27 +195,15 @@ def _spoil_file(target: Path, random: Random) -> None:
 
 
 def _replace_file(target: Path, random: Random) -> None:
-    path = target / random.choice([STATE, MANIFEST])
-    path.unlink()
-    kind = random.choice(["missing", "folder", "fifo", "loop", "dangling", "device", "socket", "huge", "zero"])
-    if kind == "folder":
-        path.mkdir()
-    elif kind == "fifo":
-        os.mkfifo(path)
-    elif kind == "loop":
-        path.symlink_to(path)
-    elif kind == "dangling":
-        path.symlink_to(target / "nothing")
-    elif kind == "device":
-        path.symlink_to(random.choice(["/dev/zero", "/dev/tty", "/dev/stdin", "/proc/self/mem"]))
-    elif kind == "socket":
-        with socket.socket(socket.AF_UNIX) as server:
-            server.bind(str(path))
-    elif kind == "huge":
-        with open(path, "wb") as file:
-            file.truncate(2**40)
-    elif kind == "zero":
-        path.touch()
+    file = random.choice([STATE, MANIFEST])
+    kind = random.choice(["missing", "empty", "huge", "link into nothing", "link to itself", "pipe", "socket",
+                          "link to a device", "folder"])  # fmt: skip
+    if kind == "huge":
+        grown(file, 2**40)(target)
+    elif kind in ("missing", "empty"):
+        (target / file).unlink() if kind == "missing" else (target / file).write_bytes(b"")
+    else:
+        put(file, kind)(target)
 
 
 def _seal_again(target: Path, random: Random) -> None:
