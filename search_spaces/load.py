@@ -18,7 +18,8 @@ from search_spaces.settings import Budget, Finals, Resources, Score, Section, St
 from search_spaces.sweep import FORMAT, Sweep, migrated
 from trainers.catalogue import SYSTEMS
 from trainers.config import UNKNOWN, problems
-from trainers.data.catalogue import examine, load, sized
+from trainers.data.catalogue import load_both, sized
+from trainers.data.images import Images
 from trainers.data.spec import DatasetSpec
 from trainers.errors import InputError
 from trainers.evaluation.scores import METRICS
@@ -116,22 +117,20 @@ def check_sweep(sweep: Sweep, cache: Path) -> None:
         raise UnsuitedError(sweep.name, found)
 
 
-def read_images(sweep: Sweep, cache: Path) -> tuple[str, ...]:
-    """Reads all images, decoded pictures into `cache`; returns sentences on what was passed over.
+def read_images(sweep: Sweep, cache: Path) -> Images:
+    """The training and test images of a sweep; decoded pictures are kept in `cache`.
 
     Raises UnsuitedError for files that are missing or damaged, and if too few images are left.
     """
     try:
-        notices = examine(sweep.dataset, cache)
-        if not sweep.dataset.skip_damaged:
-            return notices
-        train = load(sweep.dataset, "train", cache)
+        train, test = load_both(sweep.dataset, cache)
     except InputError as error:
         raise UnsuitedError(sweep.name, [(("dataset",), str(error))]) from error
-    counts = train.labels.bincount(minlength=train.classes).tolist()
-    if found := list(data_checks.count_problems(sweep, counts)):
-        raise UnsuitedError(sweep.name, found)
-    return notices
+    if train.skipped:
+        counts = train.labels.bincount(minlength=train.classes).tolist()
+        if found := list(data_checks.count_problems(sweep, counts)):
+            raise UnsuitedError(sweep.name, found)
+    return train, test
 
 
 @contextmanager

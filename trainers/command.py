@@ -15,7 +15,7 @@ from trainers.advice import warnings_of
 from trainers.catalogue import SYSTEMS
 from trainers.command_line import prints_progress
 from trainers.config import KIMG, configure
-from trainers.data.catalogue import check, counts_of, load, shape_of, sized
+from trainers.data.catalogue import check, counts_of, load_both, shape_of, sized
 from trainers.data.spec import DatasetSpec, colour_option, read_spec
 from trainers.errors import InputError
 from trainers.evaluation.evaluator import Evaluator
@@ -82,7 +82,7 @@ def _prepare(options: argparse.Namespace) -> Run:
     check_extractor(extractor_spec, options.cache)
     for warning in warnings_of(system, config):
         print(f"warning: {warning}", file=sys.stderr)
-    train, test = (load(dataset, split, options.cache) for split in ("train", "test"))
+    train, test = load_both(dataset, options.cache)
     for notice in train.notices:
         print(f"warning: {notice}", file=sys.stderr)
     device = pick_device()

@@ -63,9 +63,14 @@ def launch_command(
             _run(sweep, root, address)
             return
         from orchestrator.driver.launch import check
+        from orchestrator.paths import cache_of
         from orchestrator.study.study import SweepStudy
+        from search_spaces.load import read_images
+        from trainers.data.catalogue import notices
 
-        for notice in check(sweep, root, lambda: SweepStudy.open(root / sweep.name, sweep.study.storage), read_data):
+        found = check(sweep, root, lambda: SweepStudy.open(root / sweep.name, sweep.study.storage))
+        data = read_images(sweep, cache_of(root))[0].notices if read_data else notices(sweep.dataset)
+        for notice in (*found, *data):
             print(f"warning: {notice}", file=sys.stderr)
     from orchestrator.cli.text import plan_lines
 

@@ -16,8 +16,8 @@ from orchestrator.study.inputs import Inputs, OtherInputsError, inputs_of
 from orchestrator.study.study import SweepStudy
 from search_spaces.sweep import Sweep, read_kept
 from trainers.catalogue import SYSTEMS
-from trainers.data.catalogue import load
-from trainers.data.images import ImageData
+from trainers.data.catalogue import load_both
+from trainers.data.images import ImageData, Images
 from trainers.errors import InputError
 from trainers.evaluation.classifier import Known
 from trainers.evaluation.evaluator import Evaluator
@@ -83,8 +83,12 @@ def prepared(sweep_text: str, cache: Path, device: str, origin: Origin | None) -
         raise OtherInputsError(f"node {this_node()}: {error}") from None
 
 
-def preparation(study: SweepStudy, cache: Path, earlier: Sequence[SweepStudy] = ()) -> Callable[[], Prepared]:
+def preparation(
+    study: SweepStudy, cache: Path, earlier: Sequence[SweepStudy] = (), images: Images | None = None
+) -> Callable[[], Prepared]:
     """The function that prepares what the driver of `study` needs; it may be called in another thread.
+
+    `images` are those of its data; they are read if they are not given.
 
     A new study takes the trained extractor of the first of the `earlier` ones, if that was trained on the same images,
     so that their scores compare. The extractor is put into the store, from which other machines take it. The function
@@ -93,12 +97,15 @@ def preparation(study: SweepStudy, cache: Path, earlier: Sequence[SweepStudy] = 
     """
     sweep, known = study.sweep, study.inputs.known
     sources = [(each, inputs) for each in (study, *earlier) for inputs in each.inputs.known]
-    weights = [_weights(each.sweep, each.folder, inputs, required=each is study) for each, inputs in sources[:1]]
+    weights = None
+    if sources:
+        first, inputs = sources[0]
+        weights = _weights(first.sweep, first.folder, inputs, required=first is study)
 
     def prepare() -> Prepared:
         try:
             with _refused(sweep):
-                found = _prepared(sweep, cache, pick_device(), known, *weights)
+                found = _prepared(sweep, cache, pick_device(), known, weights, images)
             extractor = found.evaluator.extractor
             if sweep.score.extractor.name in CLASSIFIERS and extractor.weights is not None:
                 keep_weights(store_of(sweep, study.folder).objects, extractor.sha256, extractor.weights)
@@ -109,10 +116,11 @@ def preparation(study: SweepStudy, cache: Path, earlier: Sequence[SweepStudy] = 
     return prepare
 
 
-def check_same_images(sweep: Sweep, cache: Path, known: Sequence[Inputs]) -> None:
-    """Raises InputError if the data of `sweep` are not those that its study knows. Reads all of them."""
+def check_same_images(sweep: Sweep, images: Images, known: Sequence[Inputs]) -> None:
+    """Raises InputError if `images`, the data of `sweep`, are not those that its study knows."""
     with _refused(sweep):
-        _load(sweep, cache, known)
+        for inputs in known:
+            inputs.check_data(*images)
 
 
 @contextmanager
@@ -126,27 +134,26 @@ def _refused(sweep: Sweep) -> Iterator[None]:
 
 
 def _prepared(
-    sweep: Sweep, cache: Path, device: str, known: Sequence[Inputs] = (), weights: Known | None = None
+    sweep: Sweep,
+    cache: Path,
+    device: str,
+    known: Sequence[Inputs] = (),
+    weights: Known | None = None,
+    images: Images | None = None,
 ) -> Prepared:
     """The training images and the evaluator of a sweep; trains or downloads the extractor if `cache` lacks it.
 
     A trained extractor has the `weights`, if they are given. Raises OtherInputsError if data, extractor or reference
     differ from any of `known`, and what `build_extractor` raises.
     """
-    train, test = _load(sweep, cache, known)
+    train, test = images or load_both(sweep.dataset, cache)
+    for inputs in known:
+        inputs.check_data(train, test)
     extractor = build_extractor(sweep.score.extractor, train, test, cache, device, weights)
     evaluator = Evaluator(extractor, reference_of(extractor, train, cache), sweep.metrics, sweep.score.seed)
     for inputs in known:
         inputs.check_scoring(evaluator)
     return Prepared(train, evaluator, inputs_of(train, test, evaluator))
-
-
-def _load(sweep: Sweep, cache: Path, known: Sequence[Inputs]) -> tuple[ImageData, ImageData]:
-    """The training and test images of a sweep. Raises OtherInputsError if they differ from any of `known`."""
-    train, test = (load(sweep.dataset, split, cache) for split in ("train", "test"))
-    for inputs in known:
-        inputs.check_data(train, test)
-    return train, test
 
 
 def _weights(sweep: Sweep, folder: Path, inputs: Inputs, required: bool) -> Known:

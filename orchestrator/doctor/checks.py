@@ -30,8 +30,7 @@ from search_spaces.addresses import S3, masked
 from search_spaces.data_checks import data_problems
 from search_spaces.sweep import Sweep
 from trainers.data.catalogue import check as check_data
-from trainers.data.catalogue import examine as examine_data
-from trainers.data.catalogue import shape_of
+from trainers.data.catalogue import load_both, shape_of
 from trainers.errors import InputError
 from trainers.evaluation import weights
 from trainers.evaluation.extractors import check_extractor
@@ -276,11 +275,11 @@ def data(case: Case) -> Finding:
             found = f"{spec.name} is not in {spec.folder}; it will be fetched on first use"
             return Finding("data", "warning", found, "without network, fetch it elsewhere and put it there")
     try:
-        seen = examine_data(spec)
+        train, _ = load_both(spec)
     except InputError as error:
         return _refused("data", error, "correct dataset")
     found = f"{spec.name}: {classes} classes, {channels} x {height} x {width}"
-    return Finding("data", "ok", "; ".join([found, *seen]))
+    return Finding("data", "ok", "; ".join([found, *train.notices]))
 
 
 def _has_driver() -> bool:

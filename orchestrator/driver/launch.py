@@ -34,7 +34,7 @@ from orchestrator.tracking.process import TrackerProcess
 from orchestrator.tracking.retry_queue import RetryQueue
 from search_spaces.load import check_sweep, read_images
 from search_spaces.sweep import Sweep, changed_keys, completed, diff
-from trainers.data.catalogue import notices
+from trainers.data.images import Images
 from trainers.errors import InputError
 from trainers.evaluation.evaluator import Evaluator
 
@@ -70,10 +70,11 @@ def launch(sweep: Sweep, root: Path, console: Console, address: str | None = Non
     else:
         check_shared(sweep)
         check_address(address)
-    for notice in check(sweep, root, lambda: known):
+    notices, images = check(sweep, root, lambda: known), read_images(sweep, cache_of(root))
+    for notice in (*notices, *images[0].notices):
         console.print(f"warning: {notice}", highlight=False, soft_wrap=True)
     if known is not None and moved:
-        check_same_images(sweep, cache_of(root), known.inputs.known)
+        check_same_images(sweep, images, known.inputs.known)
     if known is None or not known.has_prior_trials:
         earlier_studies(sweep, root)
     with TrackerProcess() as tracker, _cluster_at(address, sweep):
@@ -89,24 +90,22 @@ def launch(sweep: Sweep, root: Path, console: Console, address: str | None = Non
                 console.print(f"sweep {sweep.name}: from now on its budget is {sweep.budget}", highlight=False)
             keep_sweep(folder, study.sweep)
             if not _complete(study):
-                _drive(study, root, console, tracker, address)
+                _drive(study, root, console, tracker, address, images)
             else:
                 _track_what_is_missing(study, root, console, tracker)
     return read_status(folder)
 
 
-def check(sweep: Sweep, root: Path, find: Callable[[], SweepStudy | None], read_data: bool = True) -> list[str]:
-    """Checks data, extractor, store, and the classes that `sweep` names; starts nothing.
+def check(sweep: Sweep, root: Path, find: Callable[[], SweepStudy | None]) -> list[str]:
+    """Checks the data, without reading images, the extractor, the store, and the classes that `sweep` names.
 
-    `find` opens the sweep's study, if there is one. With `read_data` all images are read; decoded pictures stay in the
-    cache, for the trials. Returns what people should know all the same. Raises InputError with one line for each fault.
+    Starts nothing. `find` opens the sweep's study, if there is one. Returns what people should know all the same.
+    Raises InputError with one line for each fault.
     """
     check_sweep(sweep, cache_of(root))
     check_store(sweep)
     check_store_owner(sweep, root / sweep.name, find)
-    notes = [*check_named_classes(sweep), *filter(None, [tracker_of_environment(sweep)])]
-    data = read_images(sweep, cache_of(root)) if read_data else notices(sweep.dataset)
-    return [*notes, *data]
+    return [*check_named_classes(sweep), *filter(None, [tracker_of_environment(sweep)])]
 
 
 def _agreed(sweep: Sweep, known: Sweep, console: Console) -> Sweep:
@@ -158,7 +157,9 @@ def _ended_properly(study: SweepStudy) -> bool:
     return last is None or last.state == "ended"
 
 
-def _drive(study: SweepStudy, root: Path, console: Console, tracker: TrackerProcess, address: str | None) -> None:
+def _drive(
+    study: SweepStudy, root: Path, console: Console, tracker: TrackerProcess, address: str | None, images: Images
+) -> None:
     # Cluster, tracker and extractor each take seconds to start, and do not depend on each other: they start together.
     opening = partial(tracker.open, root, study.sweep.normalised(), study.id)
     with (
@@ -169,7 +170,7 @@ def _drive(study: SweepStudy, root: Path, console: Console, tracker: TrackerProc
         progress.say(f"sweep {study.sweep.name}: budget {study.sweep.budget}, below {study.folder}")
         learning = bool(study.sweep.warm_start) and not study.has_prior_trials
         earlier = earlier_studies(study.sweep, root) if learning else []
-        preparing = in_background(preparation(study, cache_of(root), earlier))
+        preparing = in_background(preparation(study, cache_of(root), earlier, images))
         try:
             with cluster() if address is None else nullcontext(), lease_first(study):
                 _run(study, root, progress, queue, preparing, earlier)

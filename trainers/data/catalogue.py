@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trainers.data import cifar10, folder, idx, shapes
-from trainers.data.images import ImageData
+from trainers.data.images import ImageData, Images
 from trainers.data.spec import LARGEST, SMALLEST, Dataset, DatasetSpec, Split
 from trainers.errors import InputError
 
@@ -75,21 +75,19 @@ def notices(spec: DatasetSpec) -> tuple[str, ...]:
     return folder.notices(spec) if _dataset(spec).load is folder.load else ()
 
 
-def load(spec: DatasetSpec, split: Split, cache: Path | None = None) -> ImageData:
-    """All images of a split, on the CPU. Pictures that take long to decode are kept in the folder `cache`, if given.
+def load(spec: DatasetSpec, split: Split) -> ImageData:
+    """All images of a split, on the CPU. Raises InputError if files are missing or damaged."""
+    return _dataset(spec).load(spec, split)
 
-    Raises InputError if files are missing or damaged.
+
+def load_both(spec: DatasetSpec, cache: Path | None = None) -> Images:
+    """The training and the test images, on the CPU; pictures in folders are read once for both.
+
+    Pictures that take long to decode are kept in the folder `cache`, if given. Raises InputError like `load`.
     """
-    dataset = _dataset(spec)
-    return folder.load(spec, split, cache) if dataset.load is folder.load else dataset.load(spec, split)
-
-
-def examine(spec: DatasetSpec, cache: Path | None = None) -> tuple[str, ...]:
-    """Reads all images of both splits, and returns sentences on what was passed over. Raises InputError like `load`."""
-    found = load(spec, "train", cache).notices
-    if _dataset(spec).load is not folder.load:  # which reads both splits at once
-        load(spec, "test", cache)
-    return found
+    if _dataset(spec).load is folder.load:
+        return folder.load_both(spec, cache)
+    return load(spec, "train"), load(spec, "test")
 
 
 def shape_of(spec: DatasetSpec) -> tuple[tuple[int, int, int], int]:

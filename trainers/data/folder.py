@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 import torch
 
 from trainers.data.decoded import Settings, decoded
-from trainers.data.images import ImageData
+from trainers.data.images import ImageData, Images
 from trainers.data.layout import Part, arrange, check_not_empty, classes_below, tree_of
 from trainers.data.spec import DatasetSpec, Split
 from trainers.errors import InputError, printable
@@ -26,8 +26,14 @@ def notices(spec: DatasetSpec) -> tuple[str, ...]:
     return arrange(tree_of(spec.folder)).notices
 
 
-def load(spec: DatasetSpec, split: Split, cache: Path | None = None) -> ImageData:
-    """The pictures of a split, scaled. Both splits are decoded, and kept in the folder `cache` if it is given.
+def load(spec: DatasetSpec, split: Split) -> ImageData:
+    """The pictures of a split, scaled. Raises InputError like `load_both`."""
+    train, test = load_both(spec)
+    return train if split == "train" else test
+
+
+def load_both(spec: DatasetSpec, cache: Path | None = None) -> Images:
+    """The pictures of both splits, scaled, and kept in the folder `cache` if it is given.
 
     Raises InputError like `check`, for pictures that cannot be read, all in one message, and if damaged pictures are
     passed over and none of a class is left to train on, or none at all is held out.
@@ -41,16 +47,15 @@ def load(spec: DatasetSpec, split: Split, cache: Path | None = None) -> ImageDat
     _check_left(root, train, labels[:middle])
     if middle == len(labels):
         raise InputError(f"{root}: none of the {len(test.pictures):,} pictures held out can be read; replace them")
-    part, kept = slice(0, middle) if split == "train" else slice(middle, None), set(found.kept.tolist())
-    return ImageData(
-        images=found.images[part],
-        labels=labels[part],
-        classes=max(1, len(train.classes)),
-        name=spec.name,
-        split=split,
-        notices=(*layout.notices, *(printable(f"{root}: {text}") for text in found.notices)),
-        skipped=tuple(printable(str(path)) for place, path in enumerate(paths) if place not in kept),
-    )
+    kept = set(found.kept.tolist())
+    notices = (*layout.notices, *(printable(f"{root}: {text}") for text in found.notices))
+    skipped = tuple(printable(str(path)) for place, path in enumerate(paths) if place not in kept)
+
+    def part(split: Split, places: slice) -> ImageData:
+        classes = max(1, len(train.classes))
+        return ImageData(found.images[places], labels[places], classes, spec.name, split, notices, skipped)
+
+    return part("train", slice(0, middle)), part("test", slice(middle, None))
 
 
 def shape(spec: DatasetSpec) -> tuple[int, int, int]:

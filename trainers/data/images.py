@@ -56,6 +56,10 @@ class ImageData:
         return replace(self, images=self.images.to(device), labels=self.labels.to(device))
 
 
+Images = tuple[ImageData, ImageData]
+"""The training and the test split of a data set."""
+
+
 def blank(shape: tuple[int, int, int], classes: int, count: int) -> ImageData:
     """All-zero images of shape (C, H, W), for a Trainer that is only timed or only generates from a checkpoint.
 

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from trainers import checkpoint
-from trainers.data.catalogue import check, load, shape_of, sized
+from trainers.data.catalogue import check, load_both, shape_of, sized
 from trainers.data.files import locked, replaced
 from trainers.data.images import ImageData
 from trainers.data.spec import DatasetSpec
@@ -109,7 +109,7 @@ def plan(
         size = f"; --size {system.shape[1]} scales them" if dataset.size and shape[0] == system.shape[0] else ""
         text = f"images are {shape}, but {manifest['system']} makes {system.shape}{size}"
         raise InputError(f"--dataset {dataset.name}: {text}")
-    train, test = load(dataset, "train"), load(dataset, "test")
+    train, test = load_both(dataset)
     available = len(split(train)[0].labels)
     count = available if images is None else images
     if count < train.classes:

@@ -15,7 +15,7 @@ from torch import Tensor
 from trainers import checkpoint
 from trainers.catalogue import SYSTEMS
 from trainers.config import from_stored
-from trainers.data.catalogue import DATASETS, check, class_names, load, shape_of, sized
+from trainers.data.catalogue import DATASETS, check, class_names, load_both, shape_of, sized
 from trainers.data.fit import fitted
 from trainers.data.folder import pictures
 from trainers.data.images import ImageData, blank
@@ -89,7 +89,7 @@ def score(
         dataset = sized(dataset, height, width)
     except InputError as error:
         raise InputError(f"{source}: {error}; --size names another size for the real ones") from error
-    train, test = (load(dataset, split, cache) for split in ("train", "test"))
+    train, test = load_both(dataset, cache)
     if made is None:
         made = from_checkpoint(found or source, train, samples)
     _refuse(source, made, metrics, per_class, train)

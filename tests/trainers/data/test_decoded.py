@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from trainers.data import decoded
-from trainers.data.catalogue import check, examine, load
+from trainers.data.catalogue import check, load, load_both
 from trainers.data.images import ImageData
 from trainers.data.spec import DatasetSpec, colour_option, read_colour
 from trainers.errors import InputError
@@ -36,7 +36,7 @@ def spec_of(root: Path, **options: Any) -> DatasetSpec:
 
 
 def both(spec: DatasetSpec, cache: Path | None = None) -> list[ImageData]:
-    return [load(spec, split, cache) for split in ("train", "test")]
+    return list(load_both(spec, cache))
 
 
 def pairs(data: ImageData) -> set[tuple[int, ...]]:
@@ -73,7 +73,7 @@ def test_the_file_is_mapped_and_the_images_are_no_copies(root: Path, tmp_path: P
     train, test = both(spec_of(root), tmp_path)
     assert kept(tmp_path)[0].name in Path("/proc/self/maps").read_text()
     train.images.zero_()  # what a process writes to its images stays in the process
-    assert load(spec_of(root), "train", tmp_path).images.any()
+    assert both(spec_of(root), tmp_path)[0].images.any()
     assert test.images.any()
 
 
@@ -120,14 +120,14 @@ def test_processes_that_start_together_decode_once(root: Path, tmp_path: Path) -
 import os
 from pathlib import Path
 from trainers.data import decoded
-from trainers.data.catalogue import load
+from trainers.data.catalogue import load_both
 from trainers.data.spec import DatasetSpec
 real, log = decoded.decode, os.open({str(log)!r}, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
 def decode(*given):
     os.write(log, b"x")
     return real(*given)
 decoded.decode = decode
-load(DatasetSpec(name="folder", path={str(root)!r}, size=8), "train", Path({str(cache)!r}))
+load_both(DatasetSpec(name="folder", path={str(root)!r}, size=8), Path({str(cache)!r}))
 """
     processes = [subprocess.Popen([sys.executable, "-c", program]) for _ in range(3)]
     assert [process.wait() for process in processes] == [0, 0, 0]
@@ -142,7 +142,7 @@ def test_all_damaged_pictures_of_both_splits_are_named_at_once(root: Path, tmp_p
     for name in names:
         (root / name).write_bytes((root / name).read_bytes()[:50])
     check(spec_of(root))
-    for attempt in (both, lambda spec: both(spec, tmp_path / "cache"), examine):
+    for attempt in (both, lambda spec: both(spec, tmp_path / "cache"), load_both):
         with pytest.raises(InputError) as found:
             attempt(spec_of(root))
         text = str(found.value)
@@ -189,7 +189,7 @@ def test_nothing_left_at_all_is_an_error_with_a_cache_too(root: Path, tmp_path: 
         path.write_bytes(b"nothing")
     for _ in range(2):
         with pytest.raises(InputError, match="none of the training pictures of class a can be read"):
-            load(spec_of(root, skip_damaged=True), "train", tmp_path / "cache")
+            load_both(spec_of(root, skip_damaged=True), tmp_path / "cache")
 
 
 def test_a_folder_elsewhere_uses_the_same_file_and_is_named_itself(root: Path, tmp_path: Path) -> None:
@@ -197,7 +197,7 @@ def test_a_folder_elsewhere_uses_the_same_file_and_is_named_itself(root: Path, t
     moved = tmp_path / "moved"
     shutil.copytree(root, moved)
     for place in (root, moved):
-        data = load(spec_of(place, skip_damaged=True), "train", tmp_path / "cache")
+        data, _ = load_both(spec_of(place, skip_damaged=True), tmp_path / "cache")
         assert data.notices == (f"{place}: 1 damaged pictures are passed over: a/5.png",)
     assert len(kept(tmp_path / "cache")) == 1
 
@@ -219,8 +219,9 @@ def test_shapes_of_which_a_centre_square_makes_nonsense_are_said(root: Path, tmp
     first = Image.new("RGB", (9, 9))
     first.save(root / "b" / "moving.gif", save_all=True, append_images=[Image.new("RGB", (9, 9), (9, 9, 9))])
     for cache in (None, tmp_path / "cache", tmp_path / "cache"):
-        found = load(spec_of(root), "test", cache).notices
-        assert found == examine(spec_of(root), cache)
+        train, test = load_both(spec_of(root), cache)
+        found = test.notices
+        assert found == train.notices
         assert sorted(text.partition(": ")[2] for text in found) == [
             "1 pictures are enlarged over 4 times: a/dot.png (1x1)",
             "1 pictures have several frames or pages, of which the first is read: b/moving.gif (9x9)",

@@ -223,7 +223,7 @@ def test_broken_weights_are_told_before_anything_is_trained(
     tmp_path: Path, mnist_mini: Digits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write(tmp_path / "images", mnist_mini[1], 30)
-    monkeypatch.setattr("trainers.tools.score.load", lambda *_: pytest.fail("data were read"))
+    monkeypatch.setattr("trainers.tools.score.load_both", lambda *_: pytest.fail("data were read"))
     (tmp_path / "page.pt").write_text("<!doctype html>")
     for path, sha256, message in (
         ("page.pt", None, "page.pt is an HTML page, not weights"),
