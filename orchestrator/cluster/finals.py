@@ -51,7 +51,7 @@ def score_final(sweep_text: str, folder: Path, cache: Path, inputs: Inputs | Non
     return Final(images, ours, official, time.perf_counter() - start)
 
 
-@signals.deferred()  # the study is not interrupted while it writes
+@signals.uninterrupted  # the study is not interrupted while it writes
 def run_finals(
     study: SweepStudy, cache: Path, capacity: Capacity, finalists: Sequence[TrialRecord], listener: Listener
 ) -> None:

@@ -12,10 +12,16 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
+from functools import partial, wraps
+from typing import ParamSpec, TypeVar
 
 from trainers.errors import InputError
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
 #: Seconds that a driver has to end after SIGTERM or SIGHUP.
 GRACE = "GANSWEEP_GRACE"
@@ -26,6 +32,8 @@ _WAKE = signal.SIGUSR2
 _SAME = 0.25
 #: Seconds by which a signal may reach this process later than Ray's processes, their death included.
 _SETTLE = 0.5
+#: Seconds that an uninterrupted function has after a signal, at most a quarter of the grace.
+_LAST_STEP = 2.0
 
 
 class _Watch:
@@ -39,8 +47,7 @@ class _Watch:
         self.noticed = threading.Event()
         """Is set after `received`."""
         self.grace, self.deadline = _DEFAULT_GRACE, math.inf
-        self.deferred = False
-        self._main, self._raised = threading.get_ident(), False
+        self._main, self._done = threading.get_ident(), False
         self._thread = threading.Thread(target=self._wait, name="signals", daemon=True)
 
     def start(self) -> None:
@@ -50,7 +57,7 @@ class _Watch:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {_WAKE})
 
     def stop(self) -> None:
-        self.deferred = True  # what comes now is too late
+        self._done = True  # what comes now is too late
         assert self._thread.ident is not None
         signal.pthread_kill(self._thread.ident, _WAKE)
         self._thread.join()
@@ -78,8 +85,8 @@ class _Watch:
                 os._exit(128 + first)
 
     def _wake(self, *unused: object) -> None:
-        if self.received is not None and not self.deferred and not self._raised:
-            self._raised = True
+        if self.received is not None and not self._done:
+            self._done = True
             raise KeyboardInterrupt
 
 
@@ -135,29 +142,48 @@ def _end(received: signal.Signals, error: BaseException | None) -> None:
     os._exit(code)
 
 
-@contextmanager
-def deferred() -> Iterator[None]:
-    """A signal raises nothing in the block but at calls of `check`, and at its end.
+def in_background(function: Callable[[], Result]) -> Future[Result]:
+    """The result of `function`, which runs in a thread that an interrupted process does not wait for."""
+    future: Future[Result] = Future()
 
-    An exception of the block after a signal is taken for its consequence: Ray's processes may have got it too.
+    def run() -> None:
+        try:
+            future.set_result(function())
+        except BaseException as error:  # whoever asks for the result gets it
+            future.set_exception(error)
+
+    threading.Thread(target=run, name="background", daemon=True).start()
+    return future
+
+
+def uninterrupted(function: Callable[Given, Result]) -> Callable[Given, Result]:
+    """`function` in a thread of its own, so that a signal raises nothing in it but at its calls of `check`.
+
+    After a signal the caller gets KeyboardInterrupt once the function has ended, but it waits only for a few seconds:
+    the function may be in a call of Ray, whose servers may have got the signal too, and such a call waits for a minute
+    for a dead server. An exception of the function after a signal is taken for its consequence.
     """
-    if _watch is None:
-        yield
-        return
-    _watch.deferred = True
-    try:
-        yield
-    except Exception:
-        check()
-        raise
-    finally:
-        _watch.deferred = False
-    check()
+
+    @wraps(function)
+    def run(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+        if _watch is None:
+            return function(*args, **kwargs)
+        future = in_background(partial(function, *args, **kwargs))
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            wait([future], min(_LAST_STEP, left() / 4))
+            raise
+        except Exception:
+            check()
+            raise
+
+    return run
 
 
-def check(wait: float = 0.0) -> None:
-    """Raises KeyboardInterrupt if there was a signal, or is one within `wait` seconds."""
-    if _watch is not None and _watch.noticed.wait(wait):
+def check(patience: float = 0.0) -> None:
+    """Raises KeyboardInterrupt if there was a signal, or is one within `patience` seconds."""
+    if _watch is not None and _watch.noticed.wait(patience):
         raise KeyboardInterrupt
 
 

@@ -134,7 +134,7 @@ class _StudyScheduler(_Transient, FIFOScheduler):  # type: ignore[misc]
         self._searcher.errors[trial.trial_id] = Path(trial.error_file).read_text().partition("\n")[2]
 
 
-@signals.deferred()  # the study and Tune are not interrupted while they write
+@signals.uninterrupted  # the study and Tune are not interrupted while they write
 def run_trials(study: SweepStudy, cache: Path, capacity: Capacity, listener: Listener) -> None:
     """Runs the study's trials until its budget is used; needs a started cluster.
 

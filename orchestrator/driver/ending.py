@@ -5,12 +5,10 @@ The order counts, since whoever sent the signal may kill the process seconds lat
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, wait
+from collections.abc import Iterator
+from concurrent.futures import wait
 from contextlib import contextmanager
 from functools import partial
-from typing import TypeVar
 
 from orchestrator.cluster import signals
 from orchestrator.paths import REPORT
@@ -20,7 +18,6 @@ from orchestrator.study.status import status_of
 from orchestrator.study.study import SweepStudy
 from orchestrator.tracking.retry_queue import RetryQueue
 
-Result = TypeVar("Result")
 #: Seconds of the grace that are kept for the report, and for the end of the process.
 _REPORT, _END = 3.0, 0.5
 #: Seconds without progress after which MLflow is not waited for. Ray's library aborts a process that has lost its
@@ -45,7 +42,7 @@ def leave(study: SweepStudy, queue: RetryQueue) -> bool:
     checks the lease, and the store the attempts.
     """
     _give_back(study)
-    publishing = in_background(partial(store_of(study.sweep, study.folder).drain, wait=False))
+    publishing = signals.in_background(partial(store_of(study.sweep, study.folder).drain, wait=False))
     tracked = queue.drain(_PATIENCE, signals.left() - _REPORT)
     status, report = status_of(study), study.folder / REPORT
     write_report(status, study, report)
@@ -53,20 +50,6 @@ def leave(study: SweepStudy, queue: RetryQueue) -> bool:
     tracked = tracked and queue.drain(_PATIENCE, signals.left() - _END)
     wait([publishing], min(signals.left() - _END, _PATIENCE))
     return tracked
-
-
-def in_background(function: Callable[[], Result]) -> Future[Result]:
-    """The result of `function`, which runs in a thread that an interrupted process does not wait for."""
-    future: Future[Result] = Future()
-
-    def run() -> None:
-        try:
-            future.set_result(function())
-        except BaseException as error:  # whoever asks for the result gets it
-            future.set_exception(error)
-
-    threading.Thread(target=run, name="background", daemon=True).start()
-    return future
 
 
 def _give_back(study: SweepStudy) -> None:

@@ -16,7 +16,7 @@ from rich.console import Console
 from orchestrator.cluster import signals
 from orchestrator.cluster.nodes import capacity_for, check_address, check_fits, check_shared, cluster
 from orchestrator.cluster.runs import Prepared, check_same_images, preparation
-from orchestrator.driver.ending import in_background, lease_first, leave
+from orchestrator.driver.ending import lease_first, leave
 from orchestrator.driver.follower import Follower, finish_tracking
 from orchestrator.driver.ownership import check_store_owner, take_idle_store, take_store, undone_if_foreign
 from orchestrator.driver.progress import Progress
@@ -170,7 +170,7 @@ def _drive(
         progress.say(f"sweep {study.sweep.name}: budget {study.sweep.budget}, below {study.folder}")
         learning = bool(study.sweep.warm_start) and not study.has_prior_trials
         earlier = earlier_studies(study.sweep, root) if learning else []
-        preparing = in_background(preparation(study, cache_of(root), earlier, images))
+        preparing = signals.in_background(preparation(study, cache_of(root), earlier, images))
         try:
             with cluster() if address is None else nullcontext(), lease_first(study):
                 _run(study, root, progress, queue, preparing, earlier)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -197,17 +198,19 @@ subprocess.run(look, preexec_fn=lambda: None)
 
 
 @pytest.mark.parametrize("check", ["pass", "signals.check()", "signals.check_death(); print('not here')"])
-def test_a_deferred_signal_is_raised_by_a_check_or_at_the_end(check: str) -> None:
+def test_an_uninterrupted_function_is_ended_by_its_checks_alone(check: str) -> None:
     process = start(
         """
+@signals.uninterrupted
+def work():
+    ready()
+    while not signals.received():
+        time.sleep(0.01)
+    time.sleep(0.1)
+    print("still here")
+    {check}
 try:
-    with signals.deferred():
-        ready()
-        while not signals.received():
-            time.sleep(0.01)
-        time.sleep(0.1)
-        print("still here")
-        {check}
+    work()
     print("not here")
 finally:
     print("tidied up")
@@ -217,14 +220,16 @@ finally:
     assert ended(process) == (143, "still here\ntidied up\n")
 
 
-def test_an_error_after_a_deferred_signal_is_its_consequence() -> None:
+def test_an_error_of_an_uninterrupted_function_after_a_signal_is_its_consequence() -> None:
     process = start("""
+@signals.uninterrupted
+def work():
+    ready()
+    while not signals.received():
+        time.sleep(0.01)
+    raise RuntimeError("Ray is gone")
 try:
-    with signals.deferred():
-        ready()
-        while not signals.received():
-            time.sleep(0.01)
-        raise RuntimeError("Ray is gone")
+    work()
 except KeyboardInterrupt:
     print("tidied up")
 """)
@@ -232,11 +237,42 @@ except KeyboardInterrupt:
     assert ended(process) == (143, "tidied up\n")
 
 
+@pytest.mark.parametrize(("number", "code"), ALL)
+def test_an_uninterrupted_function_that_comes_to_no_check_is_left_behind(number: signal.Signals, code: int) -> None:
+    process = start(
+        """
+@signals.uninterrupted
+def work():
+    ready()
+    time.sleep(300)
+try:
+    work()
+finally:
+    print("tidied up")
+""",
+        GANSWEEP_GRACE="4",
+    )
+    process.send_signal(number)
+    assert ended(process) == (code, "tidied up\n")
+
+
+def test_an_uninterrupted_function_has_its_result_and_its_errors() -> None:
+    @signals.uninterrupted
+    def divided(one: int, by: int) -> float:
+        return one / by
+
+    for watched in (nullcontext(), signals.watch()):
+        with watched:
+            assert divided(1, by=2) == 0.5
+            with pytest.raises(ZeroDivisionError):
+                divided(1, by=0)
+
+
 def test_without_a_signal_nothing_changes() -> None:
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, set())
     handlers = [signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGINT, signal.SIGTERM)]
-    with signals.watch(), signals.deferred():
-        signals.check()
+    with signals.watch():
+        signals.uninterrupted(signals.check)()
         assert signals.left() == float("inf")
     assert signal.pthread_sigmask(signal.SIG_BLOCK, set()) == blocked
     assert [signal.getsignal(number) for number in (signal.SIGUSR2, signal.SIGINT, signal.SIGTERM)] == handlers

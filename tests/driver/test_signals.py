@@ -193,6 +193,23 @@ def test_a_driver_that_must_end_at_once_leaves_no_process(
     wait_until(lambda: not list(temporary.glob("gansweep-*")), "its folder is left")
 
 
+@pytest.mark.slow
+def test_a_driver_whose_ray_is_dead_already_ends_cleanly(tmp_path: Path, cache_dir: Path, temporary: Path) -> None:
+    """A signal to all processes ends Ray's servers too, perhaps while the driver waits for an answer of them."""
+    driver = start(tmp_path, cache_dir, temporary)
+    wait_for_a_rung(tmp_path, driver)
+    servers = subprocess.run(["pgrep", "-s", str(driver.pid), "gcs_server"], capture_output=True, text=True, check=True)
+    os.kill(int(servers.stdout), signal.SIGKILL)
+    time.sleep(10)  # by now the driver asks it, and would wait for a minute
+    assert driver.poll() is None
+    driver.send_signal(signal.SIGTERM)
+    assert "stopped; `gansweep resume tiny" in check_end(driver, 143, temporary)
+    study = SweepStudy.open(tmp_path / "runs" / "tiny")
+    assert study is not None
+    assert [claim.state for claim in study.limits.claims] == ["interrupted"]
+    assert (study.folder / REPORT).exists()
+
+
 def wait_until(condition: Callable[[], bool], otherwise: str) -> None:
     end = time.monotonic() + 240
     while not condition():
