@@ -264,6 +264,7 @@ def test_changed_pictures_are_refused_and_the_sweep_goes_on_once_they_are_back(u
     assert [record.state for record in undisturbed] == ["complete"] * 2
 
 
+@pytest.mark.slow
 def test_with_the_cache_of_another_machine_the_scores_are_the_same_to_the_last_bit(
     place: Path, undisturbed: list[TrialRecord]
 ) -> None:
@@ -280,6 +281,7 @@ def test_with_the_cache_of_another_machine_the_scores_are_the_same_to_the_last_b
     assert found["value"] == pytest.approx(undisturbed[0].rungs[-1].scores["kid"].value)
 
 
+@pytest.mark.slow
 def test_the_same_pictures_elsewhere_are_taken_and_kept_and_others_are_refused(
     place: Path, undisturbed: list[TrialRecord]
 ) -> None:
@@ -304,6 +306,7 @@ def test_the_same_pictures_elsewhere_are_taken_and_kept_and_others_are_refused(
     assert sweeps.gansweep(*launch, "dataset.path=weeds", cwd=place).returncode == 2
 
 
+@pytest.mark.slow
 def test_a_process_that_finds_other_data_than_its_driver_ends_the_sweep_and_names_its_node(place: Path) -> None:
     passed = sum(len(record.rungs) for record in trials(place))
     driver = sweeps.start("resume", NAME, cwd=place)
@@ -326,6 +329,7 @@ def test_a_process_that_finds_other_data_than_its_driver_ends_the_sweep_and_name
     assert [record.state for record in trials(place)] == ["complete"] * 2
 
 
+@pytest.mark.slow
 def test_a_final_on_other_data_is_refused_and_scored_once_they_are_back(place: Path) -> None:
     shutil.rmtree(place / "runs" / NAME)
     text = TEXT.replace("{trials: 0}", "{trials: 1, samples: 60}").replace("budget: {trials: 2}", "budget: {trials: 1}")

@@ -252,6 +252,7 @@ def test_a_sweep_whose_driver_is_killed_goes_on_from_its_checkpoints(tmp_path: P
     assert_tracked_once(tmp_path, "tiny", 5)
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_one_interrupt_stops_cleanly_and_says_how_to_go_on(tmp_path: Path, cache_dir: Path) -> None:
     sweeps.prepare(tmp_path, cache_dir, sweeps.TINY.replace("until: 2", "until: 50"))

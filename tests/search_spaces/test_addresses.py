@@ -104,11 +104,11 @@ def test_what_a_library_says_of_an_address_is_masked(call: Callable[[], object])
     assert MARK not in masked(str(caught.value))
 
 
-@pytest.mark.timeout(60)  # to search each of them in quadratic time takes minutes
+@pytest.mark.timeout(30)  # to search each of them in quadratic time takes a minute
 @pytest.mark.parametrize(
     "part", [":/", ":", "a", "token='", "1", "@:", "hf_", "?", ":/?", "password", "postgresql://", "a,"]
 )
 def test_a_long_text_is_searched_in_linear_time(part: str) -> None:
-    for text in (part * 300_000, f"postgresql://{part * 300_000}", f"sqlite:///{part * 300_000}"):
+    for text in (part * 100_000, f"postgresql://{part * 100_000}", f"sqlite:///{part * 100_000}"):
         masked(text)
         holds_secret(text)

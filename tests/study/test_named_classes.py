@@ -161,6 +161,7 @@ def test_status_does_not_import_the_class(tmp_path: Path) -> None:
     assert read_status(tmp_path).state == "interrupted"
 
 
+@pytest.mark.slow
 def test_a_real_sweep_takes_pruner_and_sampler_of_another_package(tmp_path: Path, cache_dir: Path) -> None:
     text = f"""
 system: narman-cgan

@@ -258,6 +258,7 @@ def test_a_driver_that_lost_its_lease_writes_nothing_more(tmp_path: Path) -> Non
 
 
 @pytest.mark.faults
+@pytest.mark.slow
 def test_a_sweep_whose_server_is_killed_ends_in_time_and_is_tracked_once(
     tmp_path: Path, cache_dir: Path, mnist_mini_lenet: object
 ) -> None:

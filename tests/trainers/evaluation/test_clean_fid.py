@@ -136,6 +136,7 @@ def test_in_float64_the_plain_network_is_the_scripted_one(official: Path) -> Non
     assert float(_relative_distances(plain, scripted.numpy()).max()) <= 1e-10
 
 
+@pytest.mark.slow
 def test_fid_from_files_is_clean_fids_on_inception_features(
     our_inception: Extractor, their_inception: Model, tmp_path: Path
 ) -> None:

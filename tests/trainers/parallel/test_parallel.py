@@ -39,7 +39,7 @@ MORE_CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "mixed images": ("das-sagan", {"cutmix": 0.5, "saturation": 0.3, "width": 0.0625}),
 }
 ONE_OF_EACH_GAN = {system.gan: system_id for system_id, system in reversed(SYSTEMS.items())}
-BOTH = pytest.mark.parametrize("team", [2, 4], indirect=True)
+BOTH = pytest.mark.parametrize("team", [2, pytest.param(4, marks=pytest.mark.slow)], indirect=True)
 TWO = pytest.mark.parametrize("team", [2], indirect=True)
 
 
