@@ -21,6 +21,7 @@ from orchestrator.study.records import TrialRecord
 from orchestrator.study.status import SweepStatus
 from orchestrator.tracking.interface import SampleGrids, TrackerInterface
 from search_spaces.sweep import read_kept
+from trainers.errors import InputError
 
 #: A forked process has all modules already. Forking is safe while there are no threads, and only on Linux: on macOS
 #: system libraries fail after it.
@@ -51,7 +52,9 @@ def _store(grids: StoredGrids) -> TrialStore:
 
 
 class TrackerProcess:
-    """A `Tracker` in another process, called through a pipe. Its methods wait for the answer and raise TrackerError.
+    """A `Tracker` in another process, called through a pipe. Its methods wait for the answer.
+
+    They raise InputError if the tracker does, and TrackerError for any other error.
 
     Create it before the driver has threads, since it is forked. The process ends with the `with` block, and if the
     driver is killed.
@@ -105,11 +108,12 @@ class TrackerProcess:
     def _call(self, method: str, *arguments: Any) -> TrackerProcess:
         try:
             self._connection.send((method, arguments))
-            error = self._connection.recv()
+            answer = self._connection.recv()
         except (EOFError, OSError):
             raise TrackerError("the tracker's process has died") from None
-        if error is not None:
-            raise TrackerError(error)
+        if answer is not None:
+            kind, text = answer
+            raise kind(text)
         return self
 
 
@@ -128,8 +132,9 @@ def _serve(connection: Connection, inherited: Connection | None) -> None:
         answer = None
         try:
             served.call(method, arguments)
-        except Exception as error:  # of any kind: the driver raises it as TrackerError
-            answer = str(error).strip() or type(error).__name__
+        except Exception as error:  # of any kind: the driver raises one with its text
+            kind = InputError if isinstance(error, InputError) else TrackerError
+            answer = kind, str(error).strip() or type(error).__name__
         with suppress(OSError):  # the next `recv` notices that too
             connection.send(answer)
 

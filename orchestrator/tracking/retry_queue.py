@@ -14,6 +14,7 @@ from contextlib import nullcontext
 
 from orchestrator.tracking.interface import TrackerInterface
 from search_spaces.addresses import reason
+from trainers.errors import InputError
 
 Job = Callable[[TrackerInterface], None]
 
@@ -46,7 +47,7 @@ class RetryQueue:
         self._jobs: dict[object, Job] = {}
         self._since: dict[object, float] = {}
         self._alone: set[object] = set()
-        self._busy = self._draining = self._stopped = False
+        self._busy = self._draining = self._stopped = self._refused = False
         self._progress = time.monotonic()
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
@@ -70,16 +71,17 @@ class RetryQueue:
     def drain(self, wait: float = LAST_WAIT, most: float = math.inf) -> bool:
         """Waits until the queue is empty, at most `wait` seconds after the last job that succeeded and `most` in all.
 
-        Returns whether it is empty.
+        Gives up at once if opening the tracker raises InputError: waiting does not help. Returns whether the queue is
+        empty.
         """
         with self._changed:
             start = time.monotonic()
-            self._progress, self._draining = start, True
+            self._progress, self._draining, self._refused = start, True, False
             self._changed.notify_all()
             try:
                 while self._jobs or self._busy:
                     left = min(self._progress + wait, start + most) - time.monotonic()
-                    if left <= 0 or self._stopped:
+                    if left <= 0 or self._stopped or self._refused:
                         return False
                     self._changed.wait(left)
             finally:
@@ -101,11 +103,12 @@ class RetryQueue:
             except Exception as error:  # of any kind: a tracker that fails must not end the sweep
                 if self._stopped:
                     return
+                refused = tracker is None and isinstance(error, InputError)
                 tracker, failures = None, failures + 1
                 if not failing:
                     self._say(f"tracking: {reason(error)}; the sweep goes on, and what is missing is written later")
                 failing = True
-                self._end(taken)
+                self._end(taken, refused)
                 if len(taken) == 1:  # several are repeated one by one without a pause: perhaps only one is refused
                     self._pause(min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** min(failures - 1, 16)))
             else:
@@ -135,10 +138,10 @@ class RetryQueue:
                 self._changed.wait(min(self._since.values()) + LINGER - now if self._since else None)
         return {}
 
-    def _end(self, failed: Mapping[object, Job]) -> bool:
+    def _end(self, failed: Mapping[object, Job], refused: bool = False) -> bool:
         """Puts `failed` jobs back; returns whether the queue is empty."""
         with self._changed:
-            self._busy = False
+            self._busy, self._refused = False, refused
             if not failed:
                 self._progress = time.monotonic()
             for key, job in failed.items():

@@ -12,6 +12,7 @@ import pytest
 
 from orchestrator.tracking import retry_queue
 from orchestrator.tracking.retry_queue import RetryQueue
+from trainers.errors import InputError
 
 
 @pytest.fixture(autouse=True)
@@ -134,6 +135,24 @@ def test_a_drain_ends_in_its_time_even_if_jobs_succeed() -> None:
 
         queue.put("next", work)
         assert not queue.drain(wait=120, most=0.5)
+
+
+@pytest.mark.parametrize(("where", "waits"), [("open", False), ("job", True)])
+def test_a_drain_gives_up_at_once_if_the_tracker_cannot_be_opened_for_good(where: str, waits: bool) -> None:
+    tracker = Tracker()
+
+    def refuse(*_: Any) -> Any:
+        raise InputError("is damaged")
+
+    lines: list[str] = []
+    with RetryQueue(refuse if where == "open" else tracker.open, lines.append) as queue:
+        queue.put(1, refuse if where == "job" else tracker.job(1))
+        queue.put(2, tracker.job(2))
+        started = time.monotonic()
+        assert not queue.drain(wait=2.0, most=3.0)
+        assert (time.monotonic() - started >= 2.0) == waits
+    assert tracker.done == ([2] if where == "job" else [])
+    assert lines == ["tracking: is damaged; the sweep goes on, and what is missing is written later"]
 
 
 def test_leaving_does_not_wait_for_a_tracker_that_is_away() -> None:

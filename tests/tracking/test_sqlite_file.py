@@ -17,7 +17,6 @@ from orchestrator.cli.__main__ import app
 from orchestrator.driver.follower import finish_tracking
 from orchestrator.paths import mlflow_uri
 from orchestrator.study.study import SweepStudy
-from orchestrator.tracking import retry_queue
 from orchestrator.tracking.process import TrackerProcess
 from orchestrator.tracking.retry_queue import RetryQueue
 from orchestrator.tracking.sqlite_file import check_file, fault_of, move_aside
@@ -122,10 +121,7 @@ def test_a_database_in_use_or_empty_or_absent_is_left_alone(tmp_path: Path) -> N
     assert path.exists()
 
 
-def test_the_sweep_goes_on_and_is_told_the_remedy(
-    study: SweepStudy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(retry_queue, "LAST_WAIT", 0.1)
+def test_the_sweep_goes_on_and_is_told_the_remedy(study: SweepStudy, tmp_path: Path) -> None:
     garbage(tmp_path / "mlflow.db")
     said: list[str] = []
     with TrackerProcess() as process:
