@@ -27,8 +27,6 @@ MOST_PIXELS = 2**27
 MOST_BYTES = 2**30
 #: So many pictures are named in one message.
 MOST_NAMED = 10
-#: By number of channels: Pillow's mode with 8 bits per channel, and its description.
-MODES = {1: ("L", "gray with 8 bits"), 3: ("RGB", "colour with 8 bits per channel")}
 
 #: Pillow's decoder settings of channels with more than 8 bits, which it would silently cut to 8. BGR;16 is 5, 6 and 5.
 _DEEP = re.compile(r"(?!BGR).*;(12|16|24|32)")
@@ -104,20 +102,20 @@ def content(path: Path) -> bytes:
         raise InputError(f"{path}: cannot be read ({error.strerror or error})") from error
 
 
-def read_picture(path: Path, channels: int | None = None, like: str = "", background: Colour | None = None) -> Tensor:
+def read_picture(
+    path: Path, channels: int | None = None, like: str = "what is wanted", background: Colour | None = None
+) -> Tensor:
     """A picture as uint8 [C, H, W] with C = 1 (gray) or 3 (colour), or C = `channels` if given.
 
-    `like` names what has these channels, for the message. Raises InputError like `decode`, for other channels, and for
-    a file with several frames.
+    Gray becomes colour if `channels` is 3, as in training. `like` names what has these channels, for the message.
+    Raises InputError like `decode`, for colour if `channels` is 1, and for a file with several frames.
     """
     picture = decode(path, background)
     if picture.frames:
         raise InputError(f"{path}: has several frames or pages; give each a file of its own")
-    allowed = [MODES[channels]] if channels else list(MODES.values())
-    if picture.image.mode not in [mode for mode, _ in allowed]:
-        wanted = " or ".join(f"{mode}, {words}" for mode, words in allowed)
-        raise InputError(f"{path}: mode {picture.image.mode}; {like or 'a readable picture'} is {wanted}: convert it")
-    image = torch.from_numpy(np.array(picture.image))
+    if channels == 1 and picture.image.mode == "RGB":
+        raise InputError(f"{path}: mode RGB, colour; {like} is gray: convert it")
+    image = torch.from_numpy(np.array(picture.image.convert("RGB") if channels == 3 else picture.image))
     return image[None] if image.ndim == 2 else image.permute(2, 0, 1).contiguous()
 
 

@@ -74,8 +74,10 @@ def _no_loner(folder: Path, own: list[Path], other: Path, theirs: list[Path]) ->
 
 
 def _pair(path: Path, partner: Path, background: Colour | None) -> tuple[float, float]:
-    image = read_picture(path, background=background)
-    target = read_picture(partner, len(image), str(path), background)
+    image, target = read_picture(path, background=background), read_picture(partner, background=background)
+    if len(image) != len(target):
+        kinds = {1: "gray", 3: "colour"}
+        raise InputError(f"{partner}: {kinds[len(target)]}; {path} is {kinds[len(image)]}: convert one of them")
     if image.shape != target.shape:
         raise InputError(f"{path} and {partner}: sizes {size(image)} and {size(target)}; a pair has one size")
     if min(image.shape[1:]) < WINDOW:

@@ -6,6 +6,7 @@ import io
 import os
 import random
 import struct
+import warnings
 import zlib
 from pathlib import Path
 from typing import Any
@@ -323,11 +324,11 @@ def damaged(content: bytes, draw: random.Random) -> bytes:
     return bytes(copy)
 
 
-@pytest.mark.filterwarnings("error")
-def test_a_damaged_file_is_read_or_named(tmp_path: Path) -> None:
+def test_a_damaged_file_is_read_or_named_without_a_warning(tmp_path: Path) -> None:
     draw, contents, path = random.Random(5), originals(), tmp_path / "x.png"
     outcomes = set()
-    for _ in range(400):
-        path.write_bytes(damaged(draw.choice(contents), draw))
-        outcomes.add(outcome(path).partition(":")[0])
+    with warnings.catch_warnings(action="error"):
+        for _ in range(400):
+            path.write_bytes(damaged(draw.choice(contents), draw))
+            outcomes.add(outcome(path).partition(":")[0])
     assert outcomes == {"L", "RGB", "FILE"}

@@ -100,9 +100,9 @@ def test_a_picture_without_a_partner_is_named_on_either_side(folders: tuple[Path
         (
             _noise(0),
             _noise(0, (12, 16)),
-            r"targets/0\.png: mode L; .*made/0\.png is RGB, colour with 8 bits per channel",
+            r"targets/0\.png: gray; .*made/0\.png is colour: convert one of them",
         ),
-        (_noise(0, (12, 16)), _noise(0), r"targets/0\.png: mode RGB; .*made/0\.png is L, gray with 8 bits"),
+        (_noise(0, (12, 16)), _noise(0), r"targets/0\.png: colour; .*made/0\.png is gray: convert one"),
         (_noise(0, (10, 16)), _noise(0, (10, 16)), "16x10 pixels; allowed are 11x11 or more, the window of SSIM"),
         (
             np.zeros((12, 16), np.uint16),

@@ -164,7 +164,7 @@ def test_a_folder_without_pictures_is_told_what_a_picture_is(tmp_path: Path, sco
     ("array", "suffix", "message"),
     [
         (np.zeros((30, 28), np.uint8), "png", r"its size differs from that of .*00000\.png: 28x30 and 28x28; scale"),
-        (np.zeros((28, 28, 3), np.uint8), "png", "mode RGB; mnist-mini is L, gray with 8 bits: convert it"),
+        (np.zeros((28, 28, 3), np.uint8), "png", "mode RGB, colour; mnist-mini is gray: convert it"),
         (np.zeros((28, 28, 4), np.uint8), "png", r"is transparent in parts \(mode RGBA\); name the colour"),
         (np.zeros((28, 28), np.uint16), "png", "mode I;16 with more than 8 bits per channel; convert it"),
         (np.full((28, 28), np.nan, np.float32), "tif", "mode F with more than 8 bits per channel"),
@@ -185,13 +185,18 @@ def test_a_picture_unlike_the_data_is_named(
         scored(path.parent)
 
 
-def test_gray_pictures_are_not_taken_for_colour(tmp_path: Path, cache_dir: Path, mnist_mini: Digits) -> None:
-    folder = write(tmp_path / "images", mnist_mini[1], 30)
-    with pytest.raises(
-        InputError,
-        match=r"30 of 30 .*\nmode L; shapes32 is RGB, colour with 8 bits per channel: convert it: .*00000\.png, ",
-    ):
-        score(folder, DatasetSpec(name="shapes32"), LENET, (), 0, cache_dir)
+def test_gray_pictures_are_scored_like_the_colour_that_training_makes_of_them(tmp_path: Path, cache_dir: Path) -> None:
+    for name in ("real/a", "real/b", "gray", "colour"):
+        (tmp_path / name).mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for place in range(20):
+        picture = Image.fromarray(random.integers(256, size=(28, 28), dtype=np.uint8))
+        for name in ("gray", "real/a" if place % 2 else "real/b"):
+            picture.save(tmp_path / name / f"{place}.png")
+        picture.convert("RGB").save(tmp_path / "colour" / f"{place}.png")
+    data = DatasetSpec(name="folder", path=str(tmp_path / "real"))
+    gray, colour = (score(tmp_path / name, data, LENET, ("kid",), 0, cache_dir).scores for name in ("gray", "colour"))
+    assert gray == colour
 
 
 def test_pictures_of_another_size_have_no_score_by_a_classifier(tmp_path: Path, scored: Scores) -> None:
