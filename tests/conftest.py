@@ -37,12 +37,26 @@ STARTING_RAY = (
     "faults/",
     "cli/test_readme.py",
     "deploy/test_packaging.py",
+    "formats/test_earlier_release.py",
+    "study/test_named_classes.py",
     "tracking/test_tracking_outages.py",
+)
+#: Files in these folders whose tests start none.
+STARTING_NONE = (
+    "cluster/test_private.py",
+    "cluster/test_signals.py",
+    "driver/test_garbage.py",
+    "driver/test_ownership.py",
+    "driver/test_progress.py",
+    "driver/test_warm.py",
 )
 #: Files whose tests take longest, but for those that start Ray.
 LONGEST = (
     "study/test_optuna_conformance.py",
     "trainers/test_worked_example.py",
+    "driver/test_ownership.py",
+    "cli/test_broken_output.py",
+    "store/test_store_conformance.py",
     "study/test_samplers.py",
     "store/test_store_s3.py",
 )
@@ -98,7 +112,7 @@ def group_of(nodeid: str) -> str:
     A sweep alone has more processes than most machines have cores.
     """
     name = nodeid.partition("::")[0].removeprefix("tests/")
-    return "ray" if name.startswith(STARTING_RAY) else name
+    return "ray" if name.startswith(STARTING_RAY) and name not in STARTING_NONE else name
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.loaders import Loader, create_loader
 
 from orchestrator.store.objects import ConflictError, Listed, MissingError, RefusedError, UnavailableError
 from search_spaces.addresses import masked
@@ -43,6 +45,12 @@ class _EmptyError(UnavailableError):
     """There are no bytes in the range that was asked for."""
 
 
+@cache
+def _loader(search_path: str | None) -> Loader:
+    """What reads the SDK's descriptions of services, and keeps them: a session would read megabytes of JSON anew."""
+    return create_loader(search_path)
+
+
 class S3Objects:
     """Objects below `prefix` of a bucket; `endpoint` is the URL of a server that is not Amazon's.
 
@@ -61,6 +69,7 @@ class S3Objects:
         retries = {"mode": "standard", "total_max_attempts": 4}
         with self._own_errors(""):
             session = botocore.session.get_session()
+            session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
             special = self._for_other_servers(session) if endpoint else {}
             config = Config(retries=retries, connect_timeout=5, read_timeout=60, **special)
             own = boto3.session.Session(botocore_session=session)
