@@ -260,6 +260,7 @@ def test_an_extractor_that_is_lost_everywhere_is_refused_and_not_trained_again(
     assert prepared(place).inputs == inputs
 
 
+@pytest.mark.slow
 def test_changed_pictures_are_refused_and_the_sweep_goes_on_once_they_are_back(undisturbed: list[TrialRecord]) -> None:
     assert [record.state for record in undisturbed] == ["complete"] * 2
 
