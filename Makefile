@@ -2,9 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
-# Processes that run the tests, one more than two cores, since some tests wait for servers and deadlines;
-# tests/conftest.py says which tests stay together, and in which order.
-WORKERS ?= 3
+# Processes that run the tests; tests/conftest.py says which tests stay together, and in which order.
+WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .PHONY: setup demo test test-all faults fuzz golden check bench docs clean

@@ -165,6 +165,7 @@ def without_finals(finished: Path, folder: Path, lost: Sequence[int]) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_resume_scores_the_finals_that_are_missing_and_no_others(finished: Path, tmp_path: Path) -> None:
     first, second = finalists(finished)
     folder = without_finals(finished, tmp_path, [second])

@@ -290,6 +290,7 @@ def test_checks_are_made_at_the_same_time(tmp_path: Path, monkeypatch: pytest.Mo
     assert found.count("met the others") == len(SERVED)
 
 
+@pytest.mark.slow
 def test_the_command_ends_if_a_server_takes_connections_and_never_answers(deaf: str, tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(sweep_of(f"tracking.uri=http://{deaf}").normalised())
     done = sweeps.gansweep("doctor", "tiny.yaml", cwd=tmp_path, timeout=300)  # of which 10 are the check's

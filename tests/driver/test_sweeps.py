@@ -218,6 +218,7 @@ def stopped_trials(driver: int) -> set[int]:
     return stopped
 
 
+@pytest.mark.slow
 @pytest.mark.faults
 def test_a_sweep_whose_driver_is_killed_goes_on_from_its_checkpoints(tmp_path: Path, cache_dir: Path) -> None:
     sweeps.prepare(tmp_path, cache_dir)

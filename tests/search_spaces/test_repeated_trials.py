@@ -37,6 +37,7 @@ def test_the_size_of_a_space_is_the_number_of_its_points(space: Space) -> None:
     assert size(space) == len(list(grid(space)))
 
 
+@pytest.mark.slow
 def test_large_spaces_are_counted_without_a_walk() -> None:
     huge = Dimension("a", "int", 1, 10**19)
     child = Dimension("b", "choice", values=("x", "y", "z"), when={"a": (5, 10**18)})

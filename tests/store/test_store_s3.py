@@ -218,6 +218,7 @@ def own_s3(s3: S3Server, tmp_path: Path) -> Iterator[S3Server]:
     server.stop()
 
 
+@pytest.mark.slow
 def test_a_real_server_that_is_killed_and_comes_back_has_everything(
     own_s3: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

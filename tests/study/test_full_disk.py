@@ -51,7 +51,7 @@ def drive(folder: Path, limit: int, url: str | None) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
-@pytest.mark.parametrize("database", [False, True], ids=["journal", "sqlite"])
+@pytest.mark.parametrize("database", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["journal", "sqlite"])
 def test_after_space_is_made_a_study_goes_on_to_its_exact_number_of_trials(tmp_path: Path, database: bool) -> None:
     folder, file = tmp_path / "made-up", tmp_path / ("study.db" if database else "made-up/study.journal")
     url = f"sqlite:///{file}" if database else None

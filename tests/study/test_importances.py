@@ -41,6 +41,7 @@ def test_shares_have_the_order_of_the_effects_however_many_trials_there_are(coun
     assert sum(found.values()) == pytest.approx(1)
 
 
+@pytest.mark.slow
 def test_many_trials_have_the_same_shares_each_time_as_the_part_of_them_that_is_analysed() -> None:
     scored = trials(3 * MOST_ANALYSED)
     part = subsample(scored, MOST_ANALYSED, lambda pair: (pair[1],))

@@ -111,8 +111,8 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str], time
 
 def wait_for_the_last_process(driver: subprocess.Popen[str]) -> None:
     """Waits until no process of the session that `driver` led is alive."""
-    end = time.monotonic() + 300
-    listing = ["pgrep", "-s", str(driver.pid)]
+    end = time.monotonic() + 60
+    listing = ["pgrep", "-a", "-s", str(driver.pid)]
     while left := subprocess.run(listing, capture_output=True, text=True, check=False).stdout:
         assert time.monotonic() < end, f"processes of the sweep are still alive: {left}"
         time.sleep(0.1)

@@ -96,6 +96,7 @@ def test_the_catalogue_lists_it_after_one_line(copy: Path) -> None:
     assert listed[NAME]["shape"] == [1, 28, 28]
 
 
+@pytest.mark.slow
 def test_its_commands_run_and_a_value_its_fields_forbid_is_refused(copy: Path) -> None:
     dry_run, train = commands("gansweep")
     planned = sweeps.gansweep(*dry_run, cwd=copy)

@@ -217,6 +217,7 @@ def _unchanged(image: NDArray[np.uint8]) -> NDArray[np.float32]:
     return image.astype(np.float32)
 
 
+@pytest.mark.slow
 def test_features_of_files_are_ours(
     short_cnn: Callable[[str], Extractor], shapes: tuple[ImageData, ImageData], tmp_path: Path
 ) -> None:

@@ -207,6 +207,7 @@ def test_the_cnn_sees_one_image_whatever_is_beside_it(tmp_path: Path) -> None:
     torch.testing.assert_close(extractor(images[3:4]).features[0], extractor(images).features[3])
 
 
+@pytest.mark.slow
 def test_the_cnn_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cnn, "RECIPE", replace(cnn.RECIPE, steps=(60, 60)))
     spec = DatasetSpec(name="shapes32")
