@@ -67,6 +67,7 @@ def test_errors_that_nobody_can_read_leave_the_exit_code(root: Path) -> None:
         assert (done.returncode, done.stdout, done.stderr) == (2, "", "")
 
 
+@pytest.mark.slow
 def test_a_closed_stream_is_given_to_no_file(root: Path) -> None:
     before = {path: path.read_bytes() for path in (root / "short").iterdir()}
     for streams in ("2>&-", "<&- >&- 2>&-"):

@@ -181,6 +181,7 @@ def test_a_resume_scores_the_finals_that_are_missing_and_no_others(finished: Pat
     assert_tracked_once(folder)
 
 
+@pytest.mark.slow
 def test_a_final_that_fails_is_said_with_its_reason_and_ends_nothing(finished: Path, tmp_path: Path) -> None:
     first, second = finalists(finished)
     folder = without_finals(finished, tmp_path, [first, second])

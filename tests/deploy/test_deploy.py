@@ -331,6 +331,7 @@ TYPOS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "right", "wrong"), TYPOS)
 def test_a_typo_is_found_and_named(name: str, right: str, wrong: str, tmp_path: Path) -> None:
     deploy = tmp_path / "deploy"

@@ -76,6 +76,7 @@ def test_the_wheel_names_its_packages_and_data_and_nothing_else(wheel: Path) -> 
     assert size < 3_000_000
 
 
+@pytest.mark.slow
 def test_the_installed_wheel_lists_and_finishes_a_sweep_from_another_folder(
     python: Path, tmp_path: Path, cache_dir: Path, mnist_mini_lenet: object
 ) -> None:

@@ -197,6 +197,7 @@ def test_changed_pictures_are_refused_whatever_changed(
     assert sorted((place / "runs/cache").glob("[lr]e*")) == before, "an extractor or a reference of other data"
 
 
+@pytest.mark.slow
 def test_a_changed_file_of_digits_is_refused(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for split, count in (("train", 40), ("test", 8)):

@@ -8,10 +8,12 @@ import re
 import shutil
 import subprocess
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -21,6 +23,7 @@ from orchestrator.store import Objects, store_of
 from orchestrator.store.checkpoints import key_of, names
 from orchestrator.store.fencing import trial_key
 from orchestrator.store.ownership import OWNER, ForeignStoreError
+from orchestrator.study import lease
 from orchestrator.study.lease import hold_lease
 from orchestrator.study.study import SweepStudy
 from search_spaces.sweep import Sweep
@@ -31,6 +34,12 @@ from trainers.checkpoint import MANIFEST, STATE
 from trainers.errors import InputError
 
 REMEDY = "use another --name or store.path"
+
+
+@pytest.fixture(autouse=True)
+def _no_rivals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lease waits for claims of others at the same moment, which none of these studies has."""
+    monkeypatch.setattr(lease, "time", SimpleNamespace(**{**vars(time), "sleep": lambda seconds: None}))
 
 
 @pytest.fixture(params=["folder", "s3"])

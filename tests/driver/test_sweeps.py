@@ -114,6 +114,7 @@ def test_the_winner_is_in_the_model_registry_with_its_checkpoint(finished: Path)
     assert "manifest.json" in {Path(file.path).name for file in client.list_artifacts(version.run_id, place)}
 
 
+@pytest.mark.slow
 def test_mlflow_is_rebuilt_from_study_and_store_once(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished / "runs", tmp_path / "runs")
     (tmp_path / "runs" / "mlflow.db").unlink()

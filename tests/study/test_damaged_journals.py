@@ -87,7 +87,7 @@ def test_each_single_bit_counts(path: Path) -> None:
     before, data = records(path), path.read_bytes()
     line = len(data.splitlines()[3]) + 1
     start = sum(len(each) + 1 for each in data.splitlines()[:3])
-    for place in range(start, start + line, 3):  # all of them would take twice as long as the rest of this file
+    for place in range(start, start + line, 3):  # all of them take seconds
         for bit in range(8):
             path.write_bytes(data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1 :])
             with pytest.raises(DamagedJournalError, match=r"line [45]: "):

@@ -89,7 +89,7 @@ def test_a_trial_whose_driver_died_while_asking_gets_the_parameters_it_would_hav
 
 
 @pytest.mark.parametrize("pruner", PRUNERS[1:])  # complete trials are among those of the pruners
-@pytest.mark.parametrize("sampler", ["tpe", "gp", "cmaes"])
+@pytest.mark.parametrize("sampler", ["tpe", pytest.param("gp", marks=pytest.mark.slow), "cmaes"])
 def test_samplers_learn_from_complete_pruned_and_paused_trials(tmp_path: Path, sampler: str, pruner: str) -> None:
     near = 0
     for seed in range(2):

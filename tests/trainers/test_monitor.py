@@ -369,6 +369,7 @@ def test_a_small_run_at_default_settings_has_no_verdict(
     assert first < monitor.DIVERSITY < min(later)
 
 
+@pytest.mark.slow
 def test_a_learning_rate_of_one_makes_an_over_confident_discriminator(
     mnist_mini: tuple[ImageData, ImageData], monkeypatch: pytest.MonkeyPatch
 ) -> None:

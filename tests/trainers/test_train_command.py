@@ -257,6 +257,7 @@ def test_a_metric_that_needs_more_real_images_is_an_input_error(
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_and_an_unreadable_screen_lose_no_more_than_what_they_cannot_take(
     trained: Path, options: list[str], alone: dict[str, str], tmp_path: Path
 ) -> None:

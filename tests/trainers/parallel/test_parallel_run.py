@@ -207,6 +207,7 @@ def test_processes_of_one_machine_can_be_reached_from_it_alone(team: Team) -> No
     assert set().union(*team.all(listened)) == {"0100007F"}
 
 
+@pytest.mark.slow
 def test_whoever_waits_for_nobody_says_so_in_time() -> None:
     listening = listen(HOST)
     with pytest.raises(RuntimeError):

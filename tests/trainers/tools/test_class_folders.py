@@ -218,6 +218,7 @@ def test_a_size_that_is_not_allowed_is_one_line(
     assert shown_text.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_the_command_scores_a_folder_at_the_size_that_is_named(
     tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
