@@ -75,8 +75,9 @@ class _Watch:
             timer.daemon = True
             timer.start()
         self.received = signal.Signals(first)
-        self.noticed.set()
+        # In this order: whoever notices the signal and ends may count on the main thread's KeyboardInterrupt.
         signal.pthread_kill(self._main, _WAKE)
+        self.noticed.set()
         while signal.sigwait(waited) != _WAKE:
             if time.monotonic() - start > _SAME:
                 if os.isatty(1):
@@ -145,7 +146,11 @@ def _end(received: signal.Signals, error: BaseException | None) -> None:
 def in_background(function: Callable[[], Result]) -> Future[Result]:
     """The result of `function`, which runs in a thread that an interrupted process does not wait for."""
     future: Future[Result] = Future()
+    _start(function, future)
+    return future
 
+
+def _start(function: Callable[[], Result], future: Future[Result]) -> None:
     def run() -> None:
         try:
             future.set_result(function())
@@ -153,7 +158,6 @@ def in_background(function: Callable[[], Result]) -> Future[Result]:
             future.set_exception(error)
 
     threading.Thread(target=run, name="background", daemon=True).start()
-    return future
 
 
 def uninterrupted(function: Callable[Given, Result]) -> Callable[Given, Result]:
@@ -168,8 +172,9 @@ def uninterrupted(function: Callable[Given, Result]) -> Callable[Given, Result]:
     def run(*args: Given.args, **kwargs: Given.kwargs) -> Result:
         if _watch is None:
             return function(*args, **kwargs)
-        future = in_background(partial(function, *args, **kwargs))
+        future: Future[Result] = Future()
         try:
+            _start(partial(function, *args, **kwargs), future)
             return future.result()
         except KeyboardInterrupt:
             wait([future], min(_LAST_STEP, left() / 4))

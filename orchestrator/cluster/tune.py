@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -170,11 +169,12 @@ def run_trials(study: SweepStudy, cache: Path, capacity: Capacity, listener: Lis
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     )
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # with Tune's own, a signal would wait up to 5 s for the trials
     try:
         with named(study.folder):
             tuner.fit()
     except TuneError as error:  # Tune puts the text of an error of ours into one of its own
         raise (error.__context__ or error) from None
     finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+        # A thread that was left behind after a signal may come here when another driver is at work in this folder.
+        if study.limits.lease is None or study.limits.lease.held:
+            shutil.rmtree(scratch, ignore_errors=True)

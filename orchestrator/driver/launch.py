@@ -97,10 +97,10 @@ def launch(sweep: Sweep, root: Path, console: Console, address: str | None = Non
 
 
 def check(sweep: Sweep, root: Path, find: Callable[[], SweepStudy | None]) -> list[str]:
-    """Checks the data, without reading images, the extractor, the store, and the classes that `sweep` names.
+    """Checks the data, the extractor, the store, and the classes that `sweep` names.
 
-    Starts nothing. `find` opens the sweep's study, if there is one. Returns what people should know all the same.
-    Raises InputError with one line for each fault.
+    Starts nothing, and reads images only if the data's `verify` is false. `find` opens the sweep's study, if there is
+    one. Returns what people should know all the same. Raises InputError with one line for each fault.
     """
     check_sweep(sweep, cache_of(root))
     check_store(sweep)

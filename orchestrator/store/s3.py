@@ -69,10 +69,10 @@ class S3Objects:
         retries = {"mode": "standard", "total_max_attempts": 4}
         with self._own_errors(""):
             session = botocore.session.get_session()
-            session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
             special = self._for_other_servers(session) if endpoint else {}
             config = Config(retries=retries, connect_timeout=5, read_timeout=60, **special)
-            own = boto3.session.Session(botocore_session=session)
+            own = boto3.session.Session(botocore_session=session)  # adds a folder to the session's own loader
+            session.register_component("data_loader", _loader(session.get_config_variable("data_path")))
             self._client = own.client("s3", endpoint_url=endpoint, config=config)
         self._transfer = TransferConfig(multipart_threshold=2 * PART, multipart_chunksize=PART, max_concurrency=4)
 

@@ -160,6 +160,11 @@ class Lease:
         """The fencing token: greater than that of every earlier driver."""
         return self._mine.epoch
 
+    @property
+    def held(self) -> bool:
+        """Whether it was neither given back nor lost, as far as this process knows."""
+        return self._lost is None and self._mine.state == "held"
+
     def check(self) -> None:
         """Raises LeaseLostError if another driver has taken over."""
         if self._lost is None and self._mine.state != "held":
@@ -195,7 +200,7 @@ class Lease:
         """Gives the lease back, if that was not done yet; `state` is ended or interrupted."""
         self._stop.set()
         self._thread.join()
-        if self._lost is None and self._mine.state == "held":
+        if self.held:
             self.renew(state)
 
     def _superseded(self) -> bool:

@@ -20,7 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from orchestrator.paths import JOURNAL, SWEEP_FILE
 from orchestrator.study.journal import Journal
-from orchestrator.study.lease import Lease
+from orchestrator.study.lease import Lease, LeaseLostError
 from search_spaces.addresses import database, reason, with_driver
 from search_spaces.sweep import Sweep, read_kept
 from trainers.data.files import replaced
@@ -93,9 +93,15 @@ class FencedStorage(_Delegating):  # type: ignore[misc]
         return {"inner": self.inner, "_lease": None}
 
     def check(self) -> None:
-        """Raises LeaseLostError if another driver has taken over."""
-        if self._lease is not None:
-            self._lease.check()
+        """Raises LeaseLostError if another driver has taken over, or may do so, since the lease was given back.
+
+        A thread that a signal left behind in a call of Ray or of a sampler may try to write then.
+        """
+        if self._lease is None:
+            return
+        self._lease.check()
+        if not self._lease.held:
+            raise LeaseLostError("this driver has given the lease back")
 
     def fence(self, lease: Lease) -> None:
         """From now on every write checks `lease`. A journal checks it again while it holds the lock on its file."""

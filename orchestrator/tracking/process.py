@@ -54,7 +54,7 @@ def _store(grids: StoredGrids) -> TrialStore:
 class TrackerProcess:
     """A `Tracker` in another process, called through a pipe. Its methods wait for the answer.
 
-    They raise InputError if the tracker does, and TrackerError for any other error.
+    They raise TrackerError for any error, but `open` raises InputError if the tracker does.
 
     Create it before the driver has threads, since it is forked. The process ends with the `with` block, and if the
     driver is killed.
@@ -133,7 +133,7 @@ def _serve(connection: Connection, inherited: Connection | None) -> None:
         try:
             served.call(method, arguments)
         except Exception as error:  # of any kind: the driver raises one with its text
-            kind = InputError if isinstance(error, InputError) else TrackerError
+            kind = InputError if method == "open" and isinstance(error, InputError) else TrackerError
             answer = kind, str(error).strip() or type(error).__name__
         with suppress(OSError):  # the next `recv` notices that too
             connection.send(answer)

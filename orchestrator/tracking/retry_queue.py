@@ -71,12 +71,12 @@ class RetryQueue:
     def drain(self, wait: float = LAST_WAIT, most: float = math.inf) -> bool:
         """Waits until the queue is empty, at most `wait` seconds after the last job that succeeded and `most` in all.
 
-        Gives up at once if opening the tracker raises InputError: waiting does not help. Returns whether the queue is
-        empty.
+        Gives up at once if the tracker raised InputError when it was opened last: waiting does not help. Returns
+        whether the queue is empty.
         """
         with self._changed:
             start = time.monotonic()
-            self._progress, self._draining, self._refused = start, True, False
+            self._progress, self._draining = start, True
             self._changed.notify_all()
             try:
                 while self._jobs or self._busy:

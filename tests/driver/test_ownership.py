@@ -266,11 +266,13 @@ def test_a_pipe_in_place_of_a_file_is_not_waited_for(folder_sweep: Sweep, tmp_pa
 # Who is first, and what is left by a kill or a damage
 
 
-def take(study: SweepStudy) -> None:
+def take(study: SweepStudy, upgrade: bool = False) -> None:
     """As the study's driver does."""
     with hold_lease(study.sweep.name, study.folder, study.lease_records) as lease:
         study.drive(lease)
         take_store(study)
+        if upgrade:
+            study.upgrade()
 
 
 def test_of_two_first_launches_at_once_one_has_the_store(sweep: Sweep, tmp_path: Path) -> None:
@@ -283,8 +285,7 @@ def test_of_two_first_launches_at_once_one_has_the_store(sweep: Sweep, tmp_path:
     def launched(study: SweepStudy) -> None:
         begin.wait()
         with suppress(ForeignStoreError), undone_if_foreign(study.folder):
-            take(study)
-            study.upgrade()
+            take(study, upgrade=True)
             won.append(study)
 
     threads = [threading.Thread(target=launched, args=(study,)) for study in studies]
@@ -308,8 +309,7 @@ def test_a_launch_that_was_killed_after_it_took_the_store_goes_on(folder_sweep: 
     with pytest.raises(ForeignStoreError):
         check_store_owner(folder_sweep, tmp_path / "two" / folder_sweep.name, lambda: None)
     again = SweepStudy.create(folder, folder_sweep, counts=False)
-    take(again)
-    again.upgrade()
+    take(again, upgrade=True)
     assert again.id == study.id
     assert SweepStudy.open(folder) is not None
 

@@ -287,6 +287,25 @@ def test_a_lease_that_was_given_back_early_is_watched_and_not_renewed(
     assert [claim.state for claim in claims(kept)] == ["interrupted", "ended"]
 
 
+def test_a_driver_writes_nothing_to_its_study_after_it_gave_the_lease_back(tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    study = SweepStudy.create(tmp_path / "s", made_up.sweep())
+    with hold_lease("s", tmp_path / "s", study.lease_records) as lease:
+        study.drive(lease)
+        study._study.set_user_attr("early", 1)
+        lease.end("interrupted")
+        assert not lease.held
+        with pytest.raises(LeaseLostError, match="given the lease back"):
+            study._study.set_user_attr("late", 2)
+        with pytest.raises(LeaseLostError, match="given the lease back"):
+            study.next_ticket()
+        study.limits.check()
+    found = SweepStudy.open(tmp_path / "s")
+    assert found is not None
+    assert {"early", "late"} & set(found._study.user_attrs) == {"early"}
+    assert found.records() == []
+
+
 def test_a_driver_that_was_killed_is_not_at_work(tmp_path: Path) -> None:
     code = (
         "import json, pathlib, sys\n"

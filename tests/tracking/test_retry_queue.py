@@ -138,15 +138,26 @@ def test_a_drain_ends_in_its_time_even_if_jobs_succeed() -> None:
 
 
 @pytest.mark.parametrize(("where", "waits"), [("open", False), ("job", True)])
-def test_a_drain_gives_up_at_once_if_the_tracker_cannot_be_opened_for_good(where: str, waits: bool) -> None:
-    tracker = Tracker()
+def test_a_drain_gives_up_at_once_if_the_tracker_cannot_be_opened_for_good(
+    where: str, waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not waits:  # not even for the next try
+        monkeypatch.setattr(retry_queue, "FIRST_PAUSE", 600)
+        monkeypatch.setattr(retry_queue, "LONGEST_PAUSE", 600)
+    tracker, told = Tracker(), threading.Event()
 
     def refuse(*_: Any) -> Any:
         raise InputError("is damaged")
 
     lines: list[str] = []
-    with RetryQueue(refuse if where == "open" else tracker.open, lines.append) as queue:
+
+    def say(line: str) -> None:
+        lines.append(line)
+        told.set()
+
+    with RetryQueue(refuse if where == "open" else tracker.open, say) as queue:
         queue.put(1, refuse if where == "job" else tracker.job(1))
+        assert told.wait(60)
         queue.put(2, tracker.job(2))
         started = time.monotonic()
         assert not queue.drain(wait=2.0, most=3.0)

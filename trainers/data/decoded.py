@@ -73,6 +73,7 @@ def decoded(root: Path, paths: Sequence[PurePath], settings: Settings, cache: Pa
             if found is None:
                 found = _decode(root, paths, settings)
                 _write(path, found)
+                found = _read(path) or found  # mapped: the memory is shared, and free when it is needed
     return found
 
 

@@ -164,7 +164,8 @@ def from_folder(
     Folders with other names are allowed if neither `metrics`, which are named, nor `per_class` need labels. One folder
     with another name is taken for a folder around all pictures.
 
-    Raises InputError for pictures that cannot be read, that differ in size or channels, or have more than 8 bits.
+    Raises InputError for pictures that cannot be read, that differ in size, that are in colour if the data set is gray,
+    or have more than 8 bits.
     """
     if folder.is_file():
         raise InputError(f"{folder}: is a file; name a folder of pictures or a checkpoint")
