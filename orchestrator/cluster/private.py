@@ -60,8 +60,12 @@ def private_folder() -> Iterator[Path]:
     base, _ = place()
     _remove_leftovers(base)
     folder = Path(mkdtemp(prefix=PREFIX, dir=base))
-    with _locked(folder) as lock, _guarded(folder, lock), _environment(guard.VARIABLE, str(folder)):
-        yield folder
+    try:
+        with _locked(folder) as lock, _guarded(folder, lock), _environment(guard.VARIABLE, str(folder)):
+            yield folder
+    finally:
+        if folder.exists():  # the guard was killed, perhaps by a signal to the driver's group before it was in its own
+            guard.clear(folder)
 
 
 def use_private_token() -> None:

@@ -93,6 +93,15 @@ def test_the_end_of_the_block_ends_the_processes_and_removes_the_folder(short: P
     assert list(short.iterdir()) == []
 
 
+def test_without_a_guard_the_driver_does_it_itself(short: Path) -> None:
+    driver, folder, child = started()
+    (guard_of_it,) = guards(folder)
+    os.kill(guard_of_it, signal.SIGKILL)
+    assert driver.communicate("\n", timeout=240)[0] == "out of the block\n"
+    assert not lives(child)
+    assert list(short.iterdir()) == []
+
+
 @pytest.mark.parametrize("whom", ["driver", "group"])
 def test_so_does_the_death_of_the_driver(short: Path, whom: str) -> None:
     driver, folder, child = started()
