@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
 
-from orchestrator.cluster import guard
+from orchestrator.cluster import guard, signals
 from trainers.errors import InputError
 
 #: The names of our folders begin with it.
@@ -59,12 +59,16 @@ def private_folder() -> Iterator[Path]:
     """
     base, _ = place()
     _remove_leftovers(base)
-    folder = Path(mkdtemp(prefix=PREFIX, dir=base))
+    folder = None
     try:
+        with signals.postponed():
+            folder = Path(mkdtemp(prefix=PREFIX, dir=base))
         with _locked(folder) as lock, _guarded(folder, lock), _environment(guard.VARIABLE, str(folder)):
             yield folder
     finally:
-        if folder.exists():  # the guard was killed, perhaps by a signal to the driver's group before it was in its own
+        if (
+            folder is not None and folder.exists()
+        ):  # the guard was killed, perhaps by a signal to the driver's group before it was in its own
             guard.clear(folder)
 
 
@@ -91,7 +95,8 @@ def _fits(base: Path) -> bool:
 def _unusable(base: Path) -> str | None:
     """Why no folder can be made in `base`; None if one can."""
     try:
-        Path(mkdtemp(prefix=PREFIX, dir=base)).rmdir()
+        with signals.postponed():
+            Path(mkdtemp(prefix=PREFIX, dir=base)).rmdir()
     except OSError as error:
         return error.strerror or str(error)
     return None

@@ -143,6 +143,16 @@ def _end(received: signal.Signals, error: BaseException | None) -> None:
     os._exit(code)
 
 
+@contextmanager
+def postponed() -> Iterator[None]:
+    """In the block, a few steps of the main thread that belong together, a signal raises nothing, but after it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {_WAKE})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def in_background(function: Callable[[], Result]) -> Future[Result]:
     """The result of `function`, which runs in a thread that an interrupted process does not wait for."""
     future: Future[Result] = Future()

@@ -256,6 +256,23 @@ finally:
     assert ended(process) == (code, "tidied up\n")
 
 
+def test_steps_that_belong_together_are_not_interrupted() -> None:
+    process = start("""
+try:
+    with signals.postponed():
+        ready()
+        while not signals.received():
+            time.sleep(0.01)
+        time.sleep(0.1)
+        print("still here")
+    print("not here")
+finally:
+    print("tidied up")
+""")
+    process.send_signal(signal.SIGTERM)
+    assert ended(process) == (143, "still here\ntidied up\n")
+
+
 def test_an_uninterrupted_function_has_its_result_and_its_errors() -> None:
     @signals.uninterrupted
     def divided(one: int, by: int) -> float:
