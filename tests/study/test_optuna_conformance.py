@@ -5,7 +5,7 @@ The suites come with Optuna (`optuna.testing`), so a new version of it brings it
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from optuna.testing.pytest_samplers import (
 from optuna.testing.pytest_storages import StorageTestCase
 
 from orchestrator.study.journal import Journal
+from orchestrator.study.lease import Claim, ClaimNotes, Lease, clock
 from orchestrator.study.sampler_view import SampledStudy
 from orchestrator.study.samplers import DistinctNsga2
 from orchestrator.study.storage import FencedStorage
@@ -29,17 +30,20 @@ from search_spaces.sweep import Sweep
 from tests.support import made_up
 
 
-class CountingLease:
+class CountingLease(Lease):
     """A lease that is never lost, and counts how often it is asked."""
 
     def __init__(self) -> None:
+        super().__init__(ClaimNotes(dict, lambda key, note: None), Claim(1, "here:1:x", "m", 1e6, clock(), 0.0))
         self.checks = self.fences = 0
 
     def check(self) -> None:
         self.checks += 1
+        super().check()
 
-    def fence(self, notes: dict[str, Any]) -> None:
+    def fence(self, notes: Mapping[str, Any]) -> None:
         self.fences += 1
+        super().fence(notes)
 
 
 class _Fenced(StorageTestCase):  # type: ignore[misc]  # optuna is not checked
@@ -56,7 +60,7 @@ class TestJournal(_Fenced):
 
     @pytest.fixture
     def storage(self, tmp_path: Path) -> FencedStorage:
-        lease: Any = CountingLease()
+        lease = CountingLease()
         storage = FencedStorage(JournalStorage(Journal(str(tmp_path / "study.journal"))))
         storage.fence(lease)
         return storage
@@ -72,7 +76,7 @@ class TestDatabase(_Fenced):
 
     @pytest.fixture
     def storage(self, tmp_path: Path) -> Iterator[FencedStorage]:
-        lease: Any = CountingLease()
+        lease = CountingLease()
         inner = get_storage(RDBStorage(f"sqlite:///{tmp_path / 'studies.db'}"))
         storage = FencedStorage(inner)
         storage.fence(lease)
