@@ -38,23 +38,59 @@ class Deprecated:
 #: Deprecated keys of the sweep file. The rule is in docs/formats.md.
 DEPRECATED: dict[document.Path, Deprecated] = {}
 
+#: Bytes of a sweep file; those with ten thousand points have fewer.
+LONGEST = 1 << 20
+
 _log = logging.getLogger(__name__)
 
 
-def load_sweep(path: Path, overrides: Sequence[str] = (), name: str | None = None) -> Sweep:
-    """The sweep in the file `path` with `a.b.c=value` overrides, after all checks that need no other file.
+@dataclass(frozen=True)
+class SweepFile:
+    """A sweep file as it was when it was read, with the overrides of a command line."""
 
-    Raises InputError with one line per problem: file and line (or override), key, value, what is allowed.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a sweep file: {error}") from None
-    return parse_sweep(text, str(path), overrides, name)
+    path: Path
+    text: str
+    overrides: Sequence[str] = ()
+    """Each is `a.b.c=value`."""
+    name: str | None = None
+    """Replaces the name in the file."""
+
+    @classmethod
+    def read(cls, path: Path, overrides: Sequence[str] = (), name: str | None = None) -> SweepFile:
+        """Raises InputError if the file cannot be read or is too long."""
+        try:
+            with open(path, "rb") as file:
+                data = file.read(LONGEST + 1)
+            text = data.decode("utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: cannot be read as a sweep file: {error}") from None
+        if len(data) > LONGEST:
+            raise InputError(f"{path}: cannot be read as a sweep file: has more than {LONGEST:,} bytes")
+        return cls(path, text, overrides, name)
+
+    def sweep(self) -> Sweep:
+        """The sweep, after all checks that need no other file.
+
+        Raises InputError with one line per problem: file and line (or override), key, value, what is allowed.
+        """
+        return parse_sweep(self.text, str(self.path), self.overrides, self.name)
+
+    @contextmanager
+    def places(self) -> Iterator[None]:
+        """Gives an UnsuitedError of the block the places of its keys in the file, as `sweep` names them."""
+        try:
+            yield
+        except UnsuitedError as error:
+            _document(self.text, str(self.path), self.overrides, self.name).raise_errors(error.problems)
+
+
+def load_sweep(path: Path, overrides: Sequence[str] = (), name: str | None = None) -> Sweep:
+    """The sweep in the file `path` with `a.b.c=value` overrides. Raises as the methods of SweepFile."""
+    return SweepFile.read(path, overrides, name).sweep()
 
 
 def parse_sweep(text: str, source: str = "sweep.yaml", overrides: Sequence[str] = (), name: str | None = None) -> Sweep:
-    """As `load_sweep`, from text; messages call it `source`, which also gives the default name."""
+    """As `SweepFile.sweep`, from text; messages call it `source`, which also gives the default name."""
     written = _document(text, source, overrides, name)
     try:
         sweep = Sweep.model_validate(written.data)
@@ -131,15 +167,6 @@ def read_images(sweep: Sweep, cache: Path) -> Images:
         if found := list(data_checks.count_problems(sweep, counts)):
             raise UnsuitedError(sweep.name, found)
     return train, test
-
-
-@contextmanager
-def places_in(path: Path, overrides: Sequence[str] = (), name: str | None = None) -> Iterator[None]:
-    """Gives an UnsuitedError of the block the places of its keys in the sweep file, as `load_sweep` names them."""
-    try:
-        yield
-    except UnsuitedError as error:
-        _document(path.read_text(encoding="utf-8"), str(path), overrides, name).raise_errors(error.problems)
 
 
 def _document(text: str, source: str, overrides: Sequence[str], name: str | None) -> document.Document:

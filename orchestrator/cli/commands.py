@@ -35,6 +35,7 @@ from trainers.command_line import prints_progress
 from trainers.errors import InputError
 
 if TYPE_CHECKING:
+    from search_spaces.load import SweepFile
     from search_spaces.sweep import Sweep
 
 
@@ -51,14 +52,13 @@ def launch_command(
 ) -> None:
     """Begin a sweep, or go on with it if it exists."""
     overrides = [*(settings or []), *([f"budget.trials={trials}"] if trials is not None else [])]
-    sweep = _load(file, overrides, name)
-    from search_spaces import resolve
+    written = _read(file, overrides, name)
+    sweep = written.sweep()
     from search_spaces.advice import sweep_warnings
-    from search_spaces.load import places_in
 
     for warning in sweep_warnings(sweep):
         print(f"warning: {warning}", file=sys.stderr)
-    with places_in(resolve(file), overrides, name):
+    with written.places():
         if not dry_run:
             _run(sweep, root, address)
             return
@@ -101,7 +101,7 @@ def submit_command(
     from orchestrator.cluster.jobs import run
 
     prints_progress()
-    if not run(_load(file, settings or [], name), address, root, typer.echo, wait):
+    if not run(_read(file, settings or [], name).sweep(), address, root, typer.echo, wait):
         raise typer.Exit(1)
 
 
@@ -280,7 +280,7 @@ def doctor_command(
     """Check whether a sweep could run here. Says what helps if not; the exit code is 1 then."""
     from orchestrator.doctor.command import conclusion, doctor, lines
 
-    sweep = _load(file, settings or [], None)
+    sweep = _read(file, settings or [], None).sweep()
     findings = []
     for each in doctor(sweep, root, address):
         findings.append(each)
@@ -294,13 +294,13 @@ def doctor_command(
         raise typer.Exit(1)
 
 
-def _load(file: str, overrides: list[str], name: str | None) -> Sweep:
+def _read(file: str, overrides: list[str], name: str | None) -> SweepFile:
     from search_spaces import resolve
 
     path = resolve(file)  # before the next import, which takes seconds: so a wrong name ends the command at once
-    from search_spaces.load import load_sweep
+    from search_spaces.load import SweepFile
 
-    return load_sweep(path, overrides, name)
+    return SweepFile.read(path, overrides, name)
 
 
 def _run(sweep: Sweep, root: Path, address: str | None) -> None:

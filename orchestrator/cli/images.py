@@ -75,10 +75,7 @@ def score_command(
         return
     if dataset is None:
         raise InputError(f"score needs --dataset, one of {', '.join(DATASETS)}, or --targets, a folder of pictures")
-    if "trials" in source.resolve().parts:  # perhaps in a store; it takes a second to import what knows
-        from orchestrator.driver.ownership import check_scored
-
-        check_scored(source, root)
+    _check_store(source, root)
     from trainers.data.spec import colour_option, read_spec
     from trainers.tools.score import score
 
@@ -113,8 +110,10 @@ def mix_study_command(
         int | None, typer.Option(help="Size of each training set; default: 11/12 of the real one.")
     ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of points, table and page.")] = MIX_STUDY,
+    root: Root = DEFAULT_ROOT,
 ) -> None:
     """Train classifiers on real and generated images, mixed. After an interruption the same command goes on."""
+    _check_store(source, root)
     from orchestrator.report.mixing import PAGE, write_results
     from trainers.data.spec import colour_option, read_spec
     from trainers.run import pick_device
@@ -130,6 +129,7 @@ def mix_study_command(
         epochs=epochs,
         images=images,
         device=pick_device(),
+        cache=cache_of(root),
     )
     prints_progress()
     left, interrupted = len(study.missing(read_points(output, study.settings))), False
@@ -180,6 +180,14 @@ def print_likeness(found: Likeness, images: Path, targets: Path, as_json: bool) 
     console.print(f"{'psnr':>12} {written(found.psnr, found.psnr_stderr)} dB{equal}", highlight=False)
     console.print(f"{'ssim':>12} {written(found.ssim, found.ssim_stderr)}", highlight=False)
     console.print(f"on {found.n:,} pairs, of {images} with {targets}", highlight=False, soft_wrap=True)
+
+
+def _check_store(source: Path, root: Path) -> None:
+    """Raises InputError if `source` is in a store that a sweep below `root` names, but that is another study's."""
+    if "trials" in source.resolve().parts:  # perhaps in a store; it takes a second to import what knows
+        from orchestrator.driver.ownership import check_scored
+
+        check_scored(source, root)
 
 
 def _score_pairs(given: set[str], source: Path, targets: Path, background: str | None, as_json: bool) -> None:

@@ -139,13 +139,14 @@ def test_a_report_has_no_pictures_of_another_sweep(first: SweepStudy, tmp_path: 
     assert pictures["one"] - pictures["two"] == len(first.records())
 
 
-def test_a_checkpoint_of_another_sweep_is_not_scored_as_one_of_this_sweep(folder_sweep: Sweep, tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_sweep_is_not_used_as_one_of_this_sweep(folder_sweep: Sweep, tmp_path: Path) -> None:
     left_sweep(tmp_path / "two", folder_sweep, kids=(), owned=False)
     study, store = left_sweep(tmp_path / "one", folder_sweep)
     trial = store.objects.local(trial_key(0))
     assert trial is not None
     for source in (trial, trial / "checkpoints" / "0000002000"):
-        refused(commanded(tmp_path / "two", "score", str(source), "--dataset", "mnist-mini"))
+        for command in ("score", "mix-study"):
+            refused(commanded(tmp_path / "two", command, str(source), "--dataset", "mnist-mini"))
         check_scored(source, tmp_path / "one")
         check_scored(source, tmp_path / "nowhere")
     own, _ = left_sweep(tmp_path / "two", made_up.sweep("name=other"))

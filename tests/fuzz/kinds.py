@@ -23,7 +23,7 @@ from orchestrator.paths import JOURNAL, SWEEP_FILE
 from orchestrator.study.study import SweepStudy
 from search_spaces import shipped
 from search_spaces.advice import sweep_warnings
-from search_spaces.load import load_sweep, places_in
+from search_spaces.load import SweepFile
 from tests.fuzz.laws import run_command_line
 from tests.fuzz.mutations import address, odd_value, spoiled_bytes, spoiled_json, spoiled_lines
 from tests.support.earlier import unpack
@@ -83,8 +83,9 @@ def sweep_file(random: Random, folder: Path, place: Path) -> Attack:
         settings = ["--set", f"{random.choice(KEYS)}={value}"]
 
     def plan() -> None:  # all of a dry run but the steps that it times
-        sweep = load_sweep(path, settings[1:])
-        with places_in(path, settings[1:]):
+        written = SweepFile.read(path, settings[1:])
+        sweep = written.sweep()
+        with written.places():
             print(*sweep_warnings(sweep), *check(sweep, folder / "r", lambda: None), sweep.normalised())
 
     return Attack(["launch", str(path), *settings, "--dry-run", "--root", str(folder / "r")], plan, {path})

@@ -26,7 +26,9 @@ from trainers.errors import InputError
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9\n")
-    for name in ("missing.yaml", "latin.yaml", "."):
+    with open(tmp_path / "long.yaml", "wb") as file:
+        file.truncate(10**12)
+    for name in ("missing.yaml", "latin.yaml", "long.yaml", "."):
         with pytest.raises(InputError, match="cannot be read as a sweep file"):
             load_sweep(tmp_path / name)
 

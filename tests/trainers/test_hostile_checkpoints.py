@@ -183,6 +183,15 @@ def test_it_is_not_scored(what: str, folder: Path, mnist_mini: tuple[ImageData, 
     assert len(str(caught.value)) < 3000
 
 
+def test_networks_that_its_tensors_do_not_fill_are_not_built(
+    folder: Path, mnist_mini: tuple[ImageData, ImageData], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hostile.config_with(width=16.0)(folder)
+    monkeypatch.setattr("trainers.tools.score.Trainer", None)
+    with pytest.raises(InputError, match=r"its tensor net\.g\.\S+ has the shape"):
+        from_checkpoint(folder, mnist_mini[0], 2)
+
+
 @pytest.mark.parametrize("what", ["pipe for state.safetensors", "state of 1 TB", "system that is a mapping"])
 @pytest.mark.parametrize("asked", ["checkpoint", "run"])
 def test_the_command_says_so_in_one_line(

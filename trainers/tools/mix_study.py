@@ -94,12 +94,14 @@ def plan(
     epochs: int,
     images: int | None,
     device: str,
+    cache: Path | None = None,
 ) -> Study:
     """The study of a conditional system's checkpoint, or of the newest one in a run's folder.
 
     If `dataset` is a folder without a size, its pictures are scaled to the size of the system's images. Without
     `images`, a training set is as large as the real one without its validation part. If `real` is empty, the
-    report's proportions are used. Raises InputError for invalid options, unsuitable data and unsuitable checkpoints.
+    report's proportions are used. Pictures that take long to decode are kept in the folder `cache`, if given. Raises
+    InputError for invalid options, unsuitable data and unsuitable checkpoints.
     """
     _check_options(strategies, seeds, epochs)
     found, system, manifest, shown = _conditional(source)
@@ -109,7 +111,7 @@ def plan(
         size = f"; --size {system.shape[1]} scales them" if dataset.size and shape[0] == system.shape[0] else ""
         text = f"images are {shape}, but {manifest['system']} makes {system.shape}{size}"
         raise InputError(f"--dataset {dataset.name}: {text}")
-    train, test = load_both(dataset)
+    train, test = load_both(dataset, cache)
     available = len(split(train)[0].labels)
     count = available if images is None else images
     if count < train.classes:
