@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import shutil
 import stat
 import subprocess
 import sys
@@ -59,17 +60,16 @@ def private_folder() -> Iterator[Path]:
     """
     base, _ = place()
     _remove_leftovers(base)
-    folder = None
+    folder = lock = None
     try:
         with signals.postponed():
-            folder = Path(mkdtemp(prefix=PREFIX, dir=base))
-        with _locked(folder) as lock, _guarded(folder, lock), _environment(guard.VARIABLE, str(folder)):
+            folder, lock = _made(base)
+        with _guarded(folder, lock), _environment(guard.VARIABLE, str(folder)):
             yield folder
     finally:
-        if (
-            folder is not None and folder.exists()
-        ):  # the guard was killed, perhaps by a signal to the driver's group before it was in its own
-            guard.clear(folder)
+        if folder is not None and lock is not None:
+            os.close(lock)
+            _remove(folder)  # if the guard was not started yet, or has been killed
 
 
 def use_private_token() -> None:
@@ -102,16 +102,17 @@ def _unusable(base: Path) -> str | None:
     return None
 
 
-@contextmanager
-def _locked(folder: Path) -> Iterator[int]:
-    """Locks the folder for as long as this process or one that has inherited the descriptor lives."""
-    descriptor = os.open(folder / f".{LOCK}", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+def _made(base: Path) -> tuple[Path, int]:
+    """A new folder in `base`, and a descriptor: the folder is locked as long as a process that has it lives."""
+    folder = Path(mkdtemp(prefix=PREFIX, dir=base))
     try:
+        descriptor = os.open(folder / f".{LOCK}", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         (folder / f".{LOCK}").rename(folder / LOCK)  # only now: whoever finds it unlocked takes its driver for dead
-        yield descriptor
-    finally:
-        os.close(descriptor)
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return folder, descriptor
 
 
 @contextmanager
@@ -145,12 +146,16 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 def _remove_leftovers(base: Path) -> None:
     for folder in base.glob(f"{PREFIX}*"):
-        with suppress(OSError):  # somebody else's, or somebody else is removing it
-            if not _is_ours(folder):
-                continue
-            with open(folder / LOCK, "rb+") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                guard.clear(folder)
+        with suppress(OSError):  # somebody else's
+            if _is_ours(folder):
+                _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Kills what is left of the Ray in `folder` and removes the folder, unless its driver or its guard lives."""
+    with suppress(OSError), open(folder / LOCK, "rb+") as lock:  # it is locked, or gone already
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        guard.clear(folder)
 
 
 def _is_ours(folder: Path) -> bool:

@@ -190,7 +190,7 @@ def uninterrupted(function: Callable[Given, Result]) -> Callable[Given, Result]:
             wait([future], min(_LAST_STEP, left() / 4))
             raise
         except Exception:
-            check()
+            check_death()
             raise
 
     return run
@@ -209,7 +209,7 @@ def check_death() -> None:
 
 def received() -> bool:
     """Whether there was a signal."""
-    return _watch is not None and _watch.noticed.is_set()
+    return _watch is not None and _watch.received is not None
 
 
 def left() -> float:

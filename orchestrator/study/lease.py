@@ -167,10 +167,10 @@ class Lease:
 
     def check(self) -> None:
         """Raises LeaseLostError if another driver has taken over."""
-        if self._lost is None and self._mine.state != "held":
-            self._superseded()  # it was given back, so another driver may have taken over at any time
-        elif self._lost is None and clock() >= self._valid_until:
+        if self.held and clock() >= self._valid_until:
             self.renew()
+        if self._lost is None and not self.held:
+            self._superseded()  # it was given back, so another driver may have taken over at any time
         if self._lost is not None:
             raise LeaseLostError(self._lost)
 
@@ -181,8 +181,10 @@ class Lease:
             raise LeaseLostError(self._lost)
 
     def renew(self, state: str = "held") -> None:
-        """Renews the record unless it was superseded."""
+        """Renews the record unless it was superseded, or given back, perhaps while this call waited for another one."""
         with self._renewing:
+            if not self.held:
+                return
             start = clock()
             worked = time.monotonic() - self._start
             self._mine = replace(self._mine, renewed=start, at=time.time(), seconds=worked, state=state)

@@ -48,6 +48,7 @@ class RetryQueue:
         self._since: dict[object, float] = {}
         self._alone: set[object] = set()
         self._busy = self._draining = self._stopped = self._refused = False
+        self._drains = 0
         self._progress = time.monotonic()
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="tracking", daemon=True)
@@ -71,12 +72,13 @@ class RetryQueue:
     def drain(self, wait: float = LAST_WAIT, most: float = math.inf) -> bool:
         """Waits until the queue is empty, at most `wait` seconds after the last job that succeeded and `most` in all.
 
-        Gives up at once if the tracker raised InputError when it was opened last: waiting does not help. Returns
-        whether the queue is empty.
+        What has failed is tried again at once. Gives up if the tracker raises InputError when it is opened: waiting
+        does not help. Returns whether the queue is empty.
         """
         with self._changed:
             start = time.monotonic()
-            self._progress, self._draining = start, True
+            self._progress, self._draining, self._refused = start, True, False
+            self._drains += 1
             self._changed.notify_all()
             try:
                 while self._jobs or self._busy:
@@ -158,4 +160,5 @@ class RetryQueue:
 
     def _pause(self, seconds: float) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._stopped, seconds)
+            before = self._drains
+            self._changed.wait_for(lambda: self._stopped or self._drains > before, seconds)

@@ -102,6 +102,17 @@ def test_without_a_guard_the_driver_does_it_itself(short: Path) -> None:
     assert list(short.iterdir()) == []
 
 
+def test_an_interrupted_driver_leaves_it_to_a_guard_that_takes_its_time(short: Path) -> None:
+    driver, folder, child = started()
+    (guard_of_it,) = guards(folder)
+    os.kill(guard_of_it, signal.SIGSTOP)
+    driver.send_signal(signal.SIGINT)
+    driver.communicate(timeout=240)
+    assert lives(child)
+    os.kill(guard_of_it, signal.SIGCONT)
+    wait_until_gone(folder, child)
+
+
 @pytest.mark.parametrize("whom", ["driver", "group"])
 def test_so_does_the_death_of_the_driver(short: Path, whom: str) -> None:
     driver, folder, child = started()

@@ -294,11 +294,14 @@ def test_a_driver_writes_nothing_to_its_study_after_it_gave_the_lease_back(tmp_p
         study.drive(lease)
         study._study.set_user_attr("early", 1)
         lease.end("interrupted")
+        lease.renew()  # as a thread does that had to wait for the end
         assert not lease.held
         with pytest.raises(LeaseLostError, match="given the lease back"):
             study._study.set_user_attr("late", 2)
         with pytest.raises(LeaseLostError, match="given the lease back"):
             study.next_ticket()
+        with pytest.raises(LeaseLostError, match="given the lease back"):
+            study.report(0, [])
         study.limits.check()
     found = SweepStudy.open(tmp_path / "s")
     assert found is not None
