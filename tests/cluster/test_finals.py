@@ -110,6 +110,7 @@ def assert_tracked_once(folder: Path) -> None:
             assert points == [(final.images, pytest.approx(value))]
 
 
+@pytest.mark.slow
 def test_the_best_checkpoints_have_both_scores(finished: Path, cache_dir: Path) -> None:
     records, finals = sweeps.records(finished / "runs" / "tiny"), finals_of(finished)
     assert sorted(finals) == sorted(finalists(finished))
@@ -124,6 +125,7 @@ def test_the_best_checkpoints_have_both_scores(finished: Path, cache_dir: Path) 
         assert {each.n for each in (*final.ours.values(), *final.official.values())} == {150}
 
 
+@pytest.mark.slow
 def test_finals_are_shown_wherever_a_person_looks(finished: Path) -> None:
     records, finals = sweeps.records(finished / "runs" / "tiny"), finals_of(finished)
     lines = [final_line(records[number]) for number in finalists(finished)]
@@ -138,6 +140,7 @@ def test_finals_are_shown_wherever_a_person_looks(finished: Path) -> None:
     assert_tracked_once(finished)
 
 
+@pytest.mark.slow
 def test_launching_again_scores_nothing_twice(finished: Path) -> None:
     before = finals_of(finished)
     again = sweeps.in_process("launch", "tiny.yaml", cwd=finished)

@@ -89,15 +89,16 @@ def check_end(driver: subprocess.Popen[str], code: int, temporary: Path) -> str:
     return said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("number", "code", "whom"),
     [
-        pytest.param(signal.SIGTERM, 143, everybody),
-        pytest.param(signal.SIGTERM, 143, driver_alone, marks=pytest.mark.slow),
-        pytest.param(signal.SIGTERM, 143, group, marks=pytest.mark.slow),
-        pytest.param(signal.SIGHUP, 129, driver_alone, marks=pytest.mark.slow),
-        pytest.param(signal.SIGHUP, 129, group, marks=pytest.mark.slow),
-        pytest.param(signal.SIGINT, 130, driver_alone, marks=pytest.mark.slow),
+        (signal.SIGTERM, 143, everybody),
+        (signal.SIGTERM, 143, driver_alone),
+        (signal.SIGTERM, 143, group),
+        (signal.SIGHUP, 129, driver_alone),
+        (signal.SIGHUP, 129, group),
+        (signal.SIGINT, 130, driver_alone),
     ],
 )
 def test_a_signal_ends_a_sweep_cleanly_and_resume_goes_on(
