@@ -45,6 +45,8 @@ PRIVATE: dict[str, dict[str, Callable[[Path], Any]]] = {
         "_cached_frozen_trial": lambda folder: asked(folder)._cached_frozen_trial.user_attrs == {"key": "value"},
     },
     "ray": {
+        "ray._private.worker": lambda folder: hasattr(import_module("ray._private.worker"), "_global_node"),
+        "_global_node": lambda folder: import_module("ray._private.node").Node.kill_all_processes,
         "ray._private.state.state": lambda folder: import_module("ray._private.state").state.get_draining_nodes,
     },
     "mlflow": {

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
+from orchestrator.cluster import signals
 from trainers.errors import InputError
 
 #: Seconds that the server has to end by itself.
@@ -29,14 +30,17 @@ def check_port(port: int) -> None:
 
 def serve(command: Sequence[str], environment: Mapping[str, str]) -> int:
     """Runs `command` until it ends; returns its exit code. After a signal its processes are ended first."""
-    # A group of its own, since the server has processes that its first one does not end. A function for `preexec_fn`
-    # also has the server not inherit which signals this process blocks.
-    with subprocess.Popen(command, env=environment, preexec_fn=os.setpgrp) as server:
+    with subprocess.Popen(command, env=environment, preexec_fn=_prepare) as server:
         try:
             return server.wait()
         except KeyboardInterrupt:
             _end(server)
             raise
+
+
+def _prepare() -> None:
+    os.setpgrp()  # the server has processes that its first one does not end
+    signals.unblock()
 
 
 def _end(server: subprocess.Popen[bytes]) -> None:

@@ -2,6 +2,9 @@
 
 All threads block these signals, and one thread waits for them. So they arrive whatever the main thread is doing in a
 library, and handlers of libraries are never called: Ray's prints its stack and ends the process.
+
+Children inherit what is blocked. So a signal to a group or to all processes does not end Ray's servers: a driver that
+calls a server which has ended is ended by Ray, with exit code 1.
 """
 
 from __future__ import annotations
@@ -94,16 +97,6 @@ class _Watch:
 _watch: _Watch | None = None
 
 
-def _unblock() -> None:
-    if _watch is not None:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _watch.taken)
-
-
-# Children inherit what is blocked. Ray's would not end by SIGTERM; it starts them with a function for `preexec_fn`,
-# and only so does `subprocess` call what is registered here.
-os.register_at_fork(after_in_child=_unblock)
-
-
 @contextmanager
 def watch() -> Iterator[None]:
     """Raises KeyboardInterrupt in the block, which must be the main thread's, after the first signal.
@@ -141,6 +134,12 @@ def _end(received: signal.Signals, error: BaseException | None) -> None:
         for stream in filter(None, (sys.stdout, sys.stderr)):
             stream.flush()
     os._exit(code)
+
+
+def unblock() -> None:
+    """In a child, as a function for `preexec_fn`: it can be ended by the signals that this process blocks."""
+    if _watch is not None:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _watch.taken)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -209,6 +210,19 @@ def test_a_driver_whose_ray_is_dead_already_ends_cleanly(tmp_path: Path, cache_d
     assert study is not None
     assert [claim.state for claim in study.limits.claims] == ["interrupted"]
     assert (study.folder / REPORT).exists()
+
+
+@pytest.mark.slow
+def test_a_signal_to_everybody_but_the_driver_ends_nothing(tmp_path: Path, cache_dir: Path, temporary: Path) -> None:
+    """One that reaches Ray's servers first must not end them: Ray ends a driver that calls a dead server."""
+    driver = start(tmp_path, cache_dir, temporary)
+    wait_for_a_rung(tmp_path, driver)
+    others = [process for process in session(driver.pid) if process != driver.pid]
+    assert len(others) > 4
+    for process, number in product(others, (signal.SIGTERM, signal.SIGHUP)):
+        os.kill(process, number)
+    check_end(driver, 0, temporary)
+    assert [record.failures for record in sweeps.records(tmp_path / "runs" / "tiny")] == [()] * TRIALS
 
 
 def wait_until(condition: Callable[[], bool], otherwise: str) -> None:
