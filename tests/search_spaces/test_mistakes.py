@@ -260,7 +260,7 @@ BROKEN = [
     ("budget: " + "7" * 100_000 + "\n", "a whole number of 100,000 digits; allowed are 400"),
     ("budget: 0x" + "7" * 100_000 + "\n", "a whole number of 100,002 digits"),
     ('name: "a\\0b"\n', "small.yaml:1: not YAML as a sweep file needs it: a text has a character"),
-    ('name: "\\ud800"\n', "half a surrogate pair"),
+    ('name: "\\ud800"\n', "invalid Unicode character"),
     ("system: a\nname: x\nsystem: b\n", "small.yaml:3: system: duplicate key, first written at small.yaml:1"),
     (
         "search:\n  g_lr: 1\n  d_lr: 1\n  g_lr: 2\n",
