@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.study.samplers import as_trial
 from search_spaces.sweep import Sweep
+from trainers.errors import InputError
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -26,7 +27,14 @@ def as_notes(trials: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
 
 
 def from_notes(notes: Mapping[str, Any], sweep: Sweep) -> list[FrozenTrial]:
-    """The prior trials in `notes` as trials of `sweep`, with negative numbers."""
+    """The prior trials in `notes` as trials of `sweep`, with negative numbers.
+
+    Raises InputError if they are damaged.
+    """
     texts = [notes[key] for key in sorted(notes) if key.startswith(_PREFIX)]
-    known = [prior for text in texts for prior in json.loads(text)]
-    return [as_trial(sweep, -1 - index, prior) for index, prior in enumerate(known)]
+    try:
+        known = [prior for text in texts for prior in json.loads(text)]
+        return [as_trial(sweep, -1 - index, prior) for index, prior in enumerate(known)]
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        found = f"the trials of earlier sweeps that its study keeps are damaged ({type(error).__name__}: {error})"
+        raise InputError(f"sweep {sweep.name}: {found}") from None

@@ -22,6 +22,7 @@ from orchestrator.study.requests import Request, budget_of
 from search_spaces.settings import Budget
 from search_spaces.sweep import read_kept
 from trainers.errors import InputError
+from trainers.evaluation.scores import METRICS
 from trainers.rungs import Rung
 
 
@@ -147,8 +148,30 @@ def _plain(kind: Any) -> Callable[[Any], None]:
     return TypeAdapter(kind).validate_python
 
 
+def _rung(note: dict[str, Any]) -> None:
+    _whole_rung(note)
+    _check_metrics(note["scores"])
+
+
 def _final(note: dict[str, Any]) -> None:
-    _text(note[FAULT]) if FAULT in note else _whole_final(note)
+    if FAULT in note:
+        _text(note[FAULT])
+        return
+    _whole_final(note)
+    for scores in (note["ours"], note["official"]):
+        _check_metrics(scores)
+
+
+def _check_metrics(scores: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises ValueError unless each of `scores` is of the metric that it has for a key."""
+    if strange := [key for key, score in scores.items() if key not in METRICS or score["metric"] != key]:
+        raise ValueError(f"{strange[0]} is no metric, or its score is of another one")
+
+
+class _PriorTrial(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    params: dict[str, Any]
+    values: dict[Annotated[str, Field(pattern="^[0-9]+$")], float]
 
 
 def _prior_trials(text: str) -> None:
@@ -158,7 +181,8 @@ def _prior_trials(text: str) -> None:
 _text, _whole = _plain(Annotated[str, Field(strict=True)]), _plain(StrictInt)
 _failure = _typed(Failure, lambda note: Failure(**note))
 _whole_final = _typed(Final, Final.from_json)
-_list_of_trials = _plain(list[dict[Literal["params", "values"], dict[str, Any]]])
+_whole_rung = _typed(Rung, Rung.from_json)
+_list_of_trials = _plain(list[_PriorTrial])
 _Notes = Mapping[str, Callable[[Any], object]]
 #: How the value of a note is examined, by the beginning of its key. Notes of other programs have other keys.
 _OF_STUDY: _Notes = {
@@ -174,7 +198,7 @@ _OF_STUDY: _Notes = {
 }
 _OF_TRIAL: _Notes = {
     "attempt": _whole,
-    RUNG: _typed(Rung, Rung.from_json),
+    RUNG: _rung,
     "verdict:": _plain(StrictBool),
     PAUSED: _plain(StrictBool),
     REASON: _text,

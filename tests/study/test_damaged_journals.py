@@ -23,7 +23,17 @@ from orchestrator.study.status import read_status
 from orchestrator.study.study import SweepStudy
 from tests.support import damage, earlier
 from trainers.errors import InputError
+from trainers.evaluation.scores import Score
 
+#: A rung whose score is of no metric, and a trial of an earlier sweep with a rung that is no number.
+ODD = {
+    "images": 200,
+    "scores": {"kid": vars(Score("+id", 1.0, 0.1, 20, "lenet", "reference", 0))},
+    "losses": {},
+    "train_seconds": 1.0,
+    "score_seconds": 1.0,
+}
+PRIOR = '[{"params": {"g_lr": 0.001}, "values": {"8p0": 1.5}}]'
 MESSAGE = r"kept/study\.journal, line \d+: .+; `gansweep repair kept --root .+` keeps what is whole"
 
 
@@ -171,7 +181,9 @@ def test_nothing_is_written_to_a_damaged_journal(path: Path) -> None:
         ({"op_code": 6}, lambda r: r.update(values=["1"]), "values.0: "),
         ({"op_code": 2}, lambda r: r.update(user_attr={"sweep": "name: ["}), "has a note sweep that cannot be read"),
         ({"op_code": 2}, lambda r: r.update(user_attr={"lease:1": {"epoch": 1}}), "has a note lease:1 that"),
+        ({"op_code": 8}, lambda r: r.update(user_attr={"rung:200": ODD}), "has a note rung:200 that"),
         ({"op_code": 2}, lambda r: r.update(user_attr={"lessons:0": "[1]"}), "has a note lessons:0 that"),
+        ({"op_code": 2}, lambda r: r.update(user_attr={"lessons:0": PRIOR}), "has a note lessons:0 that"),
         ({"op_code": 0}, lambda r: r.update(directions="minimize"), "directions: "),
     ],
 )
