@@ -9,11 +9,21 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from optuna.distributions import json_to_distribution
-from optuna.trial import create_trial
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictBool, StrictInt, TypeAdapter, ValidationError
+from optuna.trial import TrialState, create_trial
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from orchestrator.decisions.failures import FAILURES, LOG, Failure
 from orchestrator.study.lease import CLAIM, Claim
@@ -24,6 +34,9 @@ from search_spaces.sweep import read_kept
 from trainers.errors import InputError
 from trainers.evaluation.scores import METRICS
 from trainers.rungs import Rung
+
+#: A whole number as a key of JSON.
+Number = Annotated[str, Field(pattern="^[0-9]+$")]
 
 
 def _dated(text: str) -> str:
@@ -84,7 +97,7 @@ class _CreateTrial(_OfStudy):
     distributions: dict[str, str] = {}
     user_attrs: dict[str, Any] = {}
     system_attrs: dict[str, Any] = {}
-    intermediate_values: dict[str, float] = {}
+    intermediate_values: dict[Number, float] = {}
 
 
 class _Parameter(_OfTrial):
@@ -100,6 +113,16 @@ class _State(_OfTrial):
     values: list[float] | None
     datetime_start: Date | None = None
     datetime_complete: Date | None = None
+
+    @model_validator(mode="after")
+    def _dated(self) -> Self:
+        """A trial that begins has a start, one that has ended an end."""
+        state = TrialState(self.state)
+        if state == TrialState.RUNNING and self.datetime_start is None:
+            raise ValueError("datetime_start is missing")
+        if state.is_finished() and self.datetime_complete is None:
+            raise ValueError("datetime_complete is missing")
+        return self
 
 
 class _IntermediateValue(_OfTrial):
@@ -171,7 +194,7 @@ def _check_metrics(scores: Mapping[str, Mapping[str, Any]]) -> None:
 class _PriorTrial(BaseModel):
     model_config = ConfigDict(extra="forbid")
     params: dict[str, Any]
-    values: dict[Annotated[str, Field(pattern="^[0-9]+$")], float]
+    values: dict[Number, float]
 
 
 def _prior_trials(text: str) -> None:

@@ -178,6 +178,7 @@ def test_nothing_is_written_to_a_damaged_journal(path: Path) -> None:
         ({"op_code": 5}, lambda r: r.update(param_value_internal=1e9), "has a parameter that cannot be read"),
         ({"op_code": 5}, lambda r: r.update(distribution="{}"), "has a parameter that cannot be read"),
         ({"op_code": 6}, lambda r: r.update(state=9), "state: "),
+        ({"op_code": 6, "state": 1}, lambda r: r.pop("datetime_complete"), "datetime_complete is missing"),
         ({"op_code": 6}, lambda r: r.update(values=["1"]), "values.0: "),
         ({"op_code": 2}, lambda r: r.update(user_attr={"sweep": "name: ["}), "has a note sweep that cannot be read"),
         ({"op_code": 2}, lambda r: r.update(user_attr={"lease:1": {"epoch": 1}}), "has a note lease:1 that"),
