@@ -229,6 +229,8 @@ _OF_TRIAL: _Notes = {
     LOG: _text,
     NODES: _plain(list[str]),
 }
+#: The beginnings of the keys that end with a number.
+_NUMBERED = frozenset({CLAIM, "lessons:", "final:", RUNG, "verdict:"})
 
 
 def fault_in(record: Mapping[str, Any]) -> str | None:
@@ -245,14 +247,23 @@ def fault_in(record: Mapping[str, Any]) -> str | None:
         return "has a parameter that cannot be read"
     for key, value in record.get("user_attr", {}).items():
         known = _OF_TRIAL if "trial_id" in record else _OF_STUDY
-        examine = next((examine for start, examine in known.items() if key.startswith(start)), None)
+        start = next((start for start in known if key.startswith(start)), None)
         try:
-            if examine is not None:
-                examine(value)
+            if start is not None:
+                known[start](value)
+                _check_number(start, key.removeprefix(start), value)
         # Whatever a reader of notes raises if a value is missing or of another kind.
         except (InputError, ValueError, LookupError, TypeError, AttributeError):
             return f"has a note {key} that cannot be read"
     return None
+
+
+def _check_number(start: str, rest: str, value: Any) -> None:
+    """Raises ValueError if the key of a note, `start` and `rest`, has no number, or another one than its value."""
+    if start in _NUMBERED and not rest.isdecimal():
+        raise ValueError(f"{rest} is no number")
+    if start == RUNG and int(rest) != value["images"]:
+        raise ValueError(f"{rest} are not the images of the rung")
 
 
 def _check_parameter(record: Mapping[str, Any]) -> None:

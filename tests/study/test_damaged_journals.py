@@ -33,6 +33,7 @@ ODD = {
     "train_seconds": 1.0,
     "score_seconds": 1.0,
 }
+SOUND = {**ODD, "scores": {}}
 PRIOR = '[{"params": {"g_lr": 0.001}, "values": {"8p0": 1.5}}]'
 MESSAGE = r"kept/study\.journal, line \d+: .+; `gansweep repair kept --root .+` keeps what is whole"
 
@@ -183,6 +184,9 @@ def test_nothing_is_written_to_a_damaged_journal(path: Path) -> None:
         ({"op_code": 2}, lambda r: r.update(user_attr={"sweep": "name: ["}), "has a note sweep that cannot be read"),
         ({"op_code": 2}, lambda r: r.update(user_attr={"lease:1": {"epoch": 1}}), "has a note lease:1 that"),
         ({"op_code": 8}, lambda r: r.update(user_attr={"rung:200": ODD}), "has a note rung:200 that"),
+        ({"op_code": 8}, lambda r: r.update(user_attr={"rung:8%": SOUND}), "has a note rung:8% that"),
+        ({"op_code": 8}, lambda r: r.update(user_attr={"rung:201": SOUND}), "has a note rung:201 that"),
+        ({"op_code": 8}, lambda r: r.update(user_attr={"verdict:2x": True}), "has a note verdict:2x that"),
         ({"op_code": 2}, lambda r: r.update(user_attr={"lessons:0": "[1]"}), "has a note lessons:0 that"),
         ({"op_code": 2}, lambda r: r.update(user_attr={"lessons:0": PRIOR}), "has a note lessons:0 that"),
         ({"op_code": 0}, lambda r: r.update(directions="minimize"), "directions: "),
