@@ -188,13 +188,15 @@ def test_what_is_ignored_from_the_start_stays_ignored() -> None:
     assert ended(process)[0] == 143, "SIGHUP would have made it 129"
 
 
-def test_children_may_be_ended_by_signals() -> None:
+def test_children_inherit_what_is_blocked_unless_they_are_to_end_by_signals() -> None:
     process = start("""
 look = [sys.executable, "-c", "import signal; print(sorted(map(int, signal.pthread_sigmask(0, set()))))"]
 ready()
 subprocess.run(look, preexec_fn=lambda: None)
+subprocess.run(look, preexec_fn=signals.unblock)
 """)
-    assert ended(process) == (0, "[]\nafter the block\n")
+    blocked = sorted(map(int, (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)))
+    assert ended(process) == (0, f"{blocked}\n[]\nafter the block\n")
 
 
 @pytest.mark.parametrize("check", ["pass", "signals.check()", "signals.check_death(); print('not here')"])
