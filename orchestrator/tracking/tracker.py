@@ -30,7 +30,15 @@ from orchestrator.tracking.address import is_database, tracking_uri
 from orchestrator.tracking.database import add_history, one_transaction
 from orchestrator.tracking.interface import SampleGrids
 from orchestrator.tracking.sqlite_file import check_file
-from orchestrator.tracking.values import failure_text, final_values, milliseconds, picture_name, rung_values, stamp
+from orchestrator.tracking.values import (
+    failure_text,
+    final_values,
+    known_picture,
+    milliseconds,
+    picture_name,
+    rung_values,
+    stamp,
+)
 from search_spaces.addresses import with_driver
 from search_spaces.sweep import Sweep
 from trainers.rungs import Rung
@@ -72,6 +80,8 @@ class _Run:
     has_final: bool = False
     written: set[int] | None = field(default_factory=set)
     """Images of the rungs that the run has; None if that was not looked up yet."""
+    pictures: set[str] | None = field(default_factory=set)
+    """Names of the sample grids that were there when this process found the run; None if that was not looked up yet."""
     without_grid: set[int] = field(default_factory=set)
     """Images of the rungs whose sample grid the store could not give yet."""
 
@@ -266,14 +276,17 @@ class Tracker:
         Returns whether any was logged.
         """
         wanted = {rung.images for rung in missing} | run.without_grid
+        if self._thorough or (wanted and run.pictures is None):
+            listed = self._client.list_artifacts(run.id, "images")
+            run.pictures = {Path(file.path).stem for file in listed if file.path.endswith(".png")}
+        pictures = run.pictures or set()
         if self._thorough:
-            there = {Path(file.path).stem for file in self._client.list_artifacts(run.id, "images")}
-            wanted = {rung.images for rung in record.rungs if picture_name(run.id, record, rung) not in there}
+            wanted = {rung.images for rung in record.rungs if not known_picture(run.id, rung, pictures)}
         had = grids(record.number) if wanted else {}
         with TemporaryDirectory() as folder:
             for rung in record.rungs:
                 if rung.images in wanted and rung.images in had:
-                    name = picture_name(run.id, record, rung)
+                    name = known_picture(run.id, rung, pictures) or picture_name(run.id, record, rung)
                     with Image.open(had[rung.images], formats=["PNG"]) as picture:
                         picture.save(Path(folder) / f"{name}.png")
                         compress_image_size(picture).save(Path(folder) / f"{name}+compressed.webp")
@@ -316,6 +329,7 @@ def _found(run: Any) -> _Run:
         has_params=bool(run.data.params),
         has_final="final_fid" in run.data.metrics,
         written=None,
+        pictures=None,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import accumulate
 
@@ -68,5 +68,16 @@ def _seconds(record: TrialRecord) -> Iterator[float]:
 
 def picture_name(run_id: str, record: TrialRecord, rung: Rung) -> str:
     """The name of a rung's sample grid without suffix, in the form that MLflow's `log_image` gives."""
-    unique = uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id} {rung.images}")
-    return f"{GRIDS}+step+{rung.images}+timestamp+{stamp(record, rung)}+{unique}"
+    return f"{GRIDS}+step+{rung.images}+timestamp+{stamp(record, rung)}+{_unique(run_id, rung)}"
+
+
+def known_picture(run_id: str, rung: Rung, names: Iterable[str]) -> str | None:
+    """The one of `names` that is a sample grid of the rung; None if none is.
+
+    It has another time if the rung was passed again, because its record was lost.
+    """
+    return next((name for name in names if name.endswith(f"+{_unique(run_id, rung)}")), None)
+
+
+def _unique(run_id: str, rung: Rung) -> uuid.UUID:
+    return uuid.uuid5(uuid.NAMESPACE_OID, f"{run_id} {rung.images}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from orchestrator.paths import mlflow_uri
+from orchestrator.paths import mlflow_artifacts, mlflow_uri
 from orchestrator.study.status import status_of
 from orchestrator.study.study import SweepStudy
 from orchestrator.tracking.tracker import Tracker
@@ -46,6 +47,24 @@ def track(root: Path, study: SweepStudy, report: Path) -> None:
         tracker.sync(record, lambda number: grids)
     report.write_text("<html>")
     tracker.finish(status_of(study), report)
+
+
+def test_a_rung_that_is_passed_again_has_its_picture_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver died between the picture and the scores, and the record of the rung was lost."""
+    study = finished_study(root, "again")
+    save_png(np.zeros((20, 20, 3), np.uint8), root / "grid.png")
+    grids = dict.fromkeys((1000, 2000, 3000), root / "grid.png")
+    before = study.records()[0]
+    slower = [replace(rung, train_seconds=rung.train_seconds + 1) for rung in before.rungs]
+    with monkeypatch.context() as patched:
+        patched.setattr(Tracker, "_log", lambda *_: (_ for _ in ()).throw(ConnectionError))
+        with pytest.raises(ConnectionError):
+            Tracker(root, study.sweep, study.id).sync(before, lambda number: grids)
+    for thorough in (False, True):
+        tracker = Tracker(root, study.sweep, study.id, thorough)
+        tracker.sync(replace(before, rungs=tuple(slower)), lambda number: grids)
+        found = sorted(mlflow_artifacts(root).glob("again/*/artifacts/images/*.png"))
+        assert [path.name.split("+")[2] for path in found] == ["1000", "2000", "3000"]
 
 
 def test_mlflow_shows_parent_children_parameters_scores_and_images(root: Path) -> None:
