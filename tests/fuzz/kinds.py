@@ -247,10 +247,22 @@ def pictures(random: Random, folder: Path, place: Path) -> Attack:
     path = data / random.choice("ab") / f"odd{random.choice(['.png', '.jpg', '.gif', '.tif', '.webp', '.bmp', '.ppm'])}"
     _odd_picture(path, random)
     spec = DatasetSpec(name="folder", path=data, size=8)
+    (folder / "s.yaml").write_text(READS_PICTURES.format(data=data))
     return Attack(
-        ["score", str(data), "--dataset", "folder", "--data", str(data), "--metrics", "fid", "--root", str(place)],
+        ["launch", str(folder / "s.yaml"), "--dry-run", "--read-data", "--root", str(folder / "r")],
         lambda: [load(spec, split) for split in ("train", "test")],
     )
+
+
+#: A sweep that reads pictures and is planned in a moment; to score them would take the training of a classifier.
+READS_PICTURES = """\
+system: narman-dcgan
+dataset: {{name: folder, path: {data}, fit: true}}
+rungs: [0.02]
+score: {{metric: fid, samples: 20, also: []}}
+budget: {{trials: 1}}
+search: {{width: 0.1, batch: 2}}
+"""
 
 
 def _odd_picture(path: Path, random: Random) -> None:
