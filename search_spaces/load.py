@@ -84,11 +84,6 @@ class SweepFile:
             _document(self.text, str(self.path), self.overrides, self.name).raise_errors(error.problems)
 
 
-def load_sweep(path: Path, overrides: Sequence[str] = (), name: str | None = None) -> Sweep:
-    """The sweep in the file `path` with `a.b.c=value` overrides. Raises as the methods of SweepFile."""
-    return SweepFile.read(path, overrides, name).sweep()
-
-
 def parse_sweep(text: str, source: str = "sweep.yaml", overrides: Sequence[str] = (), name: str | None = None) -> Sweep:
     """As `SweepFile.sweep`, from text; messages call it `source`, which also gives the default name."""
     written = _document(text, source, overrides, name)

@@ -229,8 +229,8 @@ _OF_TRIAL: _Notes = {
     LOG: _text,
     NODES: _plain(list[str]),
 }
-#: The beginnings of the keys that end with a number.
-_NUMBERED = frozenset({CLAIM, "lessons:", "final:", RUNG, "verdict:"})
+#: The beginnings of the keys that end with a number; a request has a time and random digits.
+_NUMBERED = frozenset(start for start in (*_OF_STUDY, *_OF_TRIAL) if start.endswith(":") and start != "request:")
 
 
 def fault_in(record: Mapping[str, Any]) -> str | None:

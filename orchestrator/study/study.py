@@ -205,7 +205,7 @@ class SweepStudy:
         the last rung a trial is pruned by a verdict of `stop_on` or by the pruner, or paused at the end of its slice.
         If the pruner is undecided, the last rung is not recorded yet: the answer is MEASURE.
         """
-        self._storage.check()  # it is asked of a trial, and so written too
+        self._storage.check()  # also before MEASURE, which writes nothing to the study
         self.refresh()
         trial, last = self._live[number], history[-1]
         answer = self._judge(history)

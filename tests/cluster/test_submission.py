@@ -21,7 +21,7 @@ import pytest
 from orchestrator.cluster.jobs import submit
 from orchestrator.paths import REPORT
 from orchestrator.study.study import SweepStudy
-from search_spaces.load import load_sweep
+from search_spaces.load import SweepFile
 from tests.support import sweeps
 from tests.support.servers import free_ports
 from trainers.errors import InputError
@@ -197,14 +197,14 @@ def test_a_sweep_is_launched_from_elsewhere_by_way_of_a_ray_client(tmp_path: Pat
 def test_a_sweep_of_one_machine_s_own_study_is_not_submitted(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(TEXT)
     with pytest.raises(InputError, match=r"study\.storage: a journal file is for one machine"):
-        submit(load_sweep(tmp_path / "tiny.yaml"), "http://127.0.0.1:8265")
+        submit(SweepFile.read(tmp_path / "tiny.yaml").sweep(), "http://127.0.0.1:8265")
 
 
 @pytest.mark.parametrize("address", ["auto", "127.0.0.1:8265", "head"])
 def test_jobs_are_submitted_to_a_dashboard_alone(tmp_path: Path, address: str) -> None:
     (tmp_path / "tiny.yaml").write_text(TEXT + SHARED)
     with pytest.raises(InputError, match="jobs go to http://HOST:8265"):
-        submit(load_sweep(tmp_path / "tiny.yaml"), address)
+        submit(SweepFile.read(tmp_path / "tiny.yaml").sweep(), address)
 
 
 def test_a_dashboard_that_does_not_answer_is_told(tmp_path: Path) -> None:
@@ -218,4 +218,4 @@ def test_a_dashboard_that_does_not_answer_is_told(tmp_path: Path) -> None:
 def test_a_folder_on_the_cluster_is_absolute(tmp_path: Path) -> None:
     (tmp_path / "tiny.yaml").write_text(TEXT + SHARED)
     with pytest.raises(InputError, match="must be an absolute path"):
-        submit(load_sweep(tmp_path / "tiny.yaml"), "http://127.0.0.1:1", Path("runs"))
+        submit(SweepFile.read(tmp_path / "tiny.yaml").sweep(), "http://127.0.0.1:1", Path("runs"))

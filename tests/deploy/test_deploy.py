@@ -28,7 +28,7 @@ from botocore.validate import ParamValidator
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from orchestrator.cli.__main__ import app
-from search_spaces.load import load_sweep
+from search_spaces.load import SweepFile
 from tests.support.sweeps import REPOSITORY
 
 DEPLOY = REPOSITORY / "deploy"
@@ -238,7 +238,7 @@ def check_script(name: str) -> Checker:
 
 def check_sweep(deploy: Path) -> str:
     try:
-        load_sweep(deploy / "sweep.yaml")
+        SweepFile.read(deploy / "sweep.yaml").sweep()
     except Exception as error:
         return str(error)
     return ""

@@ -19,7 +19,7 @@ import pytest
 from orchestrator.paths import REPORT
 from orchestrator.study.lease import Claim, clock
 from orchestrator.study.study import SweepStudy
-from search_spaces.load import load_sweep
+from search_spaces.load import SweepFile
 from tests.support import sweeps
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("mnist_mini_lenet")]
@@ -166,7 +166,7 @@ def test_a_signal_while_the_driver_waits_for_a_lease(tmp_path: Path, cache_dir: 
     sweeps.prepare(tmp_path, cache_dir, TEXT)
     folder = tmp_path / "runs" / "tiny"
     folder.mkdir()
-    study = SweepStudy.create(folder, load_sweep(tmp_path / "tiny.yaml"))
+    study = SweepStudy.create(folder, SweepFile.read(tmp_path / "tiny.yaml").sweep())
     elsewhere = Claim(1, "elsewhere:1:abc", "another machine", 600.0, clock(), 0.0)
     study.lease_records.renew(elsewhere)
     driver = start(tmp_path, cache_dir, temporary)

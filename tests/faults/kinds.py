@@ -18,7 +18,7 @@ from orchestrator.paths import JOURNAL
 from orchestrator.store import SpoolFullError, TrialStore, store_of
 from orchestrator.study.lease import EXPIRY
 from orchestrator.study.study import SweepStudy
-from search_spaces.load import load_sweep
+from search_spaces.load import SweepFile
 from tests.faults.laws import TRIALS
 from tests.faults.running import PATIENCE, Running
 from tests.faults.servers import (
@@ -302,7 +302,7 @@ def full_spool(sweep: Running) -> None:
     """S3 is away, and the disk of the spool is full."""
     with sweep.servers.away(sweep.dice):
         time.sleep(OUTAGE)
-        said = _complaint(store_of(load_sweep(sweep.place / f"{sweep.name}.yaml"), sweep.folder))
+        said = _complaint(store_of(SweepFile.read(sweep.place / f"{sweep.name}.yaml").sweep(), sweep.folder))
     for words in (f"the spool {sweep.folder}/scratch/spool is full", "No space left on device", "Bring the store back"):
         assert words in said, said
     sweep.ends()

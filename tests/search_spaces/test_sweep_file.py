@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from search_spaces import resolve, shipped, summary
-from search_spaces.load import check_sweep, load_sweep, parse_sweep
+from search_spaces.load import SweepFile, check_sweep, parse_sweep
 from search_spaces.pruners.freeze_thaw import FreezeThaw
 from search_spaces.pruners.halving import Halving
 from search_spaces.pruners.percentile import Percentile
@@ -30,7 +30,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         file.truncate(10**12)
     for name in ("missing.yaml", "latin.yaml", "long.yaml", "."):
         with pytest.raises(InputError, match="cannot be read as a sweep file"):
-            load_sweep(tmp_path / name)
+            SweepFile.read(tmp_path / name)
 
 
 def test_scalars_are_read_as_yaml_1_2_reads_them() -> None:
@@ -189,7 +189,7 @@ def test_every_default_is_written_into_the_normalised_text() -> None:
 
 @pytest.mark.parametrize("name", shipped())
 def test_every_shipped_sweep_loads_and_survives_normalisation(name: str) -> None:
-    loaded = load_sweep(shipped()[name])
+    loaded = SweepFile.read(shipped()[name]).sweep()
     assert loaded.name == name
     assert parse_sweep(loaded.normalised()) == loaded
     assert 20 < len(summary(shipped()[name])) <= 118
