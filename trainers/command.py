@@ -45,8 +45,9 @@ def train(options: argparse.Namespace) -> int:
             flush=True,
         )
         while not run.finished:
-            print(_line(run.next_rung()), flush=True)
-            run.save(options.out)
+            rung = run.next_rung()
+            run.save(options.out)  # before it is told: what was printed is not lost
+            print(_line(rung), flush=True)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

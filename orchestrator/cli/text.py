@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from orchestrator.decisions.failures import in_words
-from orchestrator.driver.progress import final_line, front_line, trial_line
+from orchestrator.driver.progress import best_line, final_line, front_line, trial_line
 from orchestrator.paths import REPORT
 from orchestrator.study.status import SweepStatus, Unreadable
 from search_spaces.sweep import Sweep
@@ -43,7 +43,7 @@ def status_lines(found: SweepStatus | Unreadable, trials: bool) -> Iterator[str]
     if found.scoring_share is not None:
         yield f"  scoring: {found.scoring_share:.1%} of the time of training"
     if found.best:
-        yield f"  best: {trial_line(found.best, found.metric)}"
+        yield f"  best: {best_line(found.best, found.metric)}"
     if found.pareto:
         yield f"  {front_line(found)}"
     if trials:
@@ -56,7 +56,7 @@ def outcome_lines(outcome: SweepStatus, root: Path) -> Iterator[str]:
     if outcome.fault:
         yield outcome.fault
     if outcome.best and outcome.best.best:
-        yield f"best: {trial_line(outcome.best, outcome.metric)}"
+        yield f"best: {best_line(outcome.best, outcome.metric)}"
         yield "      " + " ".join(f"{key}={value}" for key, value in outcome.best.params.items())
         if lead := outcome.lead():
             yield f"      {lead[1]:.1f} combined standard errors better than the median trial {lead[0].number}"

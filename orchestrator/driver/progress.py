@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -104,7 +105,7 @@ class Progress:
                 parameters(record, searched),
             )
         bar = ProgressBar(total=status.budget, completed=done, width=40)
-        best = f"best so far: {trial_line(status.best, status.metric)}" if status.best else ""
+        best = f"best so far: {best_line(status.best, status.metric)}" if status.best else ""
         line = Text(f"{status.progress}{self._eta(status.budget)}  {best}")
         return Group(table, bar, line)
 
@@ -163,6 +164,13 @@ def trial_line(record: TrialRecord, metric: str) -> str:
     if record.rungs and (kinds := [v.partition(":")[0] for v in record.rungs[-1].verdicts]):
         parts.append(f"[{', '.join(kinds)}]")
     return "  ".join(parts)
+
+
+def best_line(record: TrialRecord, metric: str) -> str:
+    """The best trial in one line, as it was at its best rung, by which it is ranked."""
+    if record.best is None:
+        return trial_line(record, metric)
+    return trial_line(replace(record, rungs=record.rungs[: 1 + record.rungs.index(record.best)]), metric)
 
 
 def failure_line(number: int, failure: Failure) -> str:

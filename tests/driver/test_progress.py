@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from orchestrator.driver.progress import Progress, trial_line
+from orchestrator.driver.progress import Progress, best_line, trial_line
 from orchestrator.study.status import status_of
 from orchestrator.study.study import SweepStudy
 from tests.support import made_up
@@ -99,3 +99,12 @@ def test_a_trial_is_one_line_whatever_it_has(tmp_path: Path, kids: tuple[float, 
     if kids:
         study.report(0, made_up.history(*kids))
     assert "\n" not in trial_line(study.records()[0], "kid")
+
+
+def test_the_best_trial_is_shown_with_the_score_that_it_is_ranked_by(tmp_path: Path) -> None:
+    study = SweepStudy.create(tmp_path, made_up.sweep("budget.trials=1"))
+    assert study.next_ticket() is not None
+    study.report(0, made_up.history(3.0, 1.0, 2.0))
+    (record,) = study.records()
+    assert "3 kimg  kid 2.0" in trial_line(record, "kid")
+    assert "2 kimg  kid 1.0" in best_line(record, "kid")
