@@ -28,7 +28,7 @@ _BATCHING = ("batch", "sampling", "oversampling")
 
 
 def data_problems(sweep: Sweep) -> list[Problem]:
-    """The problems of `sweep` with its data, whose files are listed but not read.
+    """The problems of `sweep` with its data, whose files are listed, and read only if `verify` is false.
 
     Raises InputError if files are missing or wrong.
     """

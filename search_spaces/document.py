@@ -224,7 +224,7 @@ def _index(node: yaml.Node, path: Path, document: Document) -> Iterable[Problem]
 def _line(error: Exception, text: str) -> str:
     """`:LINE` of a mistake in `text`; empty if the error has no line."""
     if isinstance(error, ReaderError):
-        return f":{text.count(chr(10), 0, error.position) + 1}"
+        return f":{text.encode().count(10, 0, error.position) + 1}"  # libyaml counts bytes
     mark = getattr(error, "problem_mark", None)
     return f":{mark.line + 1}" if mark else ""
 
@@ -232,4 +232,6 @@ def _line(error: Exception, text: str) -> str:
 def _problem(error: Exception) -> str:
     if isinstance(error, ReaderError):
         return f"the character {chr(error.character)!r} is not allowed"
+    if isinstance(error, UnicodeEncodeError):  # a byte of the command line that is no UTF-8
+        return f"the character {error.object[error.start]!r} is not allowed"
     return masked(getattr(error, "problem", None) or str(error))

@@ -61,12 +61,11 @@ class SweepFile:
         try:
             with open(path, "rb") as file:
                 data = file.read(LONGEST + 1)
-            text = data.decode("utf-8")
+            if len(data) > LONGEST:
+                raise InputError(f"{path}: cannot be read as a sweep file: has more than {LONGEST:,} bytes")
+            return cls(path, data.decode("utf-8"), overrides, name)
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: cannot be read as a sweep file: {error}") from None
-        if len(data) > LONGEST:
-            raise InputError(f"{path}: cannot be read as a sweep file: has more than {LONGEST:,} bytes")
-        return cls(path, text, overrides, name)
 
     def sweep(self) -> Sweep:
         """The sweep, after all checks that need no other file.
@@ -130,8 +129,9 @@ class UnsuitedError(InputError):
 
 
 def check_sweep(sweep: Sweep, cache: Path) -> None:
-    """Checks that the data and the extractor's weights are there and suit the systems; trains and reads no images.
+    """Checks that the data and the extractor's weights are there and suit the systems; trains nothing.
 
+    It reads images only if the data's `verify` is false.
     Raises UnsuitedError. Official weights are fetched into the folder `cache` on first use.
     """
     found: list[Problem] = []

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -62,9 +63,6 @@ class Trainer:
         self._batches = 0
         self._drawn = min(config.drawn_classes or data.classes, data.classes)
         count = max(len(data.images), config.oversampling)
-        self._indices: Tensor | None = None
-        if count > len(data.images):
-            self._indices = oversampled(data.labels.cpu(), count, seeded(config.seed, 3)).to(self.device)
         self._stream = IndexStream(count, config.batch, config.sampling, config.seed)
         self._real: tuple[Tensor, Tensor]
         self._random_state = _seeded_random_state(config.seed, self.device)
@@ -82,6 +80,14 @@ class Trainer:
             )
             for phase in self.gan.phases
         }
+
+    @cached_property
+    def _indices(self) -> Tensor | None:
+        """The images of an oversampled epoch, on the device; None without oversampling. Only training needs them."""
+        labels, count = self.data.labels.cpu(), self.config.oversampling
+        if count <= len(labels):
+            return None
+        return oversampled(labels, count, seeded(self.config.seed, 3)).to(self.device)
 
     @property
     def images(self) -> int:
@@ -134,7 +140,7 @@ class Trainer:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Everything that training depends on: tensors by name, and a JSON-able header."""
-        tensors = {f"net.{name}.{key}": t for name, net in self.nets.items() for key, t in net.state_dict().items()}
+        tensors = _of_networks(self.nets)
         if self._ema is not None:
             tensors |= {f"ema.{key}": t for key, t in self._ema.state_dict().items()}
         for phase, optimizer in self._optimizers.items():
@@ -181,8 +187,7 @@ class Trainer:
         if missing := sorted((expected.keys() ^ tensors.keys()) - {"random.cuda"}):
             raise RuntimeError(f"its tensors are not this trainer's: {', '.join(missing[:5])}")
         for name in expected.keys() & tensors.keys():
-            if (found := _form(tensors[name])) != expected[name]:
-                raise RuntimeError(f"its tensor {name} is {found}, not {expected[name]}")
+            _check_form(tensors, name, expected[name])
         torch.Generator().set_state(tensors["random.cpu"])  # raises RuntimeError for bytes that are no state
 
     def _expected(self, iteration: int) -> dict[str, str]:
@@ -293,6 +298,29 @@ class Trainer:
 def _to_uint8(images: Tensor) -> Tensor:
     # Truncating instead of rounding would darken every image by half a level and shift FID.
     return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def check_networks(system: System, config: Config, classes: int, tensors: dict[str, Tensor]) -> None:
+    """Raises RuntimeError unless `tensors` have those of a state's networks. Allocates no weights.
+
+    A checkpoint's header may ask for networks of many gigabytes beside tensors of a few bytes.
+    """
+    with torch.device("meta"):
+        nets = system.gan(config, classes).networks()
+    for name, tensor in _of_networks(nets).items():
+        if name not in tensors:
+            raise RuntimeError(f"its tensors are not this trainer's: {name}")
+        _check_form(tensors, name, _form(tensor))
+
+
+def _of_networks(nets: dict[str, nn.Module]) -> dict[str, Tensor]:
+    """The tensors of networks by their names in a state."""
+    return {f"net.{name}.{key}": t for name, net in nets.items() for key, t in net.state_dict().items()}
+
+
+def _check_form(tensors: dict[str, Tensor], name: str, expected: str) -> None:
+    if (found := _form(tensors[name])) != expected:
+        raise RuntimeError(f"its tensor {name} is {found}, not {expected}")
 
 
 def _form(tensor: Tensor) -> str:

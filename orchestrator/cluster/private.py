@@ -60,14 +60,15 @@ def private_folder() -> Iterator[Path]:
     """
     base, _ = place()
     _remove_leftovers(base)
-    folder = lock = None
+    made = None
     try:
         with signals.postponed():
-            folder, lock = _made(base)
+            folder, lock = made = _made(base)
         with _guarded(folder, lock), _environment(guard.VARIABLE, str(folder)):
             yield folder
     finally:
-        if folder is not None and lock is not None:
+        if made is not None:
+            folder, lock = made
             os.close(lock)
             _remove(folder)  # if the guard was not started yet, or has been killed
 
@@ -105,11 +106,14 @@ def _unusable(base: Path) -> str | None:
 def _made(base: Path) -> tuple[Path, int]:
     """A new folder in `base`, and a descriptor: the folder is locked as long as a process that has it lives."""
     folder = Path(mkdtemp(prefix=PREFIX, dir=base))
+    descriptor = None
     try:
         descriptor = os.open(folder / f".{LOCK}", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         (folder / f".{LOCK}").rename(folder / LOCK)  # only now: whoever finds it unlocked takes its driver for dead
     except OSError:
+        if descriptor is not None:
+            os.close(descriptor)
         shutil.rmtree(folder, ignore_errors=True)
         raise
     return folder, descriptor

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager, suppress
 from functools import partial, wraps
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from trainers.errors import InputError
@@ -140,6 +141,11 @@ def unblock() -> None:
     """In a child, as a function for `preexec_fn`: it can be ended by the signals that this process blocks."""
     if _watch is not None:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _watch.taken)
+
+
+# Where there is no /proc, the guard knows no process of Ray, and those end by SIGTERM or not at all.
+if not Path("/proc").exists():
+    os.register_at_fork(after_in_child=unblock)
 
 
 @contextmanager

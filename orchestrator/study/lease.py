@@ -38,7 +38,7 @@ _PROBES = 5
 
 
 class LeaseLostError(Exception):
-    """Another driver has taken over; this one must write nothing more."""
+    """Another driver has taken over, or this one has given its lease back: it must write nothing more."""
 
 
 @dataclass(frozen=True)

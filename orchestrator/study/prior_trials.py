@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.study.record_shapes import read_prior_trials
 from orchestrator.study.samplers import as_trial
 from search_spaces.sweep import Sweep
 from trainers.errors import InputError
@@ -33,8 +34,9 @@ def from_notes(notes: Mapping[str, Any], sweep: Sweep) -> list[FrozenTrial]:
     """
     texts = [notes[key] for key in sorted(notes) if key.startswith(_PREFIX)]
     try:
-        known = [prior for text in texts for prior in json.loads(text)]
+        known = [prior for text in texts for prior in read_prior_trials(text)]
         return [as_trial(sweep, -1 - index, prior) for index, prior in enumerate(known)]
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        found = f"the trials of earlier sweeps that its study keeps are damaged ({type(error).__name__}: {error})"
+    except ValueError as error:
+        reason = str(error).splitlines()[0]
+        found = f"the trials of earlier sweeps that its study keeps are damaged ({reason})"
         raise InputError(f"sweep {sweep.name}: {found}") from None

@@ -39,6 +39,22 @@ from trainers.rungs import Rung
 Number = Annotated[str, Field(pattern="^[0-9]+$")]
 
 
+class _PriorTrial(BaseModel):
+    """A trial of an earlier sweep in a note, with its scores by images."""
+
+    model_config = ConfigDict(extra="forbid")
+    params: dict[str, Any]
+    values: dict[Number, float]
+
+
+_PRIOR_TRIALS = TypeAdapter(list[_PriorTrial])
+
+
+def read_prior_trials(text: str) -> list[dict[str, Any]]:
+    """The trials of earlier sweeps that a note keeps. Raises ValueError if it is damaged."""
+    return [prior.model_dump() for prior in _PRIOR_TRIALS.validate_json(text)]
+
+
 def _dated(text: str) -> str:
     datetime.fromisoformat(text)
     return text
@@ -115,7 +131,7 @@ class _State(_OfTrial):
     datetime_complete: Date | None = None
 
     @model_validator(mode="after")
-    def _dated(self) -> Self:
+    def _has_its_date(self) -> Self:
         """A trial that begins has a start, one that has ended an end."""
         state = TrialState(self.state)
         if state == TrialState.RUNNING and self.datetime_start is None:
@@ -191,21 +207,10 @@ def _check_metrics(scores: Mapping[str, Mapping[str, Any]]) -> None:
         raise ValueError(f"{strange[0]} is no metric, or its score is of another one")
 
 
-class _PriorTrial(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    params: dict[str, Any]
-    values: dict[Number, float]
-
-
-def _prior_trials(text: str) -> None:
-    _list_of_trials(json.loads(text))
-
-
 _text, _whole = _plain(Annotated[str, Field(strict=True)]), _plain(StrictInt)
 _failure = _typed(Failure, lambda note: Failure(**note))
 _whole_final = _typed(Final, Final.from_json)
 _whole_rung = _typed(Rung, Rung.from_json)
-_list_of_trials = _plain(list[_PriorTrial])
 _Notes = Mapping[str, Callable[[Any], object]]
 #: How the value of a note is examined, by the beginning of its key. Notes of other programs have other keys.
 _OF_STUDY: _Notes = {
@@ -215,7 +220,7 @@ _OF_STUDY: _Notes = {
     CLAIM: _typed(Claim, lambda note: Claim(**note)),
     "request:": _typed(Request, lambda note: Request(**note)),
     "budget": lambda note: budget_of(Budget(), {"budget": note}),
-    "lessons:": _prior_trials,
+    "lessons:": read_prior_trials,
     "final:": _final,
     "trials per GPU": _whole,
 }
@@ -260,10 +265,10 @@ def fault_in(record: Mapping[str, Any]) -> str | None:
 
 def _check_number(start: str, rest: str, value: Any) -> None:
     """Raises ValueError if the key of a note, `start` and `rest`, has no number, or another one than its value."""
-    if start in _NUMBERED and not rest.isdecimal():
+    if start in _NUMBERED and not (rest.isascii() and rest.isdecimal()):
         raise ValueError(f"{rest} is no number")
-    if start == RUNG and int(rest) != value["images"]:
-        raise ValueError(f"{rest} are not the images of the rung")
+    if (field := {RUNG: "images", CLAIM: "epoch"}.get(start)) and rest != str(value[field]):
+        raise ValueError(f"{rest} is not {field} of the note")
 
 
 def _check_parameter(record: Mapping[str, Any]) -> None:

@@ -76,7 +76,8 @@ def known_picture(run_id: str, rung: Rung, names: Iterable[str]) -> str | None:
 
     It has another time if the rung was passed again, because its record was lost.
     """
-    return next((name for name in names if name.endswith(f"+{_unique(run_id, rung)}")), None)
+    end = f"+{_unique(run_id, rung)}"
+    return next((name for name in names if name.endswith(end)), None)
 
 
 def _unique(run_id: str, rung: Rung) -> uuid.UUID:

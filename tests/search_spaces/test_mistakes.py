@@ -247,6 +247,11 @@ BROKEN = [
     ("system: !!python/object:os.system x\n", "small.yaml:1: not YAML as a sweep file needs it: the tag"),
     ("system: &a narman-cgan\nname: *a\n", "small.yaml:2: not YAML as a sweep file needs it: aliases"),
     ("system: a\x00b\n", "not YAML"),
+    (
+        "# \u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\u00e9\nb: \x07\nc: 1\nd: 2\n",
+        "small.yaml:2: not YAML as a sweep file needs it: the character",
+    ),
+    ("system: a\udcffb\n", "the character '\\udcff' is not allowed"),
     ("rungs: !!bool often\n", "small.yaml:1: not YAML as a sweep file needs it: 'often' is no bool"),
     ("a: 1\nrungs: !!float 1__2\n", "small.yaml:2: not YAML as a sweep file needs it: '1__2' is no float"),
     ("rungs: !!int ''\n", "'' is no int"),

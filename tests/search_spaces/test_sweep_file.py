@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from search_spaces import resolve, shipped, summary
-from search_spaces.load import SweepFile, check_sweep, parse_sweep
+from search_spaces.load import LONGEST, SweepFile, check_sweep, parse_sweep
 from search_spaces.pruners.freeze_thaw import FreezeThaw
 from search_spaces.pruners.halving import Halving
 from search_spaces.pruners.percentile import Percentile
@@ -28,8 +28,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9\n")
     with open(tmp_path / "long.yaml", "wb") as file:
         file.truncate(10**12)
-    for name in ("missing.yaml", "latin.yaml", "long.yaml", "."):
+    (tmp_path / "wide.yaml").write_text("é" * (LONGEST // 2 + 1), encoding="utf-8")  # its limit cuts a character
+    for name in ("missing.yaml", "latin.yaml", "."):
         with pytest.raises(InputError, match="cannot be read as a sweep file"):
+            SweepFile.read(tmp_path / name)
+    for name in ("long.yaml", "wide.yaml"):
+        with pytest.raises(InputError, match="has more than 1,048,576 bytes"):
             SweepFile.read(tmp_path / name)
 
 

@@ -115,8 +115,7 @@ def read_picture(
         raise InputError(f"{path}: has several frames or pages; give each a file of its own")
     if channels == 1 and picture.image.mode == "RGB":
         raise InputError(f"{path}: mode RGB, colour; {like} is gray: convert it")
-    becomes_colour = channels == 3 and picture.image.mode == "L"
-    image = torch.from_numpy(np.array(picture.image.convert("RGB") if becomes_colour else picture.image))
+    image = torch.from_numpy(np.array(picture.image.convert("RGB") if channels == 3 else picture.image))
     return image[None] if image.ndim == 2 else image.permute(2, 0, 1).contiguous()
 
 

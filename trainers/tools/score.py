@@ -14,7 +14,7 @@ from torch import Tensor
 
 from trainers import checkpoint
 from trainers.catalogue import SYSTEMS
-from trainers.config import Config, from_stored
+from trainers.config import from_stored
 from trainers.data.catalogue import DATASETS, check, class_names, load_both, shape_of, sized
 from trainers.data.fit import fitted
 from trainers.data.folder import pictures
@@ -32,7 +32,7 @@ from trainers.evaluation.spec import ExtractorSpec
 from trainers.gan import System
 from trainers.run import pick_device
 from trainers.tools.class_folders import labels_of, shown
-from trainers.trainer import Trainer
+from trainers.trainer import Trainer, check_networks
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ def from_checkpoint(folder: Path, data: ImageData, samples: int, seed: int = 0) 
         tensors, header, manifest = checkpoint.read(folder)
         system = system_of(manifest)
         config = from_stored(type(system.defaults), header.get("config"), str(folder))
-        _check_shapes(system, config, data.classes, tensors)
+        check_networks(system, config, data.classes, tensors)
         # A Trainer needs training data; sampling uses only their number of classes.
         trainer = Trainer(system, config, blank(system.shape, data.classes, config.batch), pick_device())
         trainer.load_state(tensors, header, str(folder))
@@ -217,20 +217,6 @@ def from_checkpoint(folder: Path, data: ImageData, samples: int, seed: int = 0) 
         raise InputError(f"{folder}: no checkpoint of this version and these classes ({error})") from error
     made, labels = trainer.sample(samples, seed)
     return Generated(fitted(made.cpu(), data.shape), labels.cpu(), system.conditional)
-
-
-def _check_shapes(system: System, config: Config, classes: int, tensors: dict[str, Tensor]) -> None:
-    """Raises RuntimeError if a network would not have the shapes of `tensors`. Allocates none of its weights.
-
-    A header may ask for networks of many gigabytes beside tensors of a few bytes.
-    """
-    with torch.device("meta"):
-        nets = system.gan(config, classes).networks()
-    for key, wanted in ((f"net.{name}.{key}", t) for name, net in nets.items() for key, t in net.state_dict().items()):
-        if key not in tensors:
-            raise RuntimeError(f"its tensors are not this trainer's: {key}")
-        if (found := tensors[key].shape) != wanted.shape:
-            raise RuntimeError(f"its tensor {key} has the shape {list(found)}, not {list(wanted.shape)}")
 
 
 def system_of(manifest: dict[str, Any]) -> System:
