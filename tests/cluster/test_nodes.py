@@ -37,6 +37,8 @@ TRIALS = 6
 TEXT = sweeps.TINY.replace("pruner: {name: median, startup: 2}\n", "resources: {workers_per_trial: 2}\n").replace(
     "trials: 5", f"trials: {TRIALS}"
 )
+#: No trial pauses, so that a running one is where its record says, and each rung takes seconds: a trial is met at work.
+SLOW = TEXT.replace("batch: 50", "batch: 4") + "pruner: {name: median, startup: 2}\n"
 SHARED = "study: {shared: true}\nstore: {shared: true}\n"
 
 
@@ -91,7 +93,7 @@ def check_tracked(uri: str, name: str, records: list[TrialRecord]) -> None:
 
 
 def test_a_node_that_is_lost_costs_no_trial_and_no_point(tmp_path: Path, cache_dir: Path, three: Nodes) -> None:
-    sweeps.prepare(tmp_path, cache_dir, TEXT + SHARED)
+    sweeps.prepare(tmp_path, cache_dir, SLOW + SHARED)
     folder = tmp_path / "runs" / "tiny"
     driver = sweeps.start("launch", "tiny.yaml", "--address", three.address, cwd=tmp_path)
     try:
@@ -123,7 +125,7 @@ def test_what_no_node_can_ever_hold_is_refused_and_leaves_nothing(tmp_path: Path
 def test_a_node_that_is_drained_is_left_without_a_failure_that_counts(
     tmp_path: Path, cache_dir: Path, three: Nodes
 ) -> None:
-    sweeps.prepare(tmp_path, cache_dir, TEXT.replace("trials: 6", "trials: 3") + SHARED)
+    sweeps.prepare(tmp_path, cache_dir, SLOW.replace(f"trials: {TRIALS}", "trials: 3") + SHARED)
     folder = tmp_path / "runs" / "tiny"
     driver = sweeps.start("launch", "tiny.yaml", "--set", "pruner=none", "--address", three.address, cwd=tmp_path)
     try:
