@@ -51,7 +51,7 @@ def finish_tracking(study: SweepStudy, queue: RetryQueue, say: Callable[[str], o
     """Writes the report, then what the tracker lacks, the winner's model last. Returns whether the tracker has it."""
     status, store, report = status_of(study), store_of(study.sweep, study.folder), study.folder / REPORT
     write_report(status, study, report)
-    grids = StoredGrids(study.sweep.normalised(), study.folder)
+    grids = StoredGrids(study.sweep.normalised(), study.folder, required=True)  # nobody would look for them again
     for record in status.records:  # a driver that was killed may not have written them
         queue.put(record.number, partial(_sync, record, grids))
     if not queue.drain():

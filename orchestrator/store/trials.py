@@ -158,16 +158,21 @@ class TrialStore:
             return False
         return True
 
-    def grids(self, number: int) -> dict[int, Path]:
+    def grids(self, number: int, required: bool = False) -> dict[int, Path]:
         """Sample grids of a trial by images trained, as files on this machine.
 
-        If the store is unavailable, those that were not downloaded before are left out.
+        If the store is unavailable, those that were not downloaded before are left out; if all are `required`, this
+        raises UnavailableError instead.
         """
         key = f"{trial_key(number)}/samples/"
         if (folder := self.objects.local(key)) is None:
             folder = self.scratch / "samples" / f"{number:05d}"
             folder.mkdir(parents=True, exist_ok=True)
-            self._if_available(lambda: self._download_samples(key, folder), f"samples of trial {number} are left out")
+            if required:
+                self._download_samples(key, folder)
+            else:
+                left_out = f"samples of trial {number} are left out"
+                self._if_available(lambda: self._download_samples(key, folder), left_out)
         return {int(path.stem): path for path in sorted(folder.glob("[0-9]*.png"))}
 
     def _download_samples(self, key: str, folder: Path) -> None:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from multiprocessing.connection import Connection
@@ -30,6 +30,10 @@ _START = "fork" if sys.platform == "linux" else "spawn"
 _LAST_CALL = 5.0
 
 
+#: A method of the tracker and its arguments.
+_Call = tuple[str, tuple[Any, ...]]
+
+
 class TrackerError(Exception):
     """The tracker in the other process raised an error, whose text this one has."""
 
@@ -41,9 +45,11 @@ class StoredGrids:
     sweep: str
     """The sweep's normalised text."""
     folder: Path
+    required: bool = False
+    """Whether an unavailable store is an error. Otherwise its grids are left out, and looked for again later."""
 
     def __call__(self, number: int) -> dict[int, Path]:
-        return _store(self).grids(number)
+        return _store(self).grids(number, self.required)
 
 
 @lru_cache(maxsize=1)
@@ -61,6 +67,8 @@ class TrackerProcess:
     """
 
     def __init__(self) -> None:
+        self._waiting: list[_Call] | None = None
+        """The calls of the block `together` under way; None outside."""
         self._begin(_START)
 
     def _begin(self, how: str) -> None:
@@ -88,10 +96,15 @@ class TrackerProcess:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        # If the block raises, nothing is committed: opening the tracker again rolls the transaction back.
-        self._call("begin")
-        yield
-        self._call("commit")
+        # The calls are sent at the block's end, as one: a driver that is stopped within the block would otherwise leave
+        # a transaction open, which locks the database for everybody. If the block raises, nothing is sent.
+        self._waiting = []
+        try:
+            yield
+            calls = self._waiting
+        finally:
+            self._waiting = None
+        self._call("together", calls)
 
     def sync(self, record: TrialRecord, grids: SampleGrids) -> None:
         self._call("sync", record, grids)
@@ -106,6 +119,9 @@ class TrackerProcess:
         self._call("register", winner, checkpoint)
 
     def _call(self, method: str, *arguments: Any) -> TrackerProcess:
+        if self._waiting is not None:
+            self._waiting.append((method, arguments))
+            return self
         try:
             self._connection.send((method, arguments))
             answer = self._connection.recv()
@@ -149,37 +165,23 @@ def _end_with_driver() -> None:
 
 
 class _Served:
-    """The tracker in its process, and the transaction that is open at the moment."""
+    """The tracker in its process."""
 
     def __init__(self) -> None:
         self._tracker: TrackerInterface | None = None
-        self._transaction = ExitStack()
 
     def call(self, method: str, arguments: Sequence[Any]) -> None:
         if method == "open":
             from orchestrator.tracking.tracker import Tracker  # takes seconds
 
-            self._roll_back(TrackerError("the tracker is opened again"))
             root, sweep, study_id = arguments
             self._tracker = Tracker(root, read_kept(sweep), study_id)
             return
         assert self._tracker is not None
-        if method == "begin":
-            self._transaction.enter_context(self._tracker.together())
-        elif method == "commit":
-            self._transaction.close()
+        if method == "together":
+            (calls,) = arguments
+            with self._tracker.together():
+                for each, own in calls:
+                    getattr(self._tracker, each)(*own)
         else:
-            with self._rolled_back_on_error():
-                getattr(self._tracker, method)(*arguments)
-
-    @contextmanager
-    def _rolled_back_on_error(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:
-            self._roll_back(error)
-            raise
-
-    def _roll_back(self, error: Exception) -> None:
-        with suppress(Exception):  # MLflow raises the error once more, as MlflowException
-            self._transaction.__exit__(type(error), error, error.__traceback__)
+            getattr(self._tracker, method)(*arguments)

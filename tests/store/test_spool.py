@@ -339,6 +339,17 @@ def test_after_all_patience_the_store_is_said_to_be_away(store: TrialStore, netw
         pass
 
 
+def test_grids_that_are_required_are_never_left_out(store: TrialStore, network: Network) -> None:
+    store.claim(3, 1)
+    store.publish(3, 1, write(100), ())
+    network.leaves()
+    assert store.grids(3) == {}
+    with pytest.raises(UnavailableError, match="nobody answers"):
+        store.grids(3, required=True)
+    network.away = False
+    assert list(store.grids(3, required=True)) == [100]
+
+
 def test_a_request_that_does_not_get_through_is_no_request(
     store: TrialStore, network: Network, caplog: pytest.LogCaptureFixture
 ) -> None:

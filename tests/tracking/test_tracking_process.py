@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -144,6 +145,32 @@ def _lives(number: int) -> bool:
         return "Z" not in Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0]
     except FileNotFoundError:
         return False
+
+
+def test_a_driver_that_is_stopped_within_a_block_locks_no_database(study: SweepStudy, process: TrackerProcess) -> None:
+    root, text = study.folder.parent, study.sweep.normalised()
+    process.open(root, text, study.id)
+    with process.together():
+        process.sync(study.records()[0], StoredGrids(text, study.folder))
+        with closing(sqlite3.connect(root / "mlflow.db", timeout=0)) as database:
+            database.execute("BEGIN IMMEDIATE")  # the beginning of another driver's writes
+    assert runs(study) == 2
+
+
+def test_a_block_with_a_call_that_fails_writes_nothing(study: SweepStudy, process: TrackerProcess) -> None:
+    root, text = study.folder.parent, study.sweep.normalised()
+    process.open(root, text, study.id)
+
+    def write() -> None:
+        with process.together():
+            process.sync(study.records()[0], StoredGrids(text, study.folder))
+            process._call("unknown")
+
+    with pytest.raises(TrackerError, match="has no attribute"):
+        write()
+    assert runs(study) == 1, "the sweep's own run"
+    sync(process, study)
+    assert runs(study) == 2
 
 
 def test_a_block_that_raises_before_its_end_writes_nothing(study: SweepStudy, process: TrackerProcess) -> None:
