@@ -48,7 +48,16 @@ class Follower:
 
 
 def finish_tracking(study: SweepStudy, queue: RetryQueue, say: Callable[[str], object]) -> bool:
-    """Writes the report, then what the tracker lacks, the winner's model last. Returns whether the tracker has it."""
+    """Writes the report, then what the tracker lacks, the winner's model last. Returns whether the tracker has it.
+
+    Raises LeaseLostError if another driver has taken over meanwhile: the tracker is its own then.
+    """
+    tracked = _finished(study, queue, say)
+    study.limits.check()
+    return tracked
+
+
+def _finished(study: SweepStudy, queue: RetryQueue, say: Callable[[str], object]) -> bool:
     status, store, report = status_of(study), store_of(study.sweep, study.folder), study.folder / REPORT
     write_report(status, study, report)
     grids = StoredGrids(study.sweep.normalised(), study.folder, required=True)  # nobody would look for them again

@@ -176,7 +176,6 @@ def _drive(
                 _run(study, root, progress, queue, preparing, earlier)
             study.limits.check()
             tracked = finish_tracking(study, queue, progress.say)
-            study.limits.check()  # another driver may have taken over meanwhile, and then the tracker is its own
         except KeyboardInterrupt:
             if not leave(study, queue):
                 progress.say(_missing(study))
@@ -231,9 +230,7 @@ def _keep_prior_trials(study: SweepStudy, earlier: list[SweepStudy], evaluator: 
 def _track_what_is_missing(study: SweepStudy, root: Path, console: Console, tracker: TrackerProcess) -> None:
     say = partial(console.print, highlight=False, soft_wrap=True)
     with RetryQueue(partial(tracker.open, root, study.sweep.normalised(), study.id), say, study.limits.check) as queue:
-        tracked = finish_tracking(study, queue, say)
-        study.limits.check()
-        if not tracked:
+        if not finish_tracking(study, queue, say):
             say(_missing(study))
 
 
